@@ -1,0 +1,13 @@
+"""Recurrent reinforcement learning without segments: memory models as monoids, whole episodes on a tape."""
+
+from memoroids.laws import check_memory as check_memory
+from memoroids.laws import check_monoid as check_monoid
+from memoroids.memoroid import Memoroid as Memoroid
+from memoroids.memoroid import Memory as Memory
+from memoroids.memoroid import Stack as Stack
+from memoroids.monoid import Monoid as Monoid
+from memoroids.resettable import Resettable as Resettable
+from memoroids.scan import linear_recurrence as linear_recurrence
+from memoroids.scan import scan as scan
+
+__version__ = "0.1.0"

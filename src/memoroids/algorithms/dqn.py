@@ -1,0 +1,123 @@
+"""Double Dueling DQN on tapes: recurrent with any memory, plain with `mlp` (van Hasselt et al. 2016, Wang et al. 2016)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+
+from memoroids.losses import double_q_target, huber_td, weighted_mean
+from memoroids.memoroid import State
+from memoroids.networks import QNetwork
+from memoroids.replay import Sample
+
+
+@dataclass(frozen=True)
+class DQNConfig:
+    """Settings of the learner; the defaults are the paper's (Morad et al. 2024, Appendix H)."""
+
+    learning_rate: float = 1e-4
+    """Adam's learning rate after warm-up."""
+    warmup: int = 200
+    """Updates over which the learning rate rises linearly from 0."""
+    clip: float = 0.01
+    """Largest global norm of a gradient; longer ones are scaled down to it."""
+    polyak: float = 0.995
+    """Share of the target network that stays at each update; the rest comes from the online network."""
+    discount: float = 0.99
+    """Discount factor γ for one step."""
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("polyak", 0.0, 1.0), ("discount", 0.0, 1.0)):
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"{name} must be between {low:g} and {high:g}, got {getattr(self, name)}")
+        for name in ("learning_rate", "clip"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.warmup < 0:
+            raise ValueError(f"warmup must not be negative, got {self.warmup}")
+
+
+class DQNState(NamedTuple):
+    """All that learning changes: parameters, target parameters, optimiser state, and counters of updates."""
+
+    params: Any
+    target: Any
+    optimiser: optax.OptState
+    updates: jax.Array
+    skipped: jax.Array
+
+
+class DQN(NamedTuple):
+    """The algorithm's pure functions for one network; made by `dqn`."""
+
+    init: Callable[[QNetwork], DQNState]
+    act: Callable[..., tuple[jax.Array, State]]
+    update: Callable[[DQNState, Sample, int], tuple[DQNState, dict[str, jax.Array]]]
+
+
+def dqn(config: DQNConfig, network: QNetwork) -> DQN:
+    """Double Dueling DQN with the structure of `network`; its parameters are in the state that `init` makes.
+
+        algorithm = dqn(DQNConfig(), network)
+        state = algorithm.init(network)
+        action, memory = algorithm.act(state.params, memory, observation, begin, epsilon, key)   # one environment
+        state, metrics = algorithm.update(state, sample, batch_size)
+
+    The functions are pure, unbatched and not jitted: compose, `vmap` and `jit` them outside. An update whose loss or
+    gradient is not finite changes nothing and is counted in `state.skipped`.
+    """
+    static = eqx.partition(network, eqx.is_inexact_array)[1]
+    optimiser = optax.chain(
+        optax.clip_by_global_norm(config.clip),
+        optax.adam(optax.linear_schedule(0.0, config.learning_rate, config.warmup) if config.warmup else config.learning_rate),
+    )
+
+    def init(network: QNetwork) -> DQNState:
+        params = eqx.filter(network, eqx.is_inexact_array)
+        # Copies: the state is donated to updates, so no two of its arrays may be one.
+        target = jax.tree.map(jnp.copy, params)
+        params = jax.tree.map(jnp.copy, params)
+        return DQNState(params, target, optimiser.init(params), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+
+    def act(
+        params: Any, memory: State, observation: jax.Array, begin: jax.Array, epsilon: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, State]:
+        q, memory = eqx.combine(params, static).step(observation, begin, memory)
+        explore_key, action_key = jax.random.split(key)
+        random = jax.random.randint(action_key, (), 0, q.shape[0])
+        explore = jax.random.uniform(explore_key) < epsilon
+        return jnp.where(explore, random, jnp.argmax(q)).astype(jnp.int32), memory
+
+    def loss(params: Any, target_params: Any, sample: Sample, count: int) -> tuple[jax.Array, dict[str, jax.Array]]:
+        tape, weight = sample
+        # One pass of each network over the tape; the next state of a transition is the state in the next slot.
+        q, _ = eqx.combine(params, static)(tape.observation, tape.begin)
+        q_target, _ = eqx.combine(target_params, static)(tape.observation, tape.begin)
+        q_tp1, q_tp1_target = tape.next_slot((jax.lax.stop_gradient(q), q_target))
+        target = double_q_target(tape.reward, tape.terminated, q_tp1, q_tp1_target, config.discount)
+        losses, error = huber_td(q, tape.action, target)
+        value = weighted_mean(losses, weight, count)
+        total = jnp.maximum(jnp.sum(weight), 1.0)
+        return value, {
+            "loss": value,
+            "td_error": weighted_mean(jnp.abs(error), weight, 1.0) / total,
+            "q_mean": weighted_mean(jnp.max(q, axis=-1), weight, 1.0) / total,
+            "transitions": jnp.sum(weight),
+        }
+
+    def update(state: DQNState, sample: Sample, count: int) -> tuple[DQNState, dict[str, jax.Array]]:
+        grads, metrics = jax.grad(loss, has_aux=True)(state.params, state.target, sample, count)
+        norm = optax.tree.norm(grads)
+        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
+        steps, optimiser_state = optimiser.update(grads, state.optimiser, state.params)
+        params = optax.apply_updates(state.params, steps)
+        target = optax.incremental_update(params, state.target, 1 - config.polyak)
+        learned = DQNState(params, target, optimiser_state, state.updates + 1, state.skipped)
+        kept = state._replace(skipped=state.skipped + 1)
+        return jax.tree.map(lambda new, old: jnp.where(finite, new, old), learned, kept), metrics | {"grad_norm": norm}
+
+    return DQN(init, act, update)

@@ -1,0 +1,175 @@
+"""The settings of a run, typed; the command line and the run directory's config.json are made from them."""
+
+import dataclasses
+import difflib
+import importlib
+import json
+import sys
+import types
+import typing
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from memoroids.algorithms.dqn import DQNConfig
+from memoroids.memory import REGISTRY, Factory
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Train a recurrent (or, with mlp, a memoryless) Double Dueling DQN on an environment."""
+
+    env: str = "popgym-RepeatPreviousEasy-v0"
+    """Gymnasium id, or the short name of a POPGym task such as RepeatFirstEasy, or module:Id-v0."""
+    memory: str = "lru"
+    """A name from `memoroids list memories`, or package.module:factory for a model of your own."""
+    memory_sizes: dict[str, int | float] = field(default_factory=dict)
+    """Keyword arguments for the memory, as name value pairs: --memory-sizes layers 1 state_size 64."""
+    batching: Literal["tape"] = "tape"
+    """How episodes become batches: tape lays whole episodes end to end."""
+    preset: Literal["tuned", "paper"] = "tuned"
+    """Where unnamed settings come from: tuned (ours) or paper (as published)."""
+    seed: int = 0
+    """Seed of everything random in the run."""
+    run_dir: Path | None = None
+    """Directory the run is written to; a new one under runs/ where none is named."""
+
+    width: int = 256
+    """Width of the network around the memory."""
+    previous_action: bool | None = None
+    """Join the previous action to the observation; None asks the environment."""
+    previous_reward: bool = False
+    """Join the previous reward to the observation."""
+
+    random_episodes: int = 5_000
+    """Episodes of uniform actions stored before training."""
+    train_episodes: int = 5_000
+    """Episodes collected while training."""
+    updates_per_episode: int = 1
+    """Updates that follow each training episode."""
+    batch_size: int = 1_000
+    """Transitions in a batch: whole episodes until they reach this."""
+    cut_batch: bool = False
+    """Give no weight to transitions past batch_size, as the paper's code does; favours early steps."""
+    buffer_size: int = 1_000_000
+    """Slots in the replay ring; an episode of T actions takes T + 1."""
+    epsilon_start: float = 0.2
+    """Share of random actions in the first training episode."""
+    epsilon_end: float = 0.01
+    """Share of random actions in the last training episode, reached linearly."""
+    dqn: tyro.conf.OmitArgPrefixes[DQNConfig] = field(default_factory=DQNConfig)
+    """The learner."""
+
+    copies: int = 8
+    """Copies of the environment stepped together."""
+    eval_every: int = 10
+    """Training episodes between greedy evaluations."""
+    eval_episodes: int = 20
+    """Episodes in each evaluation."""
+    final_episodes: int = 100
+    """Episodes in the evaluation at the end, on seeds used for nothing else."""
+    checkpoint_every: int = 500
+    """Training episodes between checkpoints; there is always one at the end."""
+    tensorboard: bool = False
+    """Also write TensorBoard events (needs the extra: pip install 'memoroids[tensorboard]')."""
+    wandb: bool = False
+    """Also log to Weights & Biases (needs the extra: pip install 'memoroids[wandb]')."""
+
+    def __post_init__(self) -> None:
+        positive = ("width", "batch_size", "train_episodes", "copies", "eval_every", "eval_episodes", "checkpoint_every")
+        for name, low in [(name, 1) for name in positive] + [
+            ("random_episodes", 0),
+            ("updates_per_episode", 0),
+            ("final_episodes", 1),
+            ("buffer_size", 2),
+            ("seed", 0),
+        ]:
+            if getattr(self, name) < low:
+                raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")
+        for name in ("epsilon_start", "epsilon_end"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
+
+    def memory_factory(self) -> Factory:
+        """The factory that `memory` names. Raises `ValueError` where there is none."""
+        return resolve_memory(self.memory)
+
+    def to_json(self) -> str:
+        """The settings as indented JSON."""
+        return json.dumps(dataclasses.asdict(self), indent=2, default=str)
+
+    @classmethod
+    def from_json(cls, text: str) -> "TrainConfig":
+        """The settings in `text`. Raises `ValueError` naming a field that is missing, unknown or of a wrong type."""
+        values = json.loads(text)
+        if not isinstance(values, dict):
+            raise ValueError(f"a config is a JSON object, got {type(values).__name__}")
+        return _from_dict(cls, values, "")
+
+
+def _from_dict(cls: type, values: dict[str, Any], prefix: str) -> Any:
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    hints = typing.get_type_hints(cls)
+    if unknown := sorted(set(values) - set(fields)):
+        raise ValueError(f"unknown field {prefix}{unknown[0]}{suggest(unknown[0], fields)}")
+    if missing := sorted(set(fields) - set(values)):
+        raise ValueError(f"missing field {prefix}{missing[0]}")
+    out = {}
+    for name, value in values.items():
+        hint = hints[name]
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+            if not isinstance(value, dict):
+                raise ValueError(f"field {prefix}{name} must be an object, got {value!r}")
+            value = _from_dict(hint, value, f"{prefix}{name}.")
+        elif not _fits(value, hint):
+            raise ValueError(f"field {prefix}{name} must be {hint}, got {value!r}")
+        elif value is not None and Path in (hint, *typing.get_args(hint)):
+            value = Path(value)
+        out[name] = value
+    return cls(**out)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        return any(_fits(value, arg) for arg in args)
+    if origin is Literal:
+        return value in args
+    if origin is dict:
+        return isinstance(value, dict) and all(_fits(k, args[0]) and _fits(v, args[1]) for k, v in value.items())
+    if hint is Path:
+        return isinstance(value, str)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """'; did you mean …?' with the nearest of `known`, or their list where none is near."""
+    known = list(known)
+    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}"
+
+
+def resolve_memory(name: str) -> Factory:
+    """A memory factory by registry name or as package.module:factory. Raises `ValueError` in one line."""
+    if ":" not in name:
+        if name in REGISTRY:
+            return REGISTRY[name]
+        raise ValueError(f"unknown memory {name!r}{suggest(name, REGISTRY)}")
+    module_name, _, attribute = name.partition(":")
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # the user's own module, next to where the command is run
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        raise ValueError(f"memory {name!r}: cannot import {module_name}: {' '.join(str(error).split())}") from error
+    factory = getattr(module, attribute, None)
+    if not callable(factory):
+        raise ValueError(f"memory {name!r}: {module_name} has no callable {attribute!r}")
+    return factory

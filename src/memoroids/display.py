@@ -1,0 +1,133 @@
+"""What the command line shows of a run: progress, the closing table, listings."""
+
+import inspect
+import math
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from memoroids.config import TrainConfig
+from memoroids.envs import popgym_ids
+from memoroids.memory import REGISTRY
+from memoroids.presets import PRESETS, TASKS, preset
+from memoroids.train import CURVE, METRICS, Outcome, episodes_to
+from memoroids.train import Progress as Moment
+
+
+def _clock(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
+
+
+class _Figures(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(task.fields["figures"])
+
+
+class Display:
+    """A live bar on a terminal; elsewhere a plain line every few seconds."""
+
+    def __init__(self, config: TrainConfig, run_dir: Path, *, resume: bool):
+        self.config, self.run_dir = config, run_dir
+        self.console = Console()
+        verb = "resuming" if resume else "training"
+        self.console.print(
+            f"{verb} {config.memory} on {config.env}, seed {config.seed}, preset {config.preset}: "
+            f"{config.random_episodes} random and {config.train_episodes} training episodes -> {run_dir}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=18), _Figures())
+        self.progress = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
+        self.task = self.progress.add_task("random", total=max(config.random_episodes, 1), figures="")
+        self.printed = -math.inf
+
+    def __enter__(self) -> "Display":
+        self.progress.start()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.progress.stop()
+
+    def show(self, moment: Moment) -> None:
+        counters, row, config = moment.counters, moment.row, self.config
+        if row is None or not counters.episode:
+            phase, done, total = "random", counters.random, config.random_episodes
+            figures = f"{done}/{total} episodes  {counters.env_steps:,} steps"
+        else:
+            phase, done, total = "training", counters.episode, config.train_episodes
+            figures = (
+                f"{done}/{total} episodes  {counters.env_steps:,} steps  {counters.updates:,} updates  "
+                f"loss {row['loss']:.2g}  ε {row['epsilon']:.2f}  return {row['eval_return']:+.3f}  "
+                f"{row['steps_per_s']:,.0f} steps/s  {_clock(moment.seconds_left)} left"
+            )
+        if row is not None and row["skipped"]:
+            figures += f"  {row['skipped']:.0f} non-finite updates skipped"
+        if self.console.is_terminal:
+            self.progress.update(self.task, description=phase, completed=done, total=max(total, 1), figures=figures)
+        elif time.monotonic() - self.printed >= 5 or done == total:
+            self.printed = time.monotonic()
+            print(f"{phase}: {figures}", flush=True)
+
+    def conclude(self, outcome: Outcome, seconds: float) -> None:
+        """The closing table and the commands to try next."""
+        run, rows, config = outcome.run_dir, outcome.rows, self.config
+        table = Table(show_header=False, title="interrupted" if outcome.final is None else "finished")
+        if outcome.final is not None:
+            low, high = outcome.final.interval()
+            count = len(outcome.final.returns)
+            table.add_row(f"final return, {count} fresh seeds", f"{outcome.final.mean:.3f}  [{low:.3f}, {high:.3f}]")
+        if rows:
+            returns = [row["eval_return"] for row in rows]
+            mean = sum(returns) / len(returns)
+            reached = episodes_to(rows, 0.95)
+            table.add_row("evaluation return", f"last {returns[-1]:.3f}  mean {mean:.3f}  max {max(returns):.3f}")
+            table.add_row("0.95 reached to stay", f"after {reached} training episodes" if reached else "no")
+            table.add_row("training episodes", f"{rows[-1]['episode']:,.0f}")
+            table.add_row("environment steps", f"{rows[-1]['env_steps']:,.0f}")
+            table.add_row("updates", f"{rows[-1]['updates']:,.0f}, {rows[-1]['transitions']:,.0f} transitions")
+        table.add_row("time", f"{seconds:.0f} s")
+        table.add_row("written", f"{run / METRICS}, {run / CURVE}")
+        self.console.print(table)
+        other = "mlp" if config.memory != "mlp" else "lru"
+        short = config.env.removeprefix("popgym-").removesuffix("-v0")
+        again = f"memoroids resume {run}"
+        tries = [again] if outcome.final is None else [
+            f"memoroids evaluate {run} --episodes 100",
+            f"memoroids train --env {short} --memory {other}",
+        ]
+        for command in tries:
+            self.console.print(f"try: {command}", highlight=False, soft_wrap=True)
+
+
+def listing(what: str) -> None:
+    """Prints the environments, memories or presets that can be named."""
+    console = Console()
+    if what == "envs":
+        for name in popgym_ids():
+            print(name)
+        print("and any Gymnasium id with discrete actions; short names such as RepeatFirstEasy work too")
+    elif what == "memories":
+        table = Table("name", "model", "sizes")
+        for name, factory in REGISTRY.items():
+            model, fixed = factory, {}
+            if isinstance(factory, partial):
+                model, fixed = (factory.args[0] if factory.args else factory.func), factory.keywords
+            signature = inspect.signature(model)  # pyright: ignore[reportArgumentType]
+            sizes = fixed | {p.name: p.default for p in signature.parameters.values() if p.default is not p.empty}
+            first = (inspect.getdoc(model) or "").splitlines()[0]
+            table.add_row(name, first, ", ".join(f"{k}={v:.4g}" for k, v in sizes.items()))
+        console.print(table)
+    else:
+        for task in TASKS:
+            for name in PRESETS:
+                values = preset(name, task, "lru")
+                print(f"{task} {name}: " + ", ".join(f"{k.removeprefix('dqn.')}={v}" for k, v in values.items()))

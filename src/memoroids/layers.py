@@ -1,0 +1,80 @@
+"""What memory models and networks share: blocks, norms and gates. Every module acts on one vector; `vmap` is outside."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+
+def layer_norm(x: jax.Array) -> jax.Array:
+    """Layer normalisation of a vector (n,) without parameters (Ba et al. 2016)."""
+    centred = x - jnp.mean(x)
+    return centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred)) + 1e-5)
+
+
+class Block(eqx.Module):
+    """Linear, layer norm without parameters, leaky ReLU: (input_size,) → (output_size,) (Morad et al. 2024, H)."""
+
+    linear: eqx.nn.Linear
+
+    def __init__(self, input_size: int, output_size: int, *, key: jax.Array):
+        self.linear = eqx.nn.Linear(input_size, output_size, key=key)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return jax.nn.leaky_relu(layer_norm(self.linear(x)))
+
+
+class GatedResidual(eqx.Module):
+    """What surrounds the recurrence of a deep state-space layer: pre-norm, skip, GELU, gated linear unit, residual.
+
+    `enter` maps the layer's input (input_size,) to what drives the recurrence, (output_size,); `leave` maps the
+    recurrence's output back to the layer's, (output_size,). Source: Orvieto et al. 2023, Smith et al. 2023.
+    """
+
+    project: eqx.nn.Linear | None
+    skip: jax.Array
+    gate: eqx.nn.Linear
+
+    def __init__(self, input_size: int, output_size: int, *, key: jax.Array):
+        project_key, skip_key, gate_key = jax.random.split(key, 3)
+        same = input_size == output_size
+        self.project = None if same else eqx.nn.Linear(input_size, output_size, key=project_key)
+        self.skip = jax.random.normal(skip_key, (output_size,))
+        self.gate = eqx.nn.Linear(output_size, 2 * output_size, key=gate_key)
+
+    def _residual(self, x: jax.Array) -> jax.Array:
+        return x if self.project is None else self.project(x)
+
+    def enter(self, x: jax.Array) -> jax.Array:
+        return layer_norm(self._residual(x))
+
+    def leave(self, y: jax.Array, x: jax.Array) -> jax.Array:
+        y = jax.nn.gelu(y + self.skip * self.enter(x))
+        value, gate = jnp.split(self.gate(y), 2)
+        return self._residual(x) + value * jax.nn.sigmoid(gate)
+
+
+class ComplexLinear(eqx.Module):
+    """B: a real vector (input_size,) to a complex one (output_size,); one real product for both parts."""
+
+    weight: jax.Array
+
+    def __init__(self, weight: jax.Array):
+        """`weight` (output_size, input_size), complex."""
+        self.weight = jnp.concatenate((weight.real, weight.imag))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        real, imag = jnp.split(self.weight @ x, 2)
+        return jax.lax.complex(real, imag)
+
+
+class RealPart(eqx.Module):
+    """Re(C h): a complex vector (input_size,) to a real one (output_size,); one real product for both parts."""
+
+    weight: jax.Array
+
+    def __init__(self, weight: jax.Array):
+        """`weight` (output_size, input_size), complex."""
+        self.weight = jnp.concatenate((weight.real, -weight.imag), axis=1)
+
+    def __call__(self, h: jax.Array) -> jax.Array:
+        return self.weight @ jnp.concatenate((h.real, h.imag))

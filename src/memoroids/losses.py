@@ -1,0 +1,37 @@
+"""Plain losses on flat transitions, each with a weight: nothing here knows of recurrence, tapes or episodes."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def weighted_mean(values: jax.Array, weight: jax.Array, count: float) -> jax.Array:
+    """Σ w ℓ / B with a constant B = `count`; rows of weight 0 are not read, so they may be NaN."""
+    return jnp.sum(jnp.where(weight > 0, weight * values, 0)) / count
+
+
+def double_q_target(
+    reward: jax.Array,
+    terminated: jax.Array,
+    q_tp1_online: jax.Array,
+    q_tp1_target: jax.Array,
+    discount: float,
+) -> jax.Array:
+    """r_t + γ Q'(s_{t+1}, argmax_a Q(s_{t+1}, a)), without the second term where terminated (N,).
+
+    Chosen by the online network, valued by the target network, both (N, actions); truncation is not termination and
+    bootstraps. Source: van Hasselt et al. 2016, Equation 4.
+    """
+    best = jnp.argmax(q_tp1_online, axis=-1)
+    value = jnp.take_along_axis(q_tp1_target, best[:, None], axis=-1)[:, 0]
+    return reward + discount * jnp.where(terminated, 0, value)
+
+
+def huber_td(q: jax.Array, action: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The Huber loss (δ = 1) of Q(s_t, a_t) against a constant target, for each of N rows, and the TD error.
+
+    `q` (N, actions), `action` (N,) int, `target` (N,). Source: Mnih et al. 2015.
+    """
+    chosen = jnp.take_along_axis(q, action[:, None], axis=-1)[:, 0]
+    error = jax.lax.stop_gradient(target) - chosen
+    return optax.losses.huber_loss(error), error

@@ -1,0 +1,71 @@
+"""Fast and Forgetful Memory (Morad et al. 2023; Morad et al. 2024, G.4)."""
+
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from memoroids.layers import layer_norm
+from memoroids.memoroid import LinearMemoroid
+
+
+class FFM(LinearMemoroid):
+    """Exponentially decayed traces at several frequencies: X_t = exp(-|α| ⊕ iω) ⊙ X_{t-1} + (ℓ1(o) ⊙ σ(ℓ2(o))) 1ᵀ.
+
+    The paper's monoid is (X, t) • (X', t') = (X ⊙ exp(t'(-|α| ⊕ iω)) + X', t + t'). With one step a slot t' is always 1,
+    so the decay is constant and no time is carried. Readout: y = LN(ℓ3[Re X ‖ Im X]) ⊙ σ(ℓ4 o) + ℓ5(o) ⊙ (1 - σ(ℓ4 o)).
+
+    State: complex64 (trace_size, context_size), the paper's m and c. `max_period`: the longest period 2π/ω, in steps.
+    `max_decay`, `min_decay`: the range of |α| at the start, spaced linearly.
+    """
+
+    input_size: int = eqx.field(static=True)
+    output_size: int = eqx.field(static=True)
+    alpha: jax.Array
+    omega: jax.Array
+    l1: eqx.nn.Linear
+    l2: eqx.nn.Linear
+    l3: eqx.nn.Linear
+    l4: eqx.nn.Linear
+    l5: eqx.nn.Linear
+
+    def __init__(
+        self,
+        input_size: int,
+        output_size: int,
+        *,
+        key: jax.Array,
+        trace_size: int = 64,
+        context_size: int = 4,
+        max_period: float = 1024.0,
+        max_decay: float = math.e,
+        min_decay: float = 1e-6,
+    ):
+        if not 0.0 < min_decay < max_decay:
+            raise ValueError(f"FFM: needs 0 < min_decay < max_decay, got min_decay={min_decay}, max_decay={max_decay}")
+        self.input_size, self.output_size = input_size, output_size
+        k1, k2, k3, k4, k5 = jax.random.split(key, 5)
+        self.alpha = jnp.linspace(max_decay, min_decay, trace_size)
+        self.omega = 2 * math.pi / jnp.linspace(1.0, max_period, context_size)
+        self.l1 = eqx.nn.Linear(input_size, trace_size, key=k1)
+        self.l2 = eqx.nn.Linear(input_size, trace_size, key=k2)
+        self.l3 = eqx.nn.Linear(2 * trace_size * context_size, output_size, key=k3)
+        self.l4 = eqx.nn.Linear(input_size, output_size, key=k4)
+        self.l5 = eqx.nn.Linear(input_size, output_size, key=k5)
+
+    def decay(self) -> jax.Array:
+        real = jnp.broadcast_to(-jnp.abs(self.alpha)[:, None], (self.alpha.size, self.omega.size))
+        imag = jnp.broadcast_to(self.omega[None, :], real.shape)
+        return jnp.exp(jax.lax.complex(real, imag))
+
+    def drive(self, x: jax.Array, begin: jax.Array) -> jax.Array:
+        del begin
+        trace = self.l1(x) * jax.nn.sigmoid(self.l2(x))
+        return jnp.broadcast_to(trace[:, None], (self.alpha.size, self.omega.size)).astype(jnp.complex64)
+
+    def readout(self, h: jax.Array, x: jax.Array, begin: jax.Array) -> jax.Array:
+        del begin
+        gate = jax.nn.sigmoid(self.l4(x))
+        y = layer_norm(self.l3(jnp.concatenate((h.real.ravel(), h.imag.ravel()))))
+        return y * gate + self.l5(x) * (1 - gate)

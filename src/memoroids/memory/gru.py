@@ -1,0 +1,43 @@
+"""The Gated Recurrent Unit (Cho et al. 2014): a baseline whose update is not associative."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from memoroids.memoroid import Memory, State
+from memoroids.resettable import select
+
+
+class GRU(Memory):
+    """r, z = σ(W [o, h]); n = tanh(W_n o + r ⊙ (U_n h)); h' = (1 - z) ⊙ n + z ⊙ h; s = h'. No parallel scan exists.
+
+    State: float32 (output_size,).
+    """
+
+    input_size: int = eqx.field(static=True)
+    output_size: int = eqx.field(static=True)
+    cell: eqx.nn.GRUCell
+
+    def __init__(self, input_size: int, output_size: int, *, key: jax.Array):
+        self.input_size, self.output_size = input_size, output_size
+        self.cell = eqx.nn.GRUCell(input_size, output_size, key=key)
+
+    def initial_state(self) -> State:
+        return jnp.zeros(self.output_size)
+
+    def step(self, x: jax.Array, begin: jax.Array, state: State) -> tuple[jax.Array, State]:
+        state = self.cell(x, select(begin, self.initial_state(), state))
+        return state, state
+
+    def __call__(
+        self, x: jax.Array, begin: jax.Array, state: State | None = None, *, backend: str | None = None
+    ) -> tuple[jax.Array, State]:
+        if backend not in (None, *self.backends):
+            raise ValueError(f"GRU: backend {backend!r} is not defined, only {', '.join(self.backends)}")
+
+        def body(state: State, inputs: tuple[jax.Array, jax.Array]) -> tuple[State, jax.Array]:
+            s, state = self.step(*inputs, state)
+            return state, s
+
+        state, s = jax.lax.scan(body, self.initial_state() if state is None else state, (x, begin))
+        return s, state

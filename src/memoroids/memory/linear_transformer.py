@@ -1,0 +1,71 @@
+"""The Linear Transformer (Katharopoulos et al. 2020; Morad et al. 2024, G.1)."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from memoroids.layers import Block
+from memoroids.memoroid import Memoroid
+from memoroids.monoid import Monoid, Product, Sum
+
+
+def phi(x: jax.Array) -> jax.Array:
+    """φ(x) = 1 + ELU(x), positive everywhere."""
+    return 1 + jax.nn.elu(x)
+
+
+class LinearTransformer(Memoroid):
+    """Linear attention: sums of key-value products and of keys, (X, x) • (X', x') = (X + X', x + x'), e = (0, 0).
+
+    f = (φ(W_k o)(W_v o)ᵀ, φ(W_k o)); s = MLP(W_o Xᵀφ(W_q o) / (xᵀφ(W_q o) + ε)) + W_s o. The paper prints Xφ, which
+    contracts the value side; ε keeps the division defined where φ underflows.
+
+    State: float32 (key_size, value_size) and (key_size,), the paper's j and k.
+    """
+
+    input_size: int = eqx.field(static=True)
+    output_size: int = eqx.field(static=True)
+    epsilon: float = eqx.field(static=True)
+    w_k: eqx.nn.Linear
+    w_q: eqx.nn.Linear
+    w_v: eqx.nn.Linear
+    w_o: eqx.nn.Linear
+    w_s: eqx.nn.Linear
+    mlp: tuple[Block, eqx.nn.Linear]
+
+    def __init__(
+        self,
+        input_size: int,
+        output_size: int,
+        *,
+        key: jax.Array,
+        key_size: int = 16,
+        value_size: int = 16,
+        epsilon: float = 1e-6,
+    ):
+        self.input_size, self.output_size, self.epsilon = input_size, output_size, epsilon
+        kk, kq, kv, ko, ks, k1, k2 = jax.random.split(key, 7)
+        self.w_k = eqx.nn.Linear(input_size, key_size, use_bias=False, key=kk)
+        self.w_q = eqx.nn.Linear(input_size, key_size, use_bias=False, key=kq)
+        self.w_v = eqx.nn.Linear(input_size, value_size, use_bias=False, key=kv)
+        self.w_o = eqx.nn.Linear(value_size, output_size, use_bias=False, key=ko)
+        self.w_s = eqx.nn.Linear(input_size, output_size, use_bias=False, key=ks)
+        self.mlp = (Block(output_size, output_size, key=k1), eqx.nn.Linear(output_size, output_size, key=k2))
+
+    @property
+    def monoid(self) -> Monoid:
+        key_size, value_size = self.w_k.weight.shape[0], self.w_v.weight.shape[0]
+        return Product(Sum((key_size, value_size)), Sum(key_size))
+
+    def lift(self, x: jax.Array, begin: jax.Array) -> tuple[jax.Array, jax.Array]:
+        del begin
+        key = phi(self.w_k(x))
+        return jnp.outer(key, self.w_v(x)), key
+
+    def readout(self, h: tuple[jax.Array, jax.Array], x: jax.Array, begin: jax.Array) -> jax.Array:
+        del begin
+        key_values, keys = h
+        query = phi(self.w_q(x))
+        attended = (key_values.T @ query) / (jnp.dot(keys, query) + self.epsilon)
+        block, linear = self.mlp
+        return linear(block(self.w_o(attended))) + self.w_s(x)

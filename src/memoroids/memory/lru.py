@@ -1,0 +1,65 @@
+"""The Linear Recurrent Unit (Orvieto et al. 2023; Morad et al. 2024, G.3)."""
+
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from memoroids.layers import ComplexLinear, GatedResidual, RealPart
+from memoroids.memoroid import LinearMemoroid
+
+
+class LRU(LinearMemoroid):
+    """One layer with a complex diagonal recurrence: h_t = λ ⊙ h_{t-1} + exp(γ_log) ⊙ B o_t, s = gate(Re(C h) + D ⊙ o).
+
+    (a, x) • (a', x') = (a' a, a' x + x') with a = λ = exp(-exp ν + i exp θ), so |λ| < 1 by construction.
+
+    State: complex64 (state_size,). `r_min`, `r_max`: the ring in which |λ| starts; `max_phase`: the largest angle.
+    """
+
+    input_size: int = eqx.field(static=True)
+    output_size: int = eqx.field(static=True)
+    nu: jax.Array
+    theta: jax.Array
+    gamma_log: jax.Array
+    b: ComplexLinear
+    c: RealPart
+    surround: GatedResidual
+
+    def __init__(
+        self,
+        input_size: int,
+        output_size: int,
+        *,
+        key: jax.Array,
+        state_size: int = 128,
+        r_min: float = 0.0,
+        r_max: float = 1.0,
+        max_phase: float = 2 * math.pi,
+    ):
+        if not 0.0 <= r_min < r_max <= 1.0:
+            raise ValueError(f"LRU: the ring needs 0 <= r_min < r_max <= 1, got r_min={r_min}, r_max={r_max}")
+        self.input_size, self.output_size = input_size, output_size
+        radius_key, phase_key, b_key, c_key, surround_key = jax.random.split(key, 5)
+        # Uniform over the ring's area; the margin keeps ν finite where a draw falls on either rim.
+        u = jax.random.uniform(radius_key, (state_size,), minval=1e-4, maxval=1 - 1e-4)
+        radius_squared = u * (r_max**2 - r_min**2) + r_min**2
+        self.nu = jnp.log(-0.5 * jnp.log(radius_squared))
+        self.theta = jnp.log(jax.random.uniform(phase_key, (state_size,), minval=1e-4, maxval=1.0) * max_phase)
+        self.gamma_log = 0.5 * jnp.log(-jnp.expm1(-2 * jnp.exp(self.nu)))
+        normal = jax.random.normal
+        self.b = ComplexLinear(normal(b_key, (state_size, output_size), jnp.complex64) / math.sqrt(output_size))
+        self.c = RealPart(normal(c_key, (output_size, state_size), jnp.complex64) / math.sqrt(state_size))
+        self.surround = GatedResidual(input_size, output_size, key=surround_key)
+
+    def decay(self) -> jax.Array:
+        return jnp.exp(jax.lax.complex(-jnp.exp(self.nu), jnp.exp(self.theta)))
+
+    def drive(self, x: jax.Array, begin: jax.Array) -> jax.Array:
+        del begin
+        return jnp.exp(self.gamma_log).astype(jnp.complex64) * self.b(self.surround.enter(x))
+
+    def readout(self, h: jax.Array, x: jax.Array, begin: jax.Array) -> jax.Array:
+        del begin
+        return self.surround.leave(self.c(h), x)

@@ -1,0 +1,34 @@
+"""No memory at all: the baseline that shows what a task asks of one."""
+
+import equinox as eqx
+import jax
+
+from memoroids.layers import Block
+from memoroids.memoroid import Memory, State
+from memoroids.scan import BACKENDS
+
+
+class MLP(Memory):
+    """One block of the current observation only; the state is empty."""
+
+    input_size: int = eqx.field(static=True)
+    output_size: int = eqx.field(static=True)
+    block: Block
+    backends = BACKENDS
+
+    def __init__(self, input_size: int, output_size: int, *, key: jax.Array):
+        self.input_size, self.output_size = input_size, output_size
+        self.block = Block(input_size, output_size, key=key)
+
+    def initial_state(self) -> State:
+        return ()
+
+    def step(self, x: jax.Array, begin: jax.Array, state: State) -> tuple[jax.Array, State]:
+        del begin
+        return self.block(x), state
+
+    def __call__(
+        self, x: jax.Array, begin: jax.Array, state: State | None = None, *, backend: str | None = None
+    ) -> tuple[jax.Array, State]:
+        del begin, backend
+        return jax.vmap(self.block)(x), () if state is None else state

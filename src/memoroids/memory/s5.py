@@ -1,0 +1,86 @@
+"""The simplified structured state-space layer, S5 (Smith et al. 2023; Morad et al. 2024, G.2)."""
+
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from memoroids.layers import ComplexLinear, GatedResidual, RealPart
+from memoroids.memoroid import LinearMemoroid
+
+
+def hippo_normal(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues (size // 2,) with positive imaginary part, and their eigenvectors (size, size // 2), of HiPPO-N.
+
+    HiPPO-N is the normal part of HiPPO-LegS, S - I/2 with S_nk = -√(n + ½) √(k + ½) for n > k and S = -Sᵀ (Gu et al.
+    2022). Its eigenvalues come in conjugate pairs; one of each pair is kept.
+    """
+    scale = np.sqrt(np.arange(size) + 0.5)
+    lower = np.tril(np.outer(scale, scale), -1)
+    # i S is Hermitian, so its eigenvectors are exactly orthonormal: those of S, with eigenvalues -i w.
+    w, vectors = np.linalg.eigh(1j * (lower.T - lower))
+    keep = np.argsort(w)[: size // 2]
+    return -0.5 - 1j * w[keep], vectors[:, keep]
+
+
+class S5(LinearMemoroid):
+    """One layer with a discretised diagonal state space: h_t = Λ̄ ⊙ h_{t-1} + B̄ o_t, s = gate(2 Re(C h) + D ⊙ o).
+
+    (a, x) • (a', x') = (a' a, a' x + x') with a = Λ̄ = exp(ΛΔ), B̄ = Λ⁻¹(Λ̄ - I)B (zero-order hold), Re Λ = -exp(·) < 0.
+
+    State: complex64 (state_size,), one of each conjugate pair of a real state of twice that size. `dt_min`, `dt_max`:
+    the range in which the step sizes Δ start.
+    """
+
+    input_size: int = eqx.field(static=True)
+    output_size: int = eqx.field(static=True)
+    lambda_re_log: jax.Array
+    lambda_im: jax.Array
+    dt_log: jax.Array
+    b: ComplexLinear
+    c: RealPart
+    surround: GatedResidual
+
+    def __init__(
+        self,
+        input_size: int,
+        output_size: int,
+        *,
+        key: jax.Array,
+        state_size: int = 128,
+        dt_min: float = 1e-3,
+        dt_max: float = 1e-1,
+    ):
+        if not 0.0 < dt_min < dt_max:
+            raise ValueError(f"S5: the step sizes need 0 < dt_min < dt_max, got dt_min={dt_min}, dt_max={dt_max}")
+        self.input_size, self.output_size = input_size, output_size
+        dt_key, b_key, c_key, surround_key = jax.random.split(key, 4)
+        eigenvalues, vectors = hippo_normal(2 * state_size)
+        self.lambda_re_log = jnp.log(jnp.asarray(-eigenvalues.real, jnp.float32))
+        self.lambda_im = jnp.asarray(eigenvalues.imag, jnp.float32)
+        low, high = math.log(dt_min), math.log(dt_max)
+        self.dt_log = jax.random.uniform(dt_key, (state_size,), minval=low, maxval=high)
+        # B and C are drawn in the real basis of HiPPO-N and carried into the one of its eigenvectors.
+        basis = jnp.asarray(vectors, jnp.complex64)
+        b = jax.random.normal(b_key, (2 * state_size, output_size)) / math.sqrt(output_size)
+        c = jax.random.normal(c_key, (output_size, 2 * state_size)) / math.sqrt(2 * state_size)
+        self.b = ComplexLinear(basis.conj().T @ b.astype(jnp.complex64))
+        self.c = RealPart(c.astype(jnp.complex64) @ basis)
+        self.surround = GatedResidual(input_size, output_size, key=surround_key)
+
+    def _eigenvalues(self) -> jax.Array:
+        return jax.lax.complex(-jnp.exp(self.lambda_re_log), self.lambda_im)
+
+    def decay(self) -> jax.Array:
+        return jnp.exp(self._eigenvalues() * jnp.exp(self.dt_log).astype(jnp.complex64))
+
+    def drive(self, x: jax.Array, begin: jax.Array) -> jax.Array:
+        del begin
+        hold = (self.decay() - 1.0) / self._eigenvalues()
+        return hold * self.b(self.surround.enter(x))
+
+    def readout(self, h: jax.Array, x: jax.Array, begin: jax.Array) -> jax.Array:
+        del begin
+        return self.surround.leave(2 * self.c(h), x)

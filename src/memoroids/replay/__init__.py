@@ -1,0 +1,6 @@
+"""Replay buffers: init, add and sample as pure functions on device arrays."""
+
+from memoroids.replay.tape_buffer import Sample as Sample
+from memoroids.replay.tape_buffer import TapeBuffer as TapeBuffer
+from memoroids.replay.tape_buffer import TapeBufferState as TapeBufferState
+from memoroids.replay.tape_buffer import tape_buffer as tape_buffer

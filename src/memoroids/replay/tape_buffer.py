@@ -1,0 +1,191 @@
+"""Whole episodes in a ring on device, and batches of them as tapes: Tape-Based Batching."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from memoroids.tape import Tape, empty, slots_needed
+
+
+class TapeBufferState(NamedTuple):
+    """The ring D and the table I of its whole episodes, both on device.
+
+    `tape`, `capacity` slots; `head`, where the next slot goes; `start` and `length`, a ring of begin positions and
+    transition counts of whole episodes, of which `count` from `first` on are live; `open_length`, the slots before the
+    head that belong to an unfinished episode (-1: there is none); `added` and `refused`, episodes so far.
+    """
+
+    tape: Tape
+    head: jax.Array
+    start: jax.Array
+    length: jax.Array
+    first: jax.Array
+    count: jax.Array
+    open_length: jax.Array
+    added: jax.Array
+    refused: jax.Array
+
+
+class Sample(NamedTuple):
+    """A batch: the tape, and each slot's weight in the loss, (N,) float32, 0 where there is no transition."""
+
+    tape: Tape
+    weight: jax.Array
+
+
+class TapeBuffer(NamedTuple):
+    """A buffer's pure functions and sizes; made by `tape_buffer`."""
+
+    capacity: int
+    batch_size: int
+    slots: int
+    init: Callable[[Tape], TapeBufferState]
+    add: Callable[[TapeBufferState, Tape], TapeBufferState]
+    sample: Callable[[TapeBufferState, jax.Array], Sample]
+
+
+def tape_buffer(
+    capacity: int, batch_size: int, max_length: int, *, min_length: int = 1, cut: bool = False
+) -> TapeBuffer:
+    """A ring of whole episodes with pure, jitted functions:
+
+        buffer = tape_buffer(capacity=100_000, batch_size=1_000, max_length=200)
+        state = buffer.init(example)             # any Tape, for its trailing shapes and dtypes
+        state = buffer.add(state, tape)          # state is donated: use only the one returned
+        batch = buffer.sample(state, key)        # Sample(tape, weight)
+
+    `add` appends a tape's slots (padding left out): whole episodes, several, or a piece of one that the next call goes
+    on with. An episode can be sampled once its final slot is in. The oldest whole episodes give way. One whose length is
+    outside `min_length` to `max_length` is refused: never sampled, counted in `state.refused`. Raises `ValueError` for a
+    tape with more slots than the ring.
+
+    `sample` draws episodes uniformly with replacement, every whole one alike, until their transitions reach
+    `batch_size`, the last kept whole; divide a weighted sum by `batch_size` and every episode, and every part of one,
+    has the same weight. With `cut=True` transitions past `batch_size` weigh 0, as in the paper, which favours the early
+    steps of long episodes. Nothing may be sampled before the first whole episode is in (all weights are 0).
+
+    **Arguments:** `capacity` in slots; `batch_size` B ≥ 1, transitions; `max_length` and `min_length`, transitions in
+    the longest and shortest episode to come: together they fix the static `slots` of a batch. State does not depend on
+    these three, so a buffer of other sizes may go on with it.
+
+    Source: Morad et al. 2024, Section 5 and Algorithm 1.
+    """
+    if batch_size < 1:
+        raise ValueError(f"tape_buffer: batch_size must be at least 1, got {batch_size}")
+    if not 1 <= min_length <= max_length:
+        raise ValueError(f"tape_buffer: needs 1 <= min_length <= max_length, got {min_length} and {max_length}")
+    if capacity < max_length + 1:
+        raise ValueError(
+            f"tape_buffer: an episode of {max_length} transitions takes {max_length + 1} slots, "
+            f"the ring has only {capacity}: raise capacity"
+        )
+    table = capacity // 2  # the shortest whole episode takes two slots
+    slots = slots_needed(batch_size, max_length, min_length)
+
+    def init(example: Tape) -> TapeBufferState:
+        # Distinct arrays: donated buffers may not alias each other.
+        def zero() -> jax.Array:
+            return jnp.zeros((), jnp.int32)
+
+        return TapeBufferState(
+            tape=empty(capacity, example),
+            head=zero(),
+            start=jnp.zeros(table, jnp.int32),
+            length=jnp.zeros(table, jnp.int32),
+            first=zero(),
+            count=zero(),
+            open_length=zero() - 1,
+            added=zero(),
+            refused=zero(),
+        )
+
+    def add(state: TapeBufferState, tape: Tape) -> TapeBufferState:
+        if tape.slots > capacity:
+            raise ValueError(
+                f"tape_buffer: a tape of {tape.slots} slots does not fit into a ring of {capacity}: raise capacity"
+            )
+        valid = ~tape.padding
+        rank = jnp.cumsum(valid.astype(jnp.int32)) - 1
+        written = rank[-1] + 1
+
+        # Write. Padding goes past the end, where a scatter drops it.
+        position = jnp.where(valid, (state.head + rank) % capacity, capacity)
+        ring = jax.tree.map(lambda leaf, new: leaf.at[position].set(new, mode="drop"), state.tape, tape)
+
+        # Which slot each one's episode began in, counted from the head; negative where it was open before this call.
+        none = -capacity - 2
+        opened = lax.cummax(jnp.where(tape.begin & valid, rank, none))
+        before = jnp.where(state.open_length >= 0, -state.open_length, none)
+        opened = jnp.where(opened == none, before, opened)
+        length = rank - opened
+        ended = tape.final & valid & (opened != none)
+        fits = (length >= min_length) & (length <= max_length)
+        whole = ended & fits
+
+        # The oldest episodes that the write ran over leave: at most one for every two slots, so look at that many.
+        horizon = min(table, tape.slots // 2 + 1)
+        oldest = jnp.arange(horizon)
+        ahead = (state.start[(state.first + oldest) % table] - state.head) % capacity
+        lost = jnp.sum((oldest < state.count) & (ahead < written), dtype=jnp.int32)
+        first, count = (state.first + lost) % table, state.count - lost
+
+        # New whole episodes enter the table, except one that this same call has run over: opened long ago, ended, and
+        # followed by more than the ring had left.
+        whole = whole & (opened >= written - capacity)
+        entry = jnp.cumsum(whole.astype(jnp.int32)) - 1
+        slot = jnp.where(whole, (first + count + entry) % table, table)
+        start = state.start.at[slot].set((state.head + opened) % capacity, mode="drop")
+        lengths = state.length.at[slot].set(length, mode="drop")
+        entered = jnp.sum(whole, dtype=jnp.int32)
+
+        # What stays open behind the last valid slot.
+        last = jnp.maximum(jnp.max(jnp.where(valid, jnp.arange(tape.slots), -1)), 0)
+        still_open = (written > 0) & tape.transition[last] & (opened[last] != none)
+        open_length = jnp.where(still_open, jnp.minimum(written - opened[last], capacity + 1), -1)
+        open_length = jnp.where(written > 0, open_length, state.open_length)
+        return TapeBufferState(
+            tape=ring,
+            head=(state.head + written) % capacity,
+            start=start,
+            length=lengths,
+            first=first,
+            count=count + entered,
+            open_length=open_length.astype(jnp.int32),
+            added=state.added + entered,
+            refused=state.refused + jnp.sum(ended & ~fits, dtype=jnp.int32),
+        )
+
+    def sample(state: TapeBufferState, key: jax.Array) -> Sample:
+        draws = -(-batch_size // min_length)
+        chosen = (state.first + jax.random.randint(key, (draws,), 0, jnp.maximum(state.count, 1))) % table
+        start, length = state.start[chosen], state.length[chosen]
+        length = jnp.where(state.count > 0, length, 0)
+
+        # Episodes are kept until their transitions reach the batch size; the one that reaches it stays whole.
+        transitions = jnp.cumsum(length)
+        kept = (transitions - length < batch_size) & (length > 0)
+        ends = jnp.cumsum(jnp.where(kept, length + 1, 0))
+        slot = jnp.arange(slots)
+        which = jnp.minimum(jnp.searchsorted(ends, slot, side="right"), draws - 1)
+        used = slot < ends[-1]
+        offset = slot - (ends[which] - length[which] - 1)
+        position = (start[which] + offset) % capacity
+
+        def gather(leaf: jax.Array) -> jax.Array:
+            values = leaf[position]
+            return jnp.where(lax.broadcast_in_dim(used, values.shape, (0,)), values, jnp.zeros((), leaf.dtype))
+
+        tape = jax.tree.map(gather, state.tape)
+        tape = eqx.tree_at(lambda t: t.begin, tape, tape.begin | ~used)
+        weight = tape.transition.astype(jnp.float32)
+        if cut:
+            weight = weight * (jnp.cumsum(weight) <= batch_size)
+        return Sample(tape, weight)
+
+    return TapeBuffer(
+        capacity, batch_size, slots, jax.jit(init), jax.jit(add, donate_argnums=0), jax.jit(sample)
+    )
