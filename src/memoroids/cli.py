@@ -182,7 +182,7 @@ def _new_run_dir(config: Any) -> Path:
 
 def _resume(arguments: list[str]) -> None:
     options: Resume = _parse(Resume, "resume", arguments)
-    from memoroids.train import load_config
+    from memoroids.rundir import load_config
 
     _follow(load_config(options.run), options.run, resume=True)
 
@@ -202,7 +202,7 @@ def _follow(config: Any, run_dir: Path, *, resume: bool) -> None:
 
 def _evaluate(arguments: list[str]) -> None:
     options: Evaluate = _parse(Evaluate, "evaluate", arguments)
-    from memoroids.train import evaluate_run
+    from memoroids.rundir import evaluate_run
 
     evaluation = evaluate_run(options.run, options.episodes, options.seed)
     low, high = evaluation.interval()
@@ -214,9 +214,9 @@ def _evaluate(arguments: list[str]) -> None:
 
 def _bench(arguments: list[str]) -> None:
     options: Bench = _parse(Bench, "bench", arguments)
-    from memoroids import bench
+    from memoroids.benchmarks import scan, update
 
-    (bench.update if options.what == "update" else bench.scan)(options.repeats)
+    {"update": update, "scan": scan}[options.what].run(options.repeats)
 
 
 def _list(arguments: list[str]) -> None:

@@ -81,7 +81,9 @@ class RecurrentPolicy:
         # Plain jit on arrays alone: a filtered jit costs twice as much a call, and there is a call for every step.
         self._act = jax.jit(act_all, donate_argnums=1)
         self._params, self._epsilon, self._key = params, epsilon, key
-        self._memory = jax.tree.map(lambda leaf: jnp.array(jnp.broadcast_to(leaf, (copies, *leaf.shape))), initial_state)
+        self._memory = jax.tree.map(
+            lambda leaf: jnp.array(jnp.broadcast_to(leaf, (copies, *leaf.shape))), initial_state
+        )
 
     def __call__(self, observation: np.ndarray, begin: np.ndarray, number: np.ndarray, step: np.ndarray) -> np.ndarray:
         del begin  # the same as step == 0

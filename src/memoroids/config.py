@@ -10,7 +10,7 @@ import typing
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import tyro
 
@@ -79,7 +79,15 @@ class TrainConfig:
     """Also log to Weights & Biases (needs the extra: pip install 'memoroids[wandb]')."""
 
     def __post_init__(self) -> None:
-        positive = ("width", "batch_size", "train_episodes", "copies", "eval_every", "eval_episodes", "checkpoint_every")
+        positive = (
+            "width",
+            "batch_size",
+            "train_episodes",
+            "copies",
+            "eval_every",
+            "eval_episodes",
+            "checkpoint_every",
+        )
         for name, low in [(name, 1) for name in positive] + [
             ("random_episodes", 0),
             ("updates_per_episode", 0),
@@ -172,4 +180,4 @@ def resolve_memory(name: str) -> Factory:
     factory = getattr(module, attribute, None)
     if not callable(factory):
         raise ValueError(f"memory {name!r}: {module_name} has no callable {attribute!r}")
-    return factory
+    return cast(Factory, factory)

@@ -16,7 +16,8 @@ from memoroids.config import TrainConfig
 from memoroids.envs import popgym_ids
 from memoroids.memory import REGISTRY
 from memoroids.presets import PRESETS, TASKS, preset
-from memoroids.train import CURVE, METRICS, Outcome, episodes_to
+from memoroids.rundir import CURVE, METRICS
+from memoroids.train import Outcome, episodes_to
 from memoroids.train import Progress as Moment
 
 
@@ -100,10 +101,14 @@ class Display:
         other = "mlp" if config.memory != "mlp" else "lru"
         short = config.env.removeprefix("popgym-").removesuffix("-v0")
         again = f"memoroids resume {run}"
-        tries = [again] if outcome.final is None else [
-            f"memoroids evaluate {run} --episodes 100",
-            f"memoroids train --env {short} --memory {other}",
-        ]
+        tries = (
+            [again]
+            if outcome.final is None
+            else [
+                f"memoroids evaluate {run} --episodes 100",
+                f"memoroids train --env {short} --memory {other}",
+            ]
+        )
         for command in tries:
             self.console.print(f"try: {command}", highlight=False, soft_wrap=True)
 

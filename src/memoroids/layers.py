@@ -1,4 +1,4 @@
-"""What memory models and networks share: blocks, norms and gates. Every module acts on one vector; `vmap` is outside."""
+"""What models and networks share: blocks, norms and gates. Every module acts on one vector; `vmap` is outside."""
 
 import equinox as eqx
 import jax

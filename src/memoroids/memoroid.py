@@ -2,15 +2,16 @@
 
 import abc
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from memoroids import scan as scans
 from memoroids.monoid import DiagonalAffine, Element, Monoid
 from memoroids.resettable import Resettable, select
+from memoroids.scan import BACKENDS, linear_recurrence, scan
 
 State = Any
 """A pytree of arrays: what a memory carries from one step to the next."""
@@ -55,7 +56,7 @@ class Memoroid(Memory):
     for a single step. The state is an element of H. Source: Morad et al. 2024, Definition 3.1.
     """
 
-    backends: ClassVar[tuple[str, ...]] = scans.BACKENDS
+    backends: ClassVar[tuple[str, ...]] = BACKENDS
 
     @property
     @abc.abstractmethod
@@ -89,16 +90,14 @@ class Memoroid(Memory):
     def _accumulate(self, x: jax.Array, begin: jax.Array, state: State, backend: str | None) -> State:
         """The states at every t: h_t = (e if begin[t] else h_{t-1}) • lift(x_t)."""
         elements = (jax.vmap(self.lift)(x, begin), begin)
-        h, _ = scans.scan(
-            Resettable(self.monoid), elements, initial=(state, jnp.zeros((), bool)), backend=backend
-        )
+        h, _ = scan(Resettable(self.monoid), elements, initial=(state, jnp.zeros((), bool)), backend=backend)
         return h
 
 
 class LinearMemoroid(Memoroid):
     """A memoroid of the diagonal affine monoid whose decay is the same at every step: h_t = decay ⊙ h_{t-1} + drive_t.
 
-    A subclass defines `decay`, `drive` and `readout`. The state is h alone, the second half of the monoid's element, and
+    A subclass defines `decay`, `drive` and `readout`. The state is h alone, the second half of the monoid's element;
     the sequence call is `memoroids.linear_recurrence`, which never broadcasts the decay over time.
     """
 
@@ -128,7 +127,7 @@ class LinearMemoroid(Memoroid):
 
     def _accumulate(self, x: jax.Array, begin: jax.Array, state: State, backend: str | None) -> State:
         drive = jax.vmap(self.drive)(x, begin)
-        return scans.linear_recurrence(self.decay(), drive, reset=begin, initial=state, backend=backend)
+        return linear_recurrence(self.decay(), drive, reset=begin, initial=state, backend=backend)
 
 
 class Stack(Memory):
@@ -140,7 +139,7 @@ class Stack(Memory):
         """`layers`: at least one; raises `ValueError` where an output size is not the next input size."""
         if not layers:
             raise ValueError("Stack: needs at least one memory, got none")
-        for i, (below, above) in enumerate(zip(layers, layers[1:], strict=False)):
+        for i, (below, above) in enumerate(pairwise(layers)):
             if below.output_size != above.input_size:
                 raise ValueError(
                     f"Stack: layer {i} gives {below.output_size} features but layer {i + 1} takes {above.input_size}"
@@ -148,7 +147,9 @@ class Stack(Memory):
         self.layers = tuple(layers)
 
     @staticmethod
-    def of(layer: Callable[..., Memory], input_size: int, output_size: int, *, layers: int, key: jax.Array, **sizes: Any):
+    def of(
+        layer: Callable[..., Memory], input_size: int, output_size: int, *, layers: int, key: jax.Array, **sizes: Any
+    ):
         """`layers` copies of `layer(input_size, output_size, key=, **sizes)`, the first from `input_size`."""
         widths = (input_size, *[output_size] * layers)
         keys = jax.random.split(key, layers) if layers > 0 else ()
@@ -165,7 +166,7 @@ class Stack(Memory):
     @property
     def backends(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
         shared = set.intersection(*(set(layer.backends) for layer in self.layers))
-        return tuple(name for name in scans.BACKENDS if name in shared)
+        return tuple(name for name in BACKENDS if name in shared)
 
     def initial_state(self) -> State:
         return tuple(layer.initial_state() for layer in self.layers)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-FIELDS = (
+FIELDS: tuple[str, ...] = (
     "episode",  # training episodes
     "env_steps",  # environment steps, the random ones counted
     "updates",

@@ -1,13 +1,11 @@
 """Monoids: an associative operator with a two-sided identity, the algebra under every memory here."""
 
 import abc
-from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 
 Element = Any
 """A pytree of arrays without a time axis: one element of a monoid's set H."""
@@ -40,19 +38,11 @@ class Monoid(eqx.Module):
         """`left` • `right`, where `left` is the earlier of the two in time."""
 
 
-def _static_shape(shape: int | Sequence[int]) -> tuple[int, ...]:
-    return (shape,) if isinstance(shape, int) else tuple(shape)
-
-
 class _ArrayMonoid(Monoid):
-    """A monoid over arrays of one fixed shape and dtype."""
+    """A monoid over arrays of one fixed shape, an int or a tuple of them, and dtype."""
 
-    shape: tuple[int, ...] = eqx.field(static=True)
-    dtype: Any = eqx.field(static=True)
-
-    def __init__(self, shape: int | Sequence[int] = (), dtype: DTypeLike = jnp.float32):
-        self.shape = _static_shape(shape)
-        self.dtype = jnp.dtype(dtype)
+    shape: tuple[int, ...] = eqx.field(static=True, converter=lambda s: (s,) if isinstance(s, int) else tuple(s))
+    dtype: Any = eqx.field(static=True, default=jnp.float32, converter=jnp.dtype)
 
 
 class Sum(_ArrayMonoid):
@@ -100,11 +90,7 @@ class DenseAffine(Monoid):
     """
 
     size: int = eqx.field(static=True)
-    dtype: Any = eqx.field(static=True)
-
-    def __init__(self, size: int, dtype: DTypeLike = jnp.float32):
-        self.size = size
-        self.dtype = jnp.dtype(dtype)
+    dtype: Any = eqx.field(static=True, default=jnp.float32, converter=jnp.dtype)
 
     def identity(self) -> tuple[jax.Array, jax.Array]:
         return jnp.eye(self.size, dtype=self.dtype), jnp.zeros(self.size, self.dtype)

@@ -85,7 +85,8 @@ def gae(
 ) -> jax.Array:
     """A_t = δ_t + γλ A_{t+1} with δ_t = r_t + γ v_{t+1} - v_t, the sum cut after the end of an episode or of the tape.
 
-    **Arguments:** as `lambda_return`; `value` (T,): v_t. **Returns:** A (T,). Source: Schulman et al. 2016, Equation 16.
+    **Arguments:** as `lambda_return`; `value` (T,): v_t. **Returns:** A (T,).
+    Source: Schulman et al. 2016, Equation 16.
     """
     cut = ~continues(terminated, truncated, transition)
     delta = reward + discount * jnp.where(terminated, 0, value_tp1) - value

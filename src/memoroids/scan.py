@@ -30,9 +30,11 @@ def _resolve(backend: str | None) -> str:
 
 
 def _length(tree: Any) -> int:
-    lengths = {leaf.shape[0] if leaf.ndim else None for leaf in jax.tree.leaves(tree)}
-    if len(lengths) != 1 or None in lengths:
-        raise ValueError(f"the leaves of a scan must share one leading time axis, got lengths {sorted(map(str, lengths))}")
+    lengths = {leaf.shape[0] if leaf.ndim else -1 for leaf in jax.tree.leaves(tree)}
+    if len(lengths) != 1 or -1 in lengths:
+        raise ValueError(
+            f"the leaves of a scan must share one leading time axis, got lengths {sorted(map(str, lengths))}"
+        )
     return lengths.pop()
 
 
@@ -188,7 +190,7 @@ def _recurrence(
 def _recurrence_fwd(
     backend: str, reverse: bool, decay: jax.Array, x: jax.Array, reset: jax.Array | None, initial: jax.Array
 ) -> tuple[jax.Array, Any]:
-    h = _recurrence(backend, reverse, decay, x, reset, initial)
+    h: Any = _recurrence(backend, reverse, decay, x, reset, initial)
     return h, (decay, reset, initial, h)
 
 
@@ -202,7 +204,7 @@ def _recurrence_bwd(backend: str, reverse: bool, residuals: Any, h_bar: jax.Arra
         parts = (values[:1], values[:-1]) if reverse else (values[1:], values[-1:])
         return jnp.concatenate(parts)
 
-    g = _recurrence(
+    g: Any = _recurrence(
         backend,
         not reverse,
         following(decay) if varying else decay,

@@ -23,7 +23,8 @@ class Tape(eqx.Module):
     | `truncated` | (N,) | bool | a_t ended the episode from outside (a time limit): its value goes on |
     | `transition` | (N,) | bool | False in an episode's last slot, which holds only its final observation |
 
-    Padding slots have `begin` set, `transition` unset and zeros elsewhere. Where both end flags are set, terminated wins.
+    Padding slots have `begin` set, `transition` unset and zeros elsewhere. Where both end flags are set, terminated
+    wins.
     Source: Morad et al. 2024, Section 5.
     """
 

@@ -16,63 +16,19 @@ import numpy as np
 
 from memoroids import checkpoint
 from memoroids import tape as tapes
-from memoroids.algorithms.dqn import DQN, DQNState, dqn
+from memoroids.algorithms.dqn import DQNState
 from memoroids.collect import Episode, RandomPolicy, RecurrentPolicy, collect
 from memoroids.config import TrainConfig
-from memoroids.envs import HostEnv
 from memoroids.evaluate import Evaluation, Evaluator
 from memoroids.metrics import Loggers, MetricsFile, draw_curve
-from memoroids.networks import QNetwork
-from memoroids.replay import TapeBuffer, TapeBufferState, tape_buffer
-
-CONFIG, METRICS, CURVE, SUMMARY, CHECKPOINTS = "config.json", "metrics.csv", "curve.png", "summary.json", "checkpoints"
-
-# Streams of environment seeds, apart from each other for every run seed.
-_RANDOM, _TRAIN, _EVALUATE, _FINAL, _REPORT = range(5)
+from memoroids.parts import EVALUATE, FINAL, RANDOM, TRAIN, Parts, build, environment_seeds
+from memoroids.replay import TapeBufferState
+from memoroids.replay.growing import GrowingTapeBuffer
+from memoroids.rundir import CHECKPOINTS, CONFIG, CURVE, METRICS, SUMMARY
 
 
 class TrainingError(RuntimeError):
     """A run that cannot go on; the message says why and what is left."""
-
-
-def environment_seeds(seed: int, stream: int, *index: int) -> Callable[[int], int]:
-    """Episode number → environment seed, independent between streams and between runs' seeds."""
-    return lambda number: int(np.random.SeedSequence((seed, stream, *index, number)).generate_state(1)[0])
-
-
-class Parts(NamedTuple):
-    """What a run is made of, before anything has been learned."""
-
-    envs: list[HostEnv]
-    eval_envs: list[HostEnv]
-    network: QNetwork
-    algorithm: DQN
-    act_key: jax.Array
-    update_key: jax.Array
-
-
-def build(config: TrainConfig) -> Parts:
-    """Environments, network and algorithm of `config`. Raises `ValueError` in one line where one cannot be made."""
-
-    def make() -> HostEnv:
-        return HostEnv(config.env, previous_action=config.previous_action, previous_reward=config.previous_reward)
-
-    factory = config.memory_factory()
-    envs = [make() for _ in range(config.copies)]
-    eval_envs = [make() for _ in range(config.eval_episodes)]
-    network_key, act_key, update_key = jax.random.split(jax.random.key(config.seed), 3)
-    try:
-        network = QNetwork(
-            envs[0].observation_size,
-            envs[0].actions,
-            factory,
-            key=network_key,
-            width=config.width,
-            sizes=config.memory_sizes,
-        )
-    except Exception as error:
-        raise ValueError(f"cannot build memory {config.memory!r}: {' '.join(str(error).split())}") from error
-    return Parts(envs, eval_envs, network, dqn(config.dqn, network), act_key, update_key)
 
 
 @dataclass
@@ -110,41 +66,6 @@ class Outcome(NamedTuple):
     final: Evaluation | None
     rows: list[dict[str, float]]
     run_dir: Path
-
-
-class _Replay:
-    """The buffer, with static shapes that grow with the lengths seen: a few compilations, never a refused episode."""
-
-    def __init__(self, config: TrainConfig, hint: int | None, counters: Counters):
-        self._config, self._hint, self._counters = config, hint, counters
-        self.buffer: TapeBuffer | None = None
-        self.state: TapeBufferState | None = None
-        if counters.max_length:
-            self._rebuild()
-
-    def _rebuild(self) -> None:
-        c = self._config
-        self.buffer = tape_buffer(
-            c.buffer_size, c.batch_size, self._counters.max_length, min_length=self._counters.min_length, cut=c.cut_batch
-        )
-
-    def add(self, episode: Episode) -> bool:
-        """Stores an episode; True where the shape of batches changed."""
-        counters, length = self._counters, episode.length
-        changed = self.buffer is None or not counters.min_length <= length <= counters.max_length
-        if changed:
-            # Powers of two, so that a new extreme is rare; what the environment declares is exact.
-            longest = self._hint if self._hint and length <= self._hint else 1 << (length - 1).bit_length()
-            shortest = length if length == self._hint else 1 << (length.bit_length() - 1)
-            counters.max_length = min(max(counters.max_length, longest), max(self._config.buffer_size - 1, length))
-            counters.min_length = min(counters.min_length or shortest, shortest)
-            self._rebuild()
-        assert self.buffer is not None
-        if self.state is None:
-            self.state = self.buffer.init(episode.tape)
-        room = min(max(64, 1 << episode.length.bit_length()), self._config.buffer_size)
-        self.state = self.buffer.add(self.state, tapes.pad(episode.tape, room))
-        return changed
 
 
 def train(
@@ -196,7 +117,13 @@ class _Run:
     ):
         self.config, self.run_dir, self.parts, self.counters, self.learner = config, run_dir, parts, counters, learner
         self.watch = watch
-        self.replay = _Replay(config, parts.envs[0].max_length, counters)
+        self.replay = GrowingTapeBuffer(
+            config.buffer_size,
+            config.batch_size,
+            cut=config.cut_batch,
+            declared=parts.envs[0].max_length,
+            bounds=(counters.min_length, counters.max_length),
+        )
         self.metrics = MetricsFile(run_dir / METRICS, keep=counters.rows)
         self.loggers = Loggers(run_dir, asdict(config), tensorboard=config.tensorboard, wandb=config.wandb)
         self.evaluator = Evaluator(parts.eval_envs, parts.algorithm.act, parts.network.initial_state())
@@ -208,18 +135,16 @@ class _Run:
         self.seconds_left: float | None = None
 
     def restore_replay(self, path: Path) -> None:
-        buffer = self.replay.buffer
-        if buffer is None:
+        if self.replay.functions is None:
             return
-        env = self.parts.envs[0]
-        observation = np.zeros((2, env.observation_size), np.float32)
+        observation = np.zeros((2, self.parts.envs[0].observation_size), np.float32)
         example = tapes.episode(observation, np.zeros(1, np.int32), np.zeros(1), True, False)
-        self.replay.state = checkpoint.restore(path, "replay", buffer.init(example))
+        self.replay.state = checkpoint.restore(path, "replay", self.replay.like(example))
 
     def run(self, interrupted: Callable[[], bool]) -> Outcome:
         config, counters, parts = self.config, self.counters, self.parts
         random = RandomPolicy(parts.envs[0].actions, config.seed)
-        seeds = environment_seeds(config.seed, _RANDOM)
+        seeds = environment_seeds(config.seed, RANDOM)
         for episode in collect(parts.envs, random, seeds, counters.random, config.random_episodes):
             self.store(episode)
             counters.random += 1
@@ -236,7 +161,7 @@ class _Run:
             epsilon=self.epsilon,
             key=parts.act_key,
         )
-        seeds = environment_seeds(config.seed, _TRAIN)
+        seeds = environment_seeds(config.seed, TRAIN)
         begun, first = time.perf_counter(), counters.episode
         for episode in collect(parts.envs, policy, seeds, counters.episode, config.train_episodes):
             self.store(episode)
@@ -256,7 +181,7 @@ class _Run:
                 return self.stop()
             if counters.episode % config.checkpoint_every == 0 and counters.episode < config.train_episodes:
                 self.save()
-        final = self.evaluator(self.learner.params, config.final_episodes, environment_seeds(config.seed, _FINAL))
+        final = self.evaluator(self.learner.params, config.final_episodes, environment_seeds(config.seed, FINAL))
         self.finish(final)
         return Outcome(final, self.metrics.rows, self.run_dir)
 
@@ -266,13 +191,14 @@ class _Run:
         return (config.epsilon_start + share * (config.epsilon_end - config.epsilon_start)).astype(np.float32)
 
     def store(self, episode: Episode) -> None:
-        if self.replay.add(episode):
+        if self.replay.add(episode.tape):
+            self.counters.min_length, self.counters.max_length = self.replay.bounds
             self.update = self._compile_update()
         self.counters.env_steps += episode.length
 
     def _compile_update(self) -> Callable[..., tuple[DQNState, dict[str, jax.Array]]]:
         """Sampling and updating as one program; the learner's arrays are donated to their successors."""
-        buffer, algorithm, count = self.replay.buffer, self.parts.algorithm, self.config.batch_size
+        buffer, algorithm, count = self.replay.functions, self.parts.algorithm, self.config.batch_size
 
         def sample_and_update(learner: DQNState, replay: TapeBufferState, key: jax.Array) -> Any:
             assert buffer is not None
@@ -282,7 +208,7 @@ class _Run:
 
     def evaluate(self) -> None:
         config, counters = self.config, self.counters
-        seeds = environment_seeds(config.seed, _EVALUATE, counters.episode)
+        seeds = environment_seeds(config.seed, EVALUATE, counters.episode)
         evaluation = self.evaluator(self.learner.params, config.eval_episodes, seeds)
         now = time.perf_counter()
         then, steps, updates, skipped = self.since
@@ -366,34 +292,6 @@ def episodes_to(rows: list[dict[str, float]], level: float, stay: int = 5) -> in
     return None
 
 
-def load(run_dir: Path) -> tuple[TrainConfig, Parts, Any]:
-    """Settings, parts and newest parameters of a run. Raises `ValueError` or `CheckpointError`."""
-    config = load_config(run_dir)
-    parts = build(config)
-    path = checkpoint.latest(run_dir / CHECKPOINTS)
-    checkpoint.counters(path)  # digests
-    learner = checkpoint.restore(path, "learner", parts.algorithm.init(parts.network))
-    return config, parts, learner.params
-
-
-def load_config(run_dir: Path) -> TrainConfig:
-    """The settings of a run. Raises `ValueError` where `run_dir` holds none that can be read."""
-    path = run_dir / CONFIG
-    try:
-        return TrainConfig.from_json(path.read_text())
-    except OSError as error:
-        raise ValueError(f"{run_dir} holds no run: {path} cannot be read ({error.strerror})") from error
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
-def evaluate_run(run_dir: Path, episodes: int, seed: int) -> Evaluation:
-    """Greedy episodes with a run's newest parameters on fresh environment seeds, apart from the run's own."""
-    config, parts, params = load(run_dir)
-    evaluator = Evaluator(parts.eval_envs, parts.algorithm.act, parts.network.initial_state())
-    return evaluator(params, episodes, environment_seeds(config.seed, _REPORT, seed))
-
-
 @contextmanager
 def _interruptible() -> Iterator[Callable[[], bool]]:
     """Turns the first Ctrl-C or SIGTERM into a flag, read between episodes; the second acts as always."""
@@ -403,7 +301,7 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def handle(number: int, frame: Any) -> None:
+    def handle(number: Any, frame: Any) -> None:
         flag.set()
         signal.signal(number, before[number])
 

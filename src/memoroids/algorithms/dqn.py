@@ -1,4 +1,4 @@
-"""Double Dueling DQN on tapes: recurrent with any memory, plain with `mlp` (van Hasselt et al. 2016, Wang et al. 2016)."""
+"""Double Dueling DQN on tapes, recurrent with any memory, plain with `mlp` (van Hasselt 2016, Wang 2016)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -73,7 +73,9 @@ def dqn(config: DQNConfig, network: QNetwork) -> DQN:
     static = eqx.partition(network, eqx.is_inexact_array)[1]
     optimiser = optax.chain(
         optax.clip_by_global_norm(config.clip),
-        optax.adam(optax.linear_schedule(0.0, config.learning_rate, config.warmup) if config.warmup else config.learning_rate),
+        optax.adam(
+            optax.linear_schedule(0.0, config.learning_rate, config.warmup) if config.warmup else config.learning_rate
+        ),
     )
 
     def init(network: QNetwork) -> DQNState:

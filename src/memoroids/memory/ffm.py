@@ -11,13 +11,13 @@ from memoroids.memoroid import LinearMemoroid
 
 
 class FFM(LinearMemoroid):
-    """Exponentially decayed traces at several frequencies: X_t = exp(-|α| ⊕ iω) ⊙ X_{t-1} + (ℓ1(o) ⊙ σ(ℓ2(o))) 1ᵀ.
+    """Decayed traces at several frequencies: X_t = exp(-|α| ⊕ iω) ⊙ X_{t-1} + (ℓ1(o) ⊙ σ(ℓ2(o))) 1ᵀ.
 
-    The paper's monoid is (X, t) • (X', t') = (X ⊙ exp(t'(-|α| ⊕ iω)) + X', t + t'). With one step a slot t' is always 1,
-    so the decay is constant and no time is carried. Readout: y = LN(ℓ3[Re X ‖ Im X]) ⊙ σ(ℓ4 o) + ℓ5(o) ⊙ (1 - σ(ℓ4 o)).
+    The paper's monoid is (X, t) • (X', t') = (X ⊙ exp(t'(-|α| ⊕ iω)) + X', t + t'). With one step a slot t' is always
+    1, so the decay is constant and no time is carried. Readout: y = LN(ℓ3[Re X ‖ Im X]) ⊙ σ(ℓ4 o) + ℓ5(o) ⊙ (1 - σ(ℓ4 o)).
 
-    State: complex64 (trace_size, context_size), the paper's m and c. `max_period`: the longest period 2π/ω, in steps.
-    `max_decay`, `min_decay`: the range of |α| at the start, spaced linearly.
+    State: complex64 (trace_size, context_size), the paper's m and c. `max_period`: the longest period 2π/ω, in steps;
+    from 1 up they are spaced geometrically. `max_decay`, `min_decay`: the range of |α| at the start, spaced linearly.
     """
 
     input_size: int = eqx.field(static=True)
@@ -39,7 +39,7 @@ class FFM(LinearMemoroid):
         trace_size: int = 64,
         context_size: int = 4,
         max_period: float = 1024.0,
-        max_decay: float = math.e,
+        max_decay: float = 0.1,
         min_decay: float = 1e-6,
     ):
         if not 0.0 < min_decay < max_decay:
@@ -47,7 +47,7 @@ class FFM(LinearMemoroid):
         self.input_size, self.output_size = input_size, output_size
         k1, k2, k3, k4, k5 = jax.random.split(key, 5)
         self.alpha = jnp.linspace(max_decay, min_decay, trace_size)
-        self.omega = 2 * math.pi / jnp.linspace(1.0, max_period, context_size)
+        self.omega = 2 * math.pi / jnp.geomspace(1.0, max_period, context_size)
         self.l1 = eqx.nn.Linear(input_size, trace_size, key=k1)
         self.l2 = eqx.nn.Linear(input_size, trace_size, key=k2)
         self.l3 = eqx.nn.Linear(2 * trace_size * context_size, output_size, key=k3)

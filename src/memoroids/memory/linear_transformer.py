@@ -55,7 +55,7 @@ class LinearTransformer(Memoroid):
     @property
     def monoid(self) -> Monoid:
         key_size, value_size = self.w_k.weight.shape[0], self.w_v.weight.shape[0]
-        return Product(Sum((key_size, value_size)), Sum(key_size))
+        return Product(Sum((key_size, value_size)), Sum((key_size,)))
 
     def lift(self, x: jax.Array, begin: jax.Array) -> tuple[jax.Array, jax.Array]:
         del begin

@@ -11,8 +11,8 @@ from memoroids.layers import ComplexLinear, GatedResidual, RealPart
 from memoroids.memoroid import LinearMemoroid
 
 
-def hippo_normal(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenvalues (size // 2,) with positive imaginary part, and their eigenvectors (size, size // 2), of HiPPO-N.
+def hippo_normal(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Real and (positive) imaginary parts (size // 2,) of HiPPO-N's eigenvalues, and eigenvectors (size, size // 2).
 
     HiPPO-N is the normal part of HiPPO-LegS, S - I/2 with S_nk = -√(n + ½) √(k + ½) for n > k and S = -Sᵀ (Gu et al.
     2022). Its eigenvalues come in conjugate pairs; one of each pair is kept.
@@ -22,7 +22,7 @@ def hippo_normal(size: int) -> tuple[np.ndarray, np.ndarray]:
     # i S is Hermitian, so its eigenvectors are exactly orthonormal: those of S, with eigenvalues -i w.
     w, vectors = np.linalg.eigh(1j * (lower.T - lower))
     keep = np.argsort(w)[: size // 2]
-    return -0.5 - 1j * w[keep], vectors[:, keep]
+    return np.full(size // 2, -0.5), -w[keep], vectors[:, keep]
 
 
 class S5(LinearMemoroid):
@@ -57,9 +57,9 @@ class S5(LinearMemoroid):
             raise ValueError(f"S5: the step sizes need 0 < dt_min < dt_max, got dt_min={dt_min}, dt_max={dt_max}")
         self.input_size, self.output_size = input_size, output_size
         dt_key, b_key, c_key, surround_key = jax.random.split(key, 4)
-        eigenvalues, vectors = hippo_normal(2 * state_size)
-        self.lambda_re_log = jnp.log(jnp.asarray(-eigenvalues.real, jnp.float32))
-        self.lambda_im = jnp.asarray(eigenvalues.imag, jnp.float32)
+        real, imag, vectors = hippo_normal(2 * state_size)
+        self.lambda_re_log = jnp.log(jnp.asarray(-real, jnp.float32))
+        self.lambda_im = jnp.asarray(imag, jnp.float32)
         low, high = math.log(dt_min), math.log(dt_max)
         self.dt_log = jax.random.uniform(dt_key, (state_size,), minval=low, maxval=high)
         # B and C are drawn in the real basis of HiPPO-N and carried into the one of its eigenvectors.

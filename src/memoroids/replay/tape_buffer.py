@@ -15,7 +15,7 @@ class TapeBufferState(NamedTuple):
     """The ring D and the table I of its whole episodes, both on device.
 
     `tape`, `capacity` slots; `head`, where the next slot goes; `start` and `length`, a ring of begin positions and
-    transition counts of whole episodes, of which `count` from `first` on are live; `open_length`, the slots before the
+    transition counts of whole episodes, of which `live` from `first` on are live; `open_length`, the slots before the
     head that belong to an unfinished episode (-1: there is none); `added` and `refused`, episodes so far.
     """
 
@@ -24,7 +24,7 @@ class TapeBufferState(NamedTuple):
     start: jax.Array
     length: jax.Array
     first: jax.Array
-    count: jax.Array
+    live: jax.Array
     open_length: jax.Array
     added: jax.Array
     refused: jax.Array
@@ -59,9 +59,9 @@ def tape_buffer(
         batch = buffer.sample(state, key)        # Sample(tape, weight)
 
     `add` appends a tape's slots (padding left out): whole episodes, several, or a piece of one that the next call goes
-    on with. An episode can be sampled once its final slot is in. The oldest whole episodes give way. One whose length is
-    outside `min_length` to `max_length` is refused: never sampled, counted in `state.refused`. Raises `ValueError` for a
-    tape with more slots than the ring.
+    on with. An episode can be sampled once its final slot is in. The oldest whole episodes give way. One whose length
+    is outside `min_length` to `max_length` is refused: never sampled, counted in `state.refused`. Raises `ValueError`
+    for a tape with more slots than the ring.
 
     `sample` draws episodes uniformly with replacement, every whole one alike, until their transitions reach
     `batch_size`, the last kept whole; divide a weighted sum by `batch_size` and every episode, and every part of one,
@@ -97,7 +97,7 @@ def tape_buffer(
             start=jnp.zeros(table, jnp.int32),
             length=jnp.zeros(table, jnp.int32),
             first=zero(),
-            count=zero(),
+            live=zero(),
             open_length=zero() - 1,
             added=zero(),
             refused=zero(),
@@ -130,14 +130,14 @@ def tape_buffer(
         horizon = min(table, tape.slots // 2 + 1)
         oldest = jnp.arange(horizon)
         ahead = (state.start[(state.first + oldest) % table] - state.head) % capacity
-        lost = jnp.sum((oldest < state.count) & (ahead < written), dtype=jnp.int32)
-        first, count = (state.first + lost) % table, state.count - lost
+        lost = jnp.sum((oldest < state.live) & (ahead < written), dtype=jnp.int32)
+        first, live = (state.first + lost) % table, state.live - lost
 
         # New whole episodes enter the table, except one that this same call has run over: opened long ago, ended, and
         # followed by more than the ring had left.
         whole = whole & (opened >= written - capacity)
         entry = jnp.cumsum(whole.astype(jnp.int32)) - 1
-        slot = jnp.where(whole, (first + count + entry) % table, table)
+        slot = jnp.where(whole, (first + live + entry) % table, table)
         start = state.start.at[slot].set((state.head + opened) % capacity, mode="drop")
         lengths = state.length.at[slot].set(length, mode="drop")
         entered = jnp.sum(whole, dtype=jnp.int32)
@@ -153,7 +153,7 @@ def tape_buffer(
             start=start,
             length=lengths,
             first=first,
-            count=count + entered,
+            live=live + entered,
             open_length=open_length.astype(jnp.int32),
             added=state.added + entered,
             refused=state.refused + jnp.sum(ended & ~fits, dtype=jnp.int32),
@@ -161,9 +161,9 @@ def tape_buffer(
 
     def sample(state: TapeBufferState, key: jax.Array) -> Sample:
         draws = -(-batch_size // min_length)
-        chosen = (state.first + jax.random.randint(key, (draws,), 0, jnp.maximum(state.count, 1))) % table
+        chosen = (state.first + jax.random.randint(key, (draws,), 0, jnp.maximum(state.live, 1))) % table
         start, length = state.start[chosen], state.length[chosen]
-        length = jnp.where(state.count > 0, length, 0)
+        length = jnp.where(state.live > 0, length, 0)
 
         # Episodes are kept until their transitions reach the batch size; the one that reaches it stays whole.
         transitions = jnp.cumsum(length)
@@ -186,6 +186,4 @@ def tape_buffer(
             weight = weight * (jnp.cumsum(weight) <= batch_size)
         return Sample(tape, weight)
 
-    return TapeBuffer(
-        capacity, batch_size, slots, jax.jit(init), jax.jit(add, donate_argnums=0), jax.jit(sample)
-    )
+    return TapeBuffer(capacity, batch_size, slots, jax.jit(init), jax.jit(add, donate_argnums=0), jax.jit(sample))

@@ -1,0 +1,110 @@
+"""How close is an update to its own arithmetic? DQN updates against their matrix products alone."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from memoroids.algorithms.dqn import DQNConfig, dqn
+from memoroids.benchmarks.timing import compile_seconds, medians
+from memoroids.memory import REGISTRY
+from memoroids.networks import QNetwork
+from memoroids.replay import tape_buffer
+from memoroids.tape import episode
+
+TRANSITIONS, LENGTH, OBSERVATION, ACTIONS = 1_000, 51, 4, 4
+
+
+def products(jaxpr: Any, times: int = 1) -> Iterator[tuple[Any, int]]:
+    """Every matrix product in a jaxpr, and how often it runs; those inside loops once for each iteration."""
+    for equation in jaxpr.eqns:
+        if equation.primitive is lax.dot_general_p:
+            yield equation, times
+        inner = times * equation.params.get("length", 1) if equation.primitive is lax.scan_p else times
+        for value in equation.params.values():
+            for part in value if isinstance(value, tuple | list) else (value,):
+                part = getattr(part, "jaxpr", part)
+                if hasattr(part, "eqns"):
+                    yield from products(part, inner)
+
+
+def _program(found: list[tuple[Any, int]]) -> tuple[Any, list[Any]]:
+    """The products alone as one program, at their own shapes. Products in loops run in a loop of their own."""
+    rng = np.random.default_rng(0)
+    operands = []
+    for equation, _ in found:
+        operands.append([jnp.asarray(rng.normal(size=v.aval.shape), v.aval.dtype) for v in equation.invars])
+
+    def run(operands: list[Any]) -> list[Any]:
+        out = []
+        for (equation, times), (a, b) in zip(found, operands, strict=True):
+            # The barrier keeps XLA from computing only the entry that is returned.
+            if times == 1:
+                product = lax.optimization_barrier(equation.primitive.bind(a, b, **equation.params))
+            else:
+                bind = equation.primitive.bind
+
+                def step(carry: Any, _: Any, a: Any = a, b: Any = b, e: Any = equation, bind: Any = bind) -> Any:
+                    # The smaller operand changes with the loop, or XLA would take the product out of it.
+                    change = carry.ravel()[:1] * 0
+                    if a.size < b.size:
+                        a = a + change.reshape((1,) * a.ndim)
+                    else:
+                        b = b + change.reshape((1,) * b.ndim)
+                    return lax.optimization_barrier(bind(a, b, **e.params)), None
+
+                start = jnp.zeros(equation.outvars[0].aval.shape, equation.outvars[0].aval.dtype)
+                product, _ = lax.scan(step, start, None, length=times)
+            out.append(product.ravel()[0])
+        return out
+
+    return jax.jit(run), operands
+
+
+def run(repeats: int) -> None:
+    """Prints, for each registered memory at the paper's sizes, compile time, update time and matrix time."""
+    rng = np.random.default_rng(0)
+    buffer = tape_buffer(100_000, TRANSITIONS, LENGTH, min_length=LENGTH)
+    replay = None
+    for _ in range(200):
+        observation = np.eye(OBSERVATION, dtype=np.float32)[rng.integers(OBSERVATION, size=LENGTH + 1)]
+        action = rng.integers(ACTIONS, size=LENGTH).astype(np.int32)
+        tape = episode(observation, action, rng.normal(size=LENGTH), True, False)
+        replay = buffer.add(replay or buffer.init(tape), tape)
+    assert replay is not None
+    print(f"DQN updates of {TRANSITIONS} transitions ({buffer.slots} slots), sampling included, on {jax.devices()[0]}")
+    print(f"{'memory':20}{'compile s':>10}{'update ms':>11}{'matrix ms':>11}{'ratio':>7}{'GFLOP/s':>9}")
+    for name, factory in REGISTRY.items():
+        network = QNetwork(OBSERVATION, ACTIONS, factory, key=jax.random.key(0))
+        algorithm = dqn(DQNConfig(), network)
+        learner = algorithm.init(network)
+
+        def step(learner: Any, key: Any, algorithm: Any = algorithm) -> Any:
+            return algorithm.update(learner, buffer.sample(replay, key), TRANSITIONS)
+
+        key = jax.random.key(0)
+        found = list(products(jax.make_jaxpr(step)(learner, key).jaxpr))
+        seconds, update = compile_seconds(jax.jit(step, donate_argnums=0).lower(learner, key))
+        matrix, operands = _program(found)
+        box = [learner]
+
+        def one_update(box: Any = box, update: Any = update, key: Any = key) -> Any:
+            box[0], metrics = update(box[0], key)
+            return box[0], metrics
+
+        times = medians({"update": one_update, "matrix": lambda m=matrix, o=operands: m(o)}, repeats)
+        flops = sum(_operations(equation) * count for equation, count in found)
+        print(
+            f"{name:20}{seconds:10.2f}{1e3 * times['update']:11.2f}{1e3 * times['matrix']:11.2f}"
+            f"{times['update'] / times['matrix']:7.2f}{flops / times['matrix'] / 1e9:9.0f}"
+        )
+
+
+def _operations(equation: Any) -> int:
+    """Floating-point operations of a matrix product of reals: a multiplication and an addition for each term."""
+    (contract, _), _ = equation.params["dimension_numbers"]
+    shape = equation.invars[0].aval.shape
+    return 2 * int(np.prod(equation.outvars[0].aval.shape)) * int(np.prod([shape[i] for i in contract]))

@@ -1,0 +1,55 @@
+"""What a run is made of before anything has been learned: environments, network, algorithm, keys and seeds."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from memoroids.algorithms.dqn import DQN, dqn
+from memoroids.config import TrainConfig
+from memoroids.envs import HostEnv
+from memoroids.networks import QNetwork
+
+# Streams of environment seeds, apart from each other for every run seed.
+RANDOM, TRAIN, EVALUATE, FINAL, REPORT = range(5)
+
+
+def environment_seeds(seed: int, stream: int, *index: int) -> Callable[[int], int]:
+    """Episode number → environment seed, independent between streams and between runs' seeds."""
+    return lambda number: int(np.random.SeedSequence((seed, stream, *index, number)).generate_state(1)[0])
+
+
+class Parts(NamedTuple):
+    """What a run is made of, before anything has been learned."""
+
+    envs: list[HostEnv]
+    eval_envs: list[HostEnv]
+    network: QNetwork
+    algorithm: DQN
+    act_key: jax.Array
+    update_key: jax.Array
+
+
+def build(config: TrainConfig) -> Parts:
+    """Environments, network and algorithm of `config`. Raises `ValueError` in one line where one cannot be made."""
+
+    def make() -> HostEnv:
+        return HostEnv(config.env, previous_action=config.previous_action, previous_reward=config.previous_reward)
+
+    factory = config.memory_factory()
+    envs = [make() for _ in range(config.copies)]
+    eval_envs = [make() for _ in range(config.eval_episodes)]
+    network_key, act_key, update_key = jax.random.split(jax.random.key(config.seed), 3)
+    try:
+        network = QNetwork(
+            envs[0].observation_size,
+            envs[0].actions,
+            factory,
+            key=network_key,
+            width=config.width,
+            sizes=config.memory_sizes,
+        )
+    except Exception as error:
+        raise ValueError(f"cannot build memory {config.memory!r}: {' '.join(str(error).split())}") from error
+    return Parts(envs, eval_envs, network, dqn(config.dqn, network), act_key, update_key)

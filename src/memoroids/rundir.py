@@ -1,0 +1,39 @@
+"""A run directory: the names of its files, and a finished or interrupted run read back from it."""
+
+from pathlib import Path
+from typing import Any
+
+from memoroids import checkpoint
+from memoroids.config import TrainConfig
+from memoroids.evaluate import Evaluation, Evaluator
+from memoroids.parts import REPORT, Parts, build, environment_seeds
+
+CONFIG, METRICS, CURVE, SUMMARY, CHECKPOINTS = "config.json", "metrics.csv", "curve.png", "summary.json", "checkpoints"
+
+
+def load(run_dir: Path) -> tuple[TrainConfig, Parts, Any]:
+    """Settings, parts and newest parameters of a run. Raises `ValueError` or `CheckpointError`."""
+    config = load_config(run_dir)
+    parts = build(config)
+    path = checkpoint.latest(run_dir / CHECKPOINTS)
+    checkpoint.counters(path)  # digests
+    learner = checkpoint.restore(path, "learner", parts.algorithm.init(parts.network))
+    return config, parts, learner.params
+
+
+def load_config(run_dir: Path) -> TrainConfig:
+    """The settings of a run. Raises `ValueError` where `run_dir` holds none that can be read."""
+    path = run_dir / CONFIG
+    try:
+        return TrainConfig.from_json(path.read_text())
+    except OSError as error:
+        raise ValueError(f"{run_dir} holds no run: {path} cannot be read ({error.strerror})") from error
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def evaluate_run(run_dir: Path, episodes: int, seed: int) -> Evaluation:
+    """Greedy episodes with a run's newest parameters on fresh environment seeds, apart from the run's own."""
+    config, parts, params = load(run_dir)
+    evaluator = Evaluator(parts.eval_envs, parts.algorithm.act, parts.network.initial_state())
+    return evaluator(params, episodes, environment_seeds(config.seed, REPORT, seed))

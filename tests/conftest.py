@@ -1,0 +1,44 @@
+"""What every test shares: strictness of JAX, deterministic Hypothesis, and the seed."""
+
+import os
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import settings
+
+SEED = int(os.environ.get("MEMOROIDS_TEST_SEED", "0"))
+
+# A silent broadcast over a missing axis is how a state of one episode gets into all others.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+settings.register_profile("deterministic", derandomize=True, deadline=None, print_blob=True)
+settings.load_profile("deterministic")
+
+# Optax promotes dtypes itself, so strictness holds only where no optimiser runs.
+STRICT_MODULES = {
+    f"test_{room}" for room in ("monoid", "resettable", "scan", "memoroid", "memory", "laws", "returns", "tape")
+}
+
+
+def pytest_report_header() -> str:
+    return f"memoroids: seed {SEED} (MEMOROIDS_TEST_SEED), jax {jax.__version__}, numpy {np.__version__}"
+
+
+@pytest.fixture(autouse=True)
+def strict_dtypes(request: pytest.FixtureRequest):
+    if request.module.__name__.rpartition(".")[2] in STRICT_MODULES:
+        with jax.numpy_dtype_promotion("strict"):
+            yield
+    else:
+        yield
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(SEED)
+
+
+@pytest.fixture
+def key() -> jax.Array:
+    return jax.random.key(SEED)

@@ -1,0 +1,394 @@
+"""HostEnv: every Gymnasium environment as a flat float vector in and one integer action out."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+from gymnasium.spaces.utils import flatten
+
+from memoroids.envs import EnvironmentFault, HostEnv, popgym_ids, resolve_id
+
+POPGYM = popgym_ids()
+NEED_PREVIOUS_ACTION = ("Bandit", "MineSweeper", "Battleship", "Concentration")
+UNIT = spaces.Box(-1.0, 1.0, (2,), np.float32)
+
+
+def zeros(t: int) -> np.ndarray:
+    return np.zeros(2, np.float32)
+
+
+class Scripted(gym.Env):
+    """Shows and pays what it was told to for each step, and keeps the actions that reached it."""
+
+    def __init__(
+        self,
+        observation_space: spaces.Space = UNIT,
+        action_space: spaces.Space | None = None,
+        *,
+        observe: Callable[[int], Any] = zeros,
+        reward: Callable[[int], Any] = float,
+        length: int = 100,
+    ):
+        self.observation_space = observation_space
+        self.action_space = spaces.Discrete(2) if action_space is None else action_space
+        self.observe, self.reward, self.length = observe, reward, length
+        self.t = 0
+        self.received: list[Any] = []
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        super().reset(seed=seed)
+        self.t = 0
+        return self.observe(0), {}
+
+    def step(self, action: Any):
+        self.t += 1
+        self.received.append(action)
+        return self.observe(self.t), self.reward(self.t), self.t == self.length, False, {}
+
+
+@pytest.fixture
+def register() -> Iterator[Callable[..., str]]:
+    """Registers what a function makes under a fresh id, for the length of a test."""
+    names: list[str] = []
+
+    def add(make: Callable[[], gym.Env], **options: Any) -> str:
+        name = f"test-host/Scripted{len(names)}-v0"
+        gym.register(name, entry_point=make, **options)
+        names.append(name)
+        return name
+
+    yield add
+    for name in names:
+        del gym.registry[name]
+
+
+def flat_size(space: spaces.Space) -> int:
+    if isinstance(space, spaces.Box):
+        return math.prod(space.shape)
+    if isinstance(space, spaces.Discrete):
+        return int(space.n)
+    if isinstance(space, spaces.MultiDiscrete):
+        return int(space.nvec.sum())
+    if isinstance(space, spaces.Tuple):
+        return sum(flat_size(part) for part in space.spaces)
+    assert isinstance(space, spaces.Dict)
+    return sum(flat_size(part) for part in space.spaces.values())
+
+
+def play(env: HostEnv, seed: int, steps: int) -> tuple[np.ndarray, list[float]]:
+    generator = np.random.default_rng(0)
+    observations, rewards = [env.reset(seed)], []
+    for _ in range(steps):
+        observation, reward, terminated, truncated = env.step(int(generator.integers(env.actions)))
+        observations.append(observation)
+        rewards.append(reward)
+        if terminated or truncated:
+            break
+    return np.stack(observations), rewards
+
+
+def test_popgym_has_thirty_six_tasks_with_discrete_actions():
+    assert len(POPGYM) == len(set(POPGYM)) == 36
+    assert not [name for name in POPGYM if "Pendulum" in name]
+    assert {"popgym-RepeatFirstEasy-v0", "popgym-VelocityOnlyCartpoleHard-v0"} <= set(POPGYM)
+
+
+@pytest.mark.parametrize("name", POPGYM)
+def test_every_discrete_popgym_task_plays_with_the_sizes_of_its_spaces(name: str):
+    env = HostEnv(name)
+    native = gym.make(name, disable_env_checker=True)
+    parts = (
+        native.action_space.nvec if isinstance(native.action_space, spaces.MultiDiscrete) else [native.action_space.n]
+    )
+    asks = any(task in name for task in NEED_PREVIOUS_ACTION)
+    assert env.previous_action is asks
+    assert env.actions == math.prod(int(n) for n in parts)
+    assert env.observation_size == flat_size(native.observation_space) + asks * int(sum(parts))
+    observation = env.reset(3)
+    for action in (0, env.actions - 1, env.actions // 2):
+        assert observation.shape == (env.observation_size,)
+        assert observation.dtype == np.float32
+        assert np.isfinite(observation).all()
+        observation, reward, terminated, truncated = env.step(action)
+        assert type(reward) is float and math.isfinite(reward)
+        assert type(terminated) is bool and type(truncated) is bool
+        if terminated or truncated:
+            observation = env.reset(4)
+    env.close()
+
+
+@pytest.mark.parametrize("name", POPGYM)
+def test_an_episode_of_a_popgym_task_depends_on_its_seed_alone(name: str):
+    used = HostEnv(name)
+    play(used, 1, 30)
+    again, rewards_again = play(used, 2, 30)
+    fresh, rewards_fresh = play(HostEnv(name), 2, 30)
+    np.testing.assert_array_equal(again, fresh)
+    assert rewards_again == rewards_fresh
+
+
+def test_another_seed_gives_another_episode():
+    env = HostEnv("RepeatPreviousHard")
+    assert not np.array_equal(play(env, 1, 30)[0], play(env, 2, 30)[0])
+
+
+def test_the_longest_episode_is_what_the_environment_declares(register: Callable[..., str]):
+    assert HostEnv("popgym-RepeatFirstEasy-v0").max_length == 51
+    assert HostEnv(register(Scripted, max_episode_steps=7)).max_length == 7
+    assert HostEnv(register(Scripted)).max_length is None
+
+
+OBSERVATIONS: dict[str, tuple[spaces.Space, Any, list[float] | None]] = {
+    # Where a third element is given, it is the flat vector written out by hand.
+    "box": (spaces.Box(-5, 5, (2, 3), np.float32), np.arange(6, dtype=np.float32).reshape(2, 3), [0, 1, 2, 3, 4, 5]),
+    "bytes": (spaces.Box(0, 255, (3,), np.uint8), np.array([0, 7, 255], np.uint8), [0, 7, 255]),
+    "scalar": (spaces.Box(-5, 5, (), np.float64), np.float64(2.5), [2.5]),
+    "discrete": (spaces.Discrete(4), 2, [0, 0, 1, 0]),
+    "discrete with a start": (spaces.Discrete(4, start=-1), -1, [1, 0, 0, 0]),
+    "multi-discrete": (spaces.MultiDiscrete([2, 3]), np.array([1, 0]), [0, 1, 1, 0, 0]),
+    "multi-discrete with a start": (spaces.MultiDiscrete([2, 3], start=[5, 1]), np.array([6, 1]), [0, 1, 1, 0, 0]),
+    "multi-discrete of two axes": (spaces.MultiDiscrete([[2, 3], [2, 2]]), np.array([[1, 2], [0, 1]]), None),
+    "multi-binary": (spaces.MultiBinary(3), np.array([1, 0, 1], np.int8), [1, 0, 1]),
+    "tuple": (
+        spaces.Tuple((spaces.Discrete(2), spaces.Box(-5, 5, (2,), np.float32))),
+        (1, np.array([3, 4], np.float32)),
+        [0, 1, 3, 4],
+    ),
+    "dict of a tuple": (
+        spaces.Dict({"b": spaces.Discrete(3), "a": spaces.Tuple((spaces.Discrete(2), spaces.MultiBinary(1)))}),
+        {"a": (0, np.array([1], np.int8)), "b": 2},
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", OBSERVATIONS)
+def test_observations_are_flattened_as_gymnasium_does(kind: str, register: Callable[..., str]):
+    space, observation, by_hand = OBSERVATIONS[kind]
+    env = HostEnv(register(lambda: Scripted(space, observe=lambda t: observation)))
+    for flat in (env.reset(0), env.step(1)[0]):
+        assert flat.dtype == np.float32
+        np.testing.assert_array_equal(flat, np.asarray(flatten(space, observation), np.float32))
+        assert env.observation_size == flat.size
+        if by_hand is not None:
+            np.testing.assert_array_equal(flat, by_hand)
+
+
+def test_an_observation_handed_out_is_not_changed_by_later_steps(register: Callable[..., str]):
+    shared = np.zeros(2, np.float32)
+
+    def observe(t: int) -> np.ndarray:
+        shared[:] = t / 10
+        return shared
+
+    env = HostEnv(register(lambda: Scripted(observe=observe)), previous_action=True)
+    first = env.reset(0)
+    env.step(1)
+    np.testing.assert_array_equal(first, np.zeros(4))
+
+
+def test_every_index_reaches_the_environment_as_its_own_vector_of_parts(register: Callable[..., str]):
+    space = spaces.MultiDiscrete([2, 3, 4])
+    env = HostEnv(register(lambda: Scripted(action_space=space)))
+    assert env.actions == 24
+    env.reset(0)
+    for action in range(24):
+        env.step(action)
+    received = env.env.unwrapped.received  # pyright: ignore[reportAttributeAccessIssue]
+    assert [tuple(vector) for vector in received] == list(itertools.product(range(2), range(3), range(4)))
+    assert all(space.contains(vector) for vector in received)
+
+
+def test_actions_start_where_their_space_starts(register: Callable[..., str]):
+    cases = (
+        (spaces.Discrete(3, start=-2), [-2, -1, 0]),
+        (spaces.MultiDiscrete([2, 2], start=[1, 5]), [(1, 5), (1, 6), (2, 5), (2, 6)]),
+    )
+    for space, expected in cases:
+        env = HostEnv(register(lambda space=space: Scripted(action_space=space)))
+        env.reset(0)
+        for action in range(env.actions):
+            env.step(action)
+        received = env.env.unwrapped.received  # pyright: ignore[reportAttributeAccessIssue]
+        assert all(space.contains(action) for action in received)
+        assert [tuple(a) if isinstance(a, np.ndarray) else a for a in received] == expected
+
+
+def test_the_previous_action_and_reward_follow_the_observation_and_are_zero_at_a_begin(register: Callable[..., str]):
+    name = register(lambda: Scripted(action_space=spaces.MultiDiscrete([2, 3]), reward=lambda t: 0.5 * t))
+    env = HostEnv(name, previous_action=True, previous_reward=True)
+    assert env.observation_size == 2 + 5 + 1
+    np.testing.assert_array_equal(env.reset(0), [0, 0, 0, 0, 0, 0, 0, 0])
+    np.testing.assert_array_equal(env.step(4)[0], [0, 0, 0, 1, 0, 1, 0, 0.5])
+    np.testing.assert_array_equal(env.step(0)[0], [0, 0, 1, 0, 1, 0, 0, 1.0])
+    np.testing.assert_array_equal(env.reset(0), [0, 0, 0, 0, 0, 0, 0, 0])
+
+
+def test_either_of_the_previous_action_and_reward_comes_alone(register: Callable[..., str]):
+    name = register(lambda: Scripted(action_space=spaces.Discrete(3, start=7), reward=lambda t: -2.0))
+    for kind, expected in (
+        ({"previous_action": True}, [0, 0, 0, 1, 0]),
+        ({"previous_reward": True}, [0, 0, -2]),
+        ({}, [0, 0]),
+    ):
+        env = HostEnv(name, **kind)
+        env.reset(0)
+        np.testing.assert_array_equal(env.step(1)[0], expected)
+
+
+def test_the_user_overrules_what_the_environment_asks_for():
+    assert HostEnv("MultiarmedBanditEasy", previous_action=False).observation_size == 2
+    assert HostEnv("RepeatFirstEasy", previous_action=True).observation_size == 4 + 4
+
+
+def test_a_time_limit_truncates_and_an_end_of_its_own_terminates(register: Callable[..., str]):
+    limited = HostEnv(register(Scripted, max_episode_steps=2))
+    limited.reset(0)
+    assert limited.step(0)[2:] == (False, False)
+    assert limited.step(0)[2:] == (False, True)
+    ending = HostEnv(register(lambda: Scripted(length=1)))
+    ending.reset(0)
+    assert ending.step(0)[2:] == (True, False)
+
+
+def test_short_names_of_popgym_tasks_are_found_in_any_case():
+    assert resolve_id("RepeatFirstEasy") == "popgym-RepeatFirstEasy-v0"
+    assert resolve_id("velocityonlycartpolehard") == "popgym-VelocityOnlyCartpoleHard-v0"
+    assert resolve_id("popgym-MineSweeperEasy-v0") == "popgym-MineSweeperEasy-v0"
+    assert resolve_id("CartPole-v1") == "CartPole-v1"
+    assert resolve_id("package.module:Thing-v0") == "package.module:Thing-v0"
+
+
+def one_line(error: pytest.ExceptionInfo) -> str:
+    message = str(error.value)
+    assert message and "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("RepeatFristEasy", "popgym-RepeatFirstEasy-v0"),
+        ("popgym-RepeatFristEasy-v0", "popgym-RepeatFirstEasy-v0"),
+        ("minesweepereasy-v0", "popgym-MineSweeperEasy-v0"),
+        ("CartPol-v1", "CartPole-v1"),
+    ],
+)
+def test_an_unknown_environment_is_answered_with_the_nearest(name: str, nearest: str):
+    with pytest.raises(ValueError) as error:
+        HostEnv(name)
+    message = one_line(error)
+    assert repr(name) in message and f"did you mean {nearest}" in message
+
+
+def test_a_name_like_no_other_is_answered_with_where_to_look():
+    with pytest.raises(ValueError) as error:
+        HostEnv("qqqqqqqqqqqq")
+    assert "memoroids list envs" in one_line(error)
+
+
+@pytest.mark.parametrize("name", ["no_such_package_here:Thing-v0", "one:two:three"])
+def test_an_environment_that_cannot_be_imported_is_named(name: str):
+    with pytest.raises(ValueError) as error:
+        HostEnv(name)
+    assert name in one_line(error)
+
+
+def test_an_environment_that_cannot_be_built_is_named(register: Callable[..., str]):
+    def refuse() -> gym.Env:
+        raise RuntimeError("no\nlicence")
+
+    name = register(refuse)
+    with pytest.raises((ValueError, EnvironmentFault)) as error:
+        HostEnv(name)
+    message = one_line(error)
+    assert name in message and "no licence" in message
+
+
+@pytest.mark.parametrize("space", [spaces.Box(-1, 1, (2,)), spaces.MultiBinary(2), spaces.MultiDiscrete([[2, 2]])])
+def test_actions_that_are_not_a_list_of_choices_are_refused(space: spaces.Space, register: Callable[..., str]):
+    name = register(lambda: Scripted(action_space=space))
+    with pytest.raises(ValueError) as error:
+        HostEnv(name)
+    message = one_line(error)
+    assert name in message and type(space).__name__ in message and "Discrete" in message
+
+
+def test_continuous_actions_of_a_popgym_task_are_refused():
+    with pytest.raises(ValueError) as error:
+        HostEnv("popgym-PositionOnlyPendulumEasy-v0")
+    message = one_line(error)
+    assert "popgym-PositionOnlyPendulumEasy-v0" in message and "Box" in message
+
+
+def test_observations_without_a_fixed_size_are_refused(register: Callable[..., str]):
+    name = register(lambda: Scripted(spaces.Sequence(spaces.Discrete(2))))
+    with pytest.raises(ValueError) as error:
+        HostEnv(name)
+    message = one_line(error)
+    assert name in message and "Sequence" in message
+
+
+def at(step: int, wrong: Any, right: Any) -> Callable[[int], Any]:
+    def value(t: int) -> Any:
+        if t == step and isinstance(wrong, Exception):
+            raise wrong
+        return wrong if t == step else right
+
+    return value
+
+
+FINE = np.zeros(2, np.float32)
+FAULTS: dict[str, tuple[int, dict[str, Any], str]] = {
+    # What goes wrong at which step, and a word that the message owes to the user.
+    "raises at reset": (0, {"observe": at(0, OSError("disk\nfull"), FINE)}, "disk full"),
+    "raises in mid-episode": (2, {"observe": at(2, KeyError("lost"), FINE)}, "KeyError"),
+    "nan at reset": (0, {"observe": at(0, np.array([0, np.nan]), FINE)}, "nan"),
+    "nan in mid-episode": (2, {"observe": at(2, np.array([np.nan, 0]), FINE)}, "nan"),
+    "infinity in mid-episode": (2, {"observe": at(2, np.array([0, -np.inf]), FINE)}, "inf"),
+    "too few numbers": (1, {"observe": at(1, np.zeros(1), FINE)}, "of 1 number"),
+    "too many numbers": (2, {"observe": at(2, np.zeros((2, 2)), FINE)}, "of 4 number"),
+    "no numbers": (1, {"observe": at(1, "upside down", FINE)}, "upside down"),
+    "nan reward": (2, {"reward": at(2, math.nan, 0.0)}, "nan"),
+    "infinite reward": (1, {"reward": at(1, math.inf, 0.0)}, "inf"),
+    "no reward": (2, {"reward": at(2, None, 0.0)}, "None"),
+    "a word for a reward": (1, {"reward": at(1, "plenty", 0.0)}, "plenty"),
+    "rewards for several": (1, {"reward": at(1, np.zeros(2), 0.0)}, "reward"),
+    "discrete past its end": (1, {"observation_space": spaces.Discrete(3), "observe": at(1, 3, 0)}, "Discrete(3)"),
+    "discrete before its start": (1, {"observation_space": spaces.Discrete(3), "observe": at(1, -1, 0)}, "Discrete(3)"),
+}
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_a_misbehaving_environment_is_named_with_the_step_and_the_fault(kind: str, register: Callable[..., str]):
+    step, script, word = FAULTS[kind]
+    name = register(lambda: Scripted(**script))
+    env = HostEnv(name)
+
+    def run() -> None:
+        env.reset(11)
+        for _ in range(step):
+            env.step(0)
+
+    with pytest.raises(EnvironmentFault) as error:
+        run()
+    message = one_line(error)
+    assert name in message and word in message
+    assert f"step {step}" in message or (step == 0 and "reset" in message)
+
+
+def test_an_environment_of_the_old_gym_is_refused_at_its_first_step(register: Callable[..., str]):
+    class Old(Scripted):
+        def step(self, action: Any):
+            return super().step(action)[:4]
+
+    env = HostEnv(register(Old))
+    env.reset(0)
+    with pytest.raises(EnvironmentFault) as error:
+        env.step(0)
+    assert "step 1" in one_line(error)

@@ -1,0 +1,335 @@
+"""Collection: whole episodes, in the order they started, the same whatever the number of copies."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import equinox as eqx
+import gymnasium as gym
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from memoroids.algorithms.dqn import DQNConfig, dqn
+from memoroids.collect import Episode, Policy, RandomPolicy, RecurrentPolicy, collect
+from memoroids.envs import EnvironmentFault, HostEnv
+from memoroids.memory import REGISTRY
+from memoroids.networks import QNetwork
+
+ACTIONS = 3
+UNEVEN = "test-collect/Uneven-v0"
+SIZES: dict[str, dict[str, Any]] = {
+    "lru": {"state_size": 4},
+    "s5": {"state_size": 4},
+    "ffm": {"trace_size": 4, "context_size": 2},
+    "linear_transformer": {"key_size": 4, "value_size": 4},
+}
+
+
+class Uneven(gym.Env):
+    """Episodes of 1 to 8 steps; length, end and observations follow from the seed, rewards from the action."""
+
+    observation_space = gym.spaces.Box(-np.inf, np.inf, (3,), np.float32)
+    action_space = gym.spaces.Discrete(ACTIONS)
+    fault: Callable[[int, int], None] | None = None
+    """Called with seed and step, may raise."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        super().reset(seed=seed)
+        self.seed, self.t = seed, 0
+        self.length = int(self.np_random.integers(1, 9))
+        self.end = int(self.np_random.integers(3))
+        return self._look(), {}
+
+    def step(self, action: int):
+        self.t += 1
+        over = self.t == self.length
+        return self._look(), float(action) + self.t / 8, over and self.end != 1, over and self.end != 0, {}
+
+    def _look(self) -> np.ndarray:
+        if Uneven.fault is not None:
+            Uneven.fault(self.seed, self.t)
+        return self.np_random.normal(size=3).astype(np.float32)
+
+
+gym.register(UNEVEN, entry_point=Uneven)
+
+
+def seed_of(number: int) -> int:
+    return 1000 + 7 * number
+
+
+def envs(copies: int, **options: Any) -> list[HostEnv]:
+    return [HostEnv(UNEVEN, **options) for _ in range(copies)]
+
+
+def fixed_actions(observation: np.ndarray, begin: np.ndarray, number: np.ndarray, step: np.ndarray) -> np.ndarray:
+    return (7 * number + 2 * step) % ACTIONS
+
+
+def arrays(episode: Episode) -> dict[str, np.ndarray]:
+    tape = episode.tape
+    return {name: np.asarray(getattr(tape, name)) for name in tape.__dataclass_fields__}
+
+
+def assert_same(left: list[Episode], right: list[Episode]) -> None:
+    assert [e.number for e in left] == [e.number for e in right]
+    for a, b in zip(left, right, strict=True):
+        assert (a.total, a.length) == (b.total, b.length)
+        for name, values in arrays(a).items():
+            np.testing.assert_array_equal(values, arrays(b)[name], err_msg=f"{name} of episode {a.number}")
+
+
+def slow_episode(number: int) -> dict[str, np.ndarray]:
+    """What the tape of an episode must hold, from the bare environment and one step at a time."""
+    env = gym.make(UNEVEN, disable_env_checker=True)
+    observations, actions, rewards = [env.reset(seed=seed_of(number))[0]], [], []
+    while True:
+        actions.append((7 * number + 2 * len(actions)) % ACTIONS)
+        observation, reward, terminated, truncated, _ = env.step(actions[-1])
+        observations.append(observation)
+        rewards.append(reward)
+        if terminated or truncated:
+            break
+    length = len(actions)
+    flags = np.zeros((4, length + 1), bool)
+    flags[0, 0] = True
+    flags[1, length - 1] = terminated
+    flags[2, length - 1] = truncated and not terminated
+    flags[3, :length] = True
+    return {
+        "observation": np.stack(observations),
+        "begin": flags[0],
+        "action": np.array([*actions, 0]),
+        "reward": np.array([*rewards, 0], np.float32),
+        "terminated": flags[1],
+        "truncated": flags[2],
+        "transition": flags[3],
+    }
+
+
+@pytest.mark.parametrize("copies", [1, 3, 8, 50])
+def test_every_episode_comes_out_once_in_the_order_of_starting_and_equals_a_slow_loop(copies: int):
+    asked: list[int] = []
+
+    def seeds(number: int) -> int:
+        asked.append(number)
+        return seed_of(number)
+
+    episodes = list(collect(envs(copies), fixed_actions, seeds, 0, 30))
+    assert [e.number for e in episodes] == list(range(30))
+    assert asked == list(range(30))
+    assert len({e.length for e in episodes}) > 4, "the environment is meant to give many lengths"
+    ends = set()
+    for episode in episodes:
+        expected = slow_episode(episode.number)
+        for name, values in arrays(episode).items():
+            np.testing.assert_array_equal(values, expected[name], err_msg=f"{name} of episode {episode.number}")
+        assert episode.length == len(expected["action"]) - 1
+        assert episode.total == pytest.approx(float(expected["reward"].sum()))
+        assert len(episode.tape.observation) == episode.length + 1
+        ends.add((bool(expected["terminated"].any()), bool(expected["truncated"].any())))
+    assert ends == {(True, False), (False, True)}
+
+
+def test_episodes_come_out_in_order_even_if_the_first_is_the_longest():
+    lengths = {seed: len(slow_episode(seed)["action"]) - 1 for seed in range(60)}
+    ranked = sorted(lengths, key=lengths.__getitem__)
+    seeds = [ranked[-1], *ranked[:4]]
+    order: list[tuple[int, int]] = []
+    for episode in collect(envs(2), fixed_actions, lambda number: seed_of(seeds[number]), 0, 5):
+        order.append((episode.number, episode.length))
+    assert order == [(number, lengths[seed]) for number, seed in enumerate(seeds)]
+    assert lengths[seeds[0]] > lengths[seeds[1]] + lengths[seeds[2]]
+
+
+def test_a_later_start_gives_the_same_episodes_as_the_whole():
+    whole = list(collect(envs(3), fixed_actions, seed_of, 0, 12))
+    assert_same(list(collect(envs(2), fixed_actions, seed_of, 5, 12)), whole[5:])
+    assert list(collect(envs(2), fixed_actions, seed_of, 12, 12)) == []
+
+
+def test_both_end_flags_at_once_are_a_termination():
+    both = [n for n in range(30) if _ends(n) == (True, True)]
+    assert both
+    for episode in collect(envs(1), fixed_actions, seed_of, both[0], both[0] + 1):
+        assert episode.tape.terminated[-2] and not episode.tape.truncated.any()
+
+
+def _ends(number: int) -> tuple[bool, bool]:
+    env = gym.make(UNEVEN, disable_env_checker=True)
+    env.reset(seed=seed_of(number))
+    while True:
+        _, _, terminated, truncated, _ = env.step(0)
+        if terminated or truncated:
+            return terminated, truncated
+
+
+def test_the_previous_action_joins_the_observation_of_the_slot_after_it():
+    for episode in collect(envs(2, previous_action=True), fixed_actions, seed_of, 0, 6):
+        shown = np.asarray(episode.tape.observation)[:, 3:]
+        np.testing.assert_array_equal(shown[0], np.zeros(ACTIONS))
+        np.testing.assert_array_equal(shown[1:], np.eye(ACTIONS)[np.asarray(episode.tape.action)[:-1]])
+
+
+def test_a_policy_is_told_the_begin_number_and_step_of_every_copy():
+    seen: list[tuple[int, int, bool]] = []
+
+    def watching(observation: np.ndarray, begin: np.ndarray, number: np.ndarray, step: np.ndarray) -> np.ndarray:
+        assert observation.shape == (3, 3) and observation.dtype == np.float32
+        assert number.dtype == step.dtype == np.int32
+        seen.extend(zip(number.tolist(), step.tolist(), begin.tolist(), strict=True))
+        return fixed_actions(observation, begin, number, step)
+
+    episodes = list(collect(envs(3), watching, seed_of, 0, 9))
+    expected = {(e.number, t, t == 0) for e in episodes for t in range(e.length)}
+    assert expected <= set(seen)
+
+
+def random_actions(copies: int, seed: int = 0) -> list[Episode]:
+    return list(collect(envs(copies), RandomPolicy(ACTIONS, seed), seed_of, 0, 30))
+
+
+def test_random_actions_of_an_episode_do_not_depend_on_the_number_of_copies():
+    alone = random_actions(1)
+    for copies in (3, 8):
+        assert_same(random_actions(copies), alone)
+
+
+def test_random_actions_are_uniform_and_differ_by_seed_and_by_episode():
+    policy = RandomPolicy(ACTIONS, 0)
+    steps = np.stack(
+        [policy(np.zeros((50, 3), np.float32), np.full(50, t == 0), np.arange(50), np.full(50, t)) for t in range(200)]
+    )
+    share = np.bincount(steps.ravel(), minlength=ACTIONS) / steps.size
+    np.testing.assert_allclose(share, 1 / ACTIONS, atol=0.02)
+    assert len({tuple(column) for column in steps.T}) == 50
+    chosen = [np.concatenate([e.tape.action for e in random_actions(1, seed)]).tolist() for seed in (0, 1)]
+    assert chosen[0] != chosen[1]
+
+
+def network(memory: str = "gru") -> QNetwork:
+    return QNetwork(3, ACTIONS, REGISTRY[memory], key=jax.random.key(5), width=8, sizes=SIZES.get(memory))
+
+
+def recurrent(copies: int, epsilon: float, *, memory: str = "gru", key: int = 0) -> RecurrentPolicy:
+    net = network(memory)
+    algorithm = dqn(DQNConfig(), net)
+    params = algorithm.init(net).params
+    return RecurrentPolicy(
+        algorithm.act,
+        net.initial_state(),
+        copies,
+        params=lambda: params,
+        epsilon=lambda number: np.full(number.shape, epsilon, np.float32),
+        key=jax.random.key(key),
+    )
+
+
+def test_exploring_actions_of_an_episode_do_not_depend_on_the_number_of_copies():
+    alone = list(collect(envs(1), recurrent(1, 0.4), seed_of, 0, 16))
+    for copies in (3, 8):
+        assert_same(list(collect(envs(copies), recurrent(copies, 0.4), seed_of, 0, 16)), alone)
+
+
+def test_exploration_depends_on_its_share_and_its_key():
+    def actions(epsilon: float, key: int) -> list[int]:
+        episodes = collect(envs(2), recurrent(2, epsilon, memory="mlp", key=key), seed_of, 0, 12)
+        return np.concatenate([e.tape.action[:-1] for e in episodes]).tolist()
+
+    greedy, exploring = actions(0.0, 0), actions(1.0, 0)
+    assert actions(0.0, 1) == greedy
+    assert actions(1.0, 1) != exploring
+    assert exploring != greedy
+
+
+def test_the_share_of_random_actions_follows_the_number_of_the_episode():
+    net = network("mlp")
+    algorithm = dqn(DQNConfig(), net)
+    params = algorithm.init(net).params
+
+    def policy(epsilon: Callable[[np.ndarray], np.ndarray]) -> Policy:
+        key = jax.random.key(0)
+        return RecurrentPolicy(algorithm.act, net.initial_state(), 2, params=lambda: params, epsilon=epsilon, key=key)
+
+    greedy = list(collect(envs(2), policy(lambda n: np.zeros(n.shape, np.float32)), seed_of, 0, 12))
+    late = list(collect(envs(2), policy(lambda n: (n >= 6).astype(np.float32)), seed_of, 0, 12))
+    assert_same(late[:6], greedy[:6])
+    same = [np.array_equal(a.tape.action, b.tape.action) for a, b in zip(late[6:], greedy[6:], strict=True)]
+    assert not all(same)
+
+
+@pytest.mark.parametrize("memory", REGISTRY)
+def test_acting_and_one_pass_over_the_episode_give_the_same_values(memory: str):
+    net = network(memory)
+    static = eqx.partition(net, eqx.is_inexact_array)[1]
+    algorithm = dqn(DQNConfig(), net)
+    params = algorithm.init(net).params
+    values: dict[tuple[int, int], np.ndarray] = {}
+
+    def act_and_show(params: Any, state: Any, observation: jax.Array, begin: jax.Array, *rest: jax.Array) -> Any:
+        q, _ = eqx.combine(params, static).step(observation, begin, state)
+        action, state = algorithm.act(params, state, observation, begin, *rest)
+        return jnp.append(q, action), state
+
+    showing = RecurrentPolicy(
+        act_and_show,
+        net.initial_state(),
+        3,
+        params=lambda: params,
+        epsilon=lambda number: np.zeros(number.shape, np.float32),
+        key=jax.random.key(0),
+    )
+
+    def policy(observation: np.ndarray, begin: np.ndarray, number: np.ndarray, step: np.ndarray) -> np.ndarray:
+        shown = showing(observation, begin, number, step)
+        values.update({(int(n), int(t)): row[:-1] for n, t, row in zip(number, step, shown, strict=True)})
+        return shown[:, -1].astype(np.int32)
+
+    episodes = list(collect(envs(3), policy, seed_of, 0, 12))
+    whole_pass = eqx.filter_jit(net)
+    room = max(e.length for e in episodes) + 1
+    clear = 0
+    for episode in episodes:
+        # One length for all keeps it at one compilation; what follows cannot change what came before.
+        observation = np.zeros((room, 3), np.float32)
+        observation[: episode.length + 1] = episode.tape.observation
+        q = np.asarray(whole_pass(observation, np.arange(room) == 0)[0])[: episode.length]
+        acted = np.stack([values[episode.number, t] for t in range(episode.length)])
+        np.testing.assert_allclose(acted, q, atol=1e-4, rtol=0)
+        top = np.sort(q, axis=1)
+        decided = top[:, -1] - top[:, -2] > 2e-4
+        np.testing.assert_array_equal(episode.tape.action[:-1][decided], np.argmax(q, axis=1)[decided])
+        clear += int(decided.sum())
+    assert clear > 20
+
+
+@pytest.fixture
+def fault() -> Iterator[Callable[[Callable[[int, int], None]], None]]:
+    def install(function: Callable[[int, int], None]) -> None:
+        Uneven.fault = function
+
+    yield install
+    Uneven.fault = None
+
+
+@pytest.mark.parametrize(("step", "where"), [(0, "reset"), (1, "step 1")])
+def test_a_fault_names_its_episode_and_step_and_the_episodes_before_it_are_whole(
+    step: int, where: str, fault: Callable[[Callable[[int, int], None]], None]
+):
+    healthy = list(collect(envs(3), fixed_actions, seed_of, 0, 20))
+
+    def raising(seed: int, t: int) -> None:
+        if (seed, t) == (seed_of(11), step):
+            raise RuntimeError("the server is\ngone")
+
+    fault(raising)
+    before: list[Episode] = []
+    with pytest.raises(EnvironmentFault) as error:
+        for episode in collect(envs(3), fixed_actions, seed_of, 0, 20):
+            before.append(episode)
+    message = str(error.value)
+    assert "\n" not in message
+    assert "episode 11" in message and where in message and UNEVEN in message and "the server is gone" in message
+    assert 5 < len(before) <= 11
+    assert_same(before, healthy[: len(before)])

@@ -1,0 +1,731 @@
+"""Every memory of the registry: laws, one meaning however it is run, its formulas, and nothing across a begin flag."""
+
+import functools
+import re
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from memoroids import Memoroid, Memory, Resettable, Stack
+from memoroids.layers import GatedResidual
+from memoroids.memory import FFM, GRU, LRU, MLP, REGISTRY, S5
+from memoroids.memory.s5 import hippo_normal
+
+SIZES = {
+    "lru": {"state_size": 5},
+    "s5": {"state_size": 4},
+    "ffm": {"trace_size": 4, "context_size": 3},
+    "linear_transformer": {"key_size": 4, "value_size": 3},
+    "gru": {},
+    "mlp": {},
+}
+INPUT, OUTPUT, LENGTH = 4, 3, 8
+BEGIN = np.isin(np.arange(LENGTH), (0, 3, 4))
+each_model = pytest.mark.parametrize("name", REGISTRY)
+each_model_and_backend = pytest.mark.parametrize(
+    ("name", "backend"),
+    [(n, b) for n in REGISTRY for b in REGISTRY[n](2, 2, key=jax.random.key(0), **SIZES.get(n, {})).backends],
+)
+
+
+@functools.cache
+def model(name: str) -> Memory:
+    """A small model whose every parameter is off its initial value, so that none hides behind a zero or a one."""
+    memory = REGISTRY[name](INPUT, OUTPUT, key=jax.random.key(1), **SIZES[name])
+    leaves, structure = jax.tree.flatten(memory)
+    keys = jax.random.split(jax.random.key(2), len(leaves))
+    return structure.unflatten([p + 0.1 * jax.random.normal(k, p.shape) for p, k in zip(leaves, keys, strict=True)])
+
+
+def observations(length=LENGTH, seed=0, size=INPUT):
+    return np.random.default_rng(seed).standard_normal((length, size)).astype(np.float32)
+
+
+@eqx.filter_jit
+def run(memory, x, begin, state=None, backend=None):
+    return memory(x, begin, state, backend=backend)
+
+
+@eqx.filter_jit
+def step(memory, x, begin, state):
+    return memory.step(x, begin, state)
+
+
+@eqx.filter_jit
+@functools.partial(eqx.filter_grad, has_aux=True)
+def gradients(memory_and_x, begin, backend):
+    memory, x = memory_and_x
+    s, state = memory(x, begin, backend=backend)
+    return jnp.sum(jnp.sin(s)), (s, state)
+
+
+@eqx.filter_jit
+@eqx.filter_grad
+def gradients_of_steps(memory_and_x, begin):
+    memory, x = memory_and_x
+
+    def body(state, inputs):
+        s, state = memory.step(*inputs, state)
+        return state, s
+
+    return jnp.sum(jnp.sin(jax.lax.scan(body, memory.initial_state(), (x, begin))[1]))
+
+
+def assert_close(got, want, tolerance=1e-4):
+    assert jax.tree.structure(got) == jax.tree.structure(want)
+    for path_and_g, w in zip(jax.tree_util.tree_leaves_with_path(got), jax.tree.leaves(want), strict=True):
+        path, g = path_and_g
+        scale = max(1.0, np.abs(np.asarray(w)).max(initial=0.0))
+        np.testing.assert_allclose(g, w, rtol=0, atol=tolerance * scale, err_msg=jax.tree_util.keystr(path))
+
+
+def assert_identical(got, want, message=""):
+    for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        assert np.isfinite(np.asarray(w)).all()
+        np.testing.assert_array_equal(np.asarray(g), np.asarray(w), err_msg=message)
+
+
+# --- Formulas: independent loops in double precision, which read a model's parameters and nothing else of it. They run
+# in NumPy for values, and in JAX for gradients: that is what the argument `xp` chooses.
+
+
+def sigmoid(xp, v):
+    return 1 / (1 + xp.exp(-v))
+
+
+def affine(layer, v):
+    out = layer.weight @ v
+    return out if layer.bias is None else out + layer.bias
+
+
+def normalise(xp, v):
+    centred = v - xp.mean(v)
+    return centred / xp.sqrt(xp.mean(centred**2) + 1e-5)
+
+
+def gelu(xp, v):
+    return 0.5 * v * (1 + xp.tanh(np.sqrt(2 / np.pi) * (v + 0.044715 * v**3)))
+
+
+def block(xp, layer, v):
+    v = normalise(xp, affine(layer.linear, v))
+    return xp.where(v > 0, v, 0.01 * v)
+
+
+def state_space(xp, layer, decay, gain, doubled, xs, begin, h):
+    """Pre-norm, h_t = decay h_{t-1} + gain B u, y = Re(C h) or 2 Re(C h), D u, GELU, gate, residual."""
+    n = decay.shape[0]
+    b = layer.b.weight[:n] + 1j * layer.b.weight[n:]
+    c = layer.c.weight[:, :n] - 1j * layer.c.weight[:, n:]
+    around, out = layer.surround, []
+    for t, x in enumerate(xs):
+        residual = x if around.project is None else affine(around.project, x)
+        u = normalise(xp, residual)
+        h = gain * (b @ u) + (0 if begin[t] or h is None else decay * h)
+        y = gelu(xp, (2 if doubled else 1) * (c @ h).real + around.skip * u)
+        value_gate = affine(around.gate, y)
+        half = value_gate.shape[0] // 2
+        out.append(residual + value_gate[:half] * sigmoid(xp, value_gate[half:]))
+    return out, h
+
+
+def lru(xp, p, xs, begin, state):
+    after = []
+    for i, layer in enumerate(p.layers):
+        decay = xp.exp(-xp.exp(layer.nu) + 1j * xp.exp(layer.theta))
+        before = None if state is None else state[i]
+        xs, h = state_space(xp, layer, decay, xp.exp(layer.gamma_log), False, xs, begin, before)
+        after.append(h)
+    return xs, tuple(after)
+
+
+def s5(xp, p, xs, begin, state):
+    after = []
+    for i, layer in enumerate(p.layers):
+        eigenvalues = -xp.exp(layer.lambda_re_log) + 1j * layer.lambda_im
+        decay = xp.exp(eigenvalues * xp.exp(layer.dt_log))
+        before = None if state is None else state[i]
+        xs, h = state_space(xp, layer, decay, (decay - 1) / eigenvalues, True, xs, begin, before)
+        after.append(h)
+    return xs, tuple(after)
+
+
+def ffm(xp, p, xs, begin, trace):
+    m, c = p.alpha.shape[0], p.omega.shape[0]
+    exponent = -xp.abs(p.alpha).reshape(m, 1) * np.ones((1, c)) + 1j * p.omega.reshape(1, c) * np.ones((m, 1))
+    out = []
+    for t, x in enumerate(xs):
+        entering = (affine(p.l1, x) * sigmoid(xp, affine(p.l2, x))).reshape(m, 1) * np.ones((1, c))
+        trace = entering + (0 if begin[t] or trace is None else xp.exp(exponent) * trace)
+        gate = sigmoid(xp, affine(p.l4, x))
+        read = affine(p.l3, xp.concatenate((trace.real.reshape(-1), trace.imag.reshape(-1))))
+        out.append(normalise(xp, read) * gate + affine(p.l5, x) * (1 - gate))
+    return out, trace
+
+
+def linear_transformer(xp, p, xs, begin, state):
+    def phi(v):
+        return 1 + xp.where(v > 0, v, xp.exp(xp.minimum(v, 0)) - 1)
+
+    out = []
+    for t, x in enumerate(xs):
+        key, query, value = phi(p.w_k.weight @ x), phi(p.w_q.weight @ x), p.w_v.weight @ x
+        product = key.reshape(-1, 1) * value.reshape(1, -1)
+        state = (product, key) if begin[t] or state is None else (state[0] + product, state[1] + key)
+        numerator = (state[0] * query.reshape(-1, 1)).sum(0)
+        attended = p.w_o.weight @ (numerator / ((state[1] * query).sum() + 1e-6))
+        out.append(affine(p.mlp[1], block(xp, p.mlp[0], attended)) + p.w_s.weight @ x)
+    return out, state
+
+
+def gru(xp, p, xs, begin, h):
+    cell, out = p.cell, []
+    size = cell.weight_hh.shape[1]
+    (w_r, w_z, w_n), (u_r, u_z, u_n) = (w.reshape(3, size, -1) for w in (cell.weight_ih, cell.weight_hh))
+    b_r, b_z, b_n = cell.bias.reshape(3, size)
+    for t, x in enumerate(xs):
+        h = np.zeros(size) if begin[t] or h is None else h
+        r, z = sigmoid(xp, w_r @ x + u_r @ h + b_r), sigmoid(xp, w_z @ x + u_z @ h + b_z)
+        n = xp.tanh(w_n @ x + b_n + r * (u_n @ h + cell.bias_n))
+        h = (1 - z) * n + z * h
+        out.append(h)
+    return out, h
+
+
+def mlp(xp, p, xs, begin, state):
+    return [block(xp, p.block, x) for x in xs], ()
+
+
+FORMULAS = {
+    "lru": lru,
+    "s5": s5,
+    "ffm": ffm,
+    "linear_transformer": linear_transformer,
+    "gru": gru,
+    "mlp": mlp,
+}
+
+
+def double(tree):
+    return jax.tree.map(lambda leaf: np.asarray(leaf, np.complex128 if np.iscomplexobj(leaf) else np.float64), tree)
+
+
+def by_formula(name, memory, x, begin, state=None):
+    state = None if state is None else double(state)
+    s, after = FORMULAS[name](np, double(memory), list(double(x)), begin, state)
+    return np.stack(s), after
+
+
+@functools.cache
+def gradients_by_formula(name):
+    def loss(memory_and_x):
+        memory, x = memory_and_x
+        s, _ = FORMULAS[name](jnp, memory, [x[t] for t in range(LENGTH)], BEGIN, None)
+        return jnp.sum(jnp.sin(jnp.stack(s)))
+
+    # Python's scalars and loops meet complex and real arrays freely here; strictness is for the package.
+    with jax.numpy_dtype_promotion("standard"), jax.enable_x64(True):
+        return jax.tree.map(np.asarray, jax.jit(jax.grad(loss))(double((model(name), observations()))))
+
+
+def test_every_model_of_the_registry_has_sizes_and_a_formula_here():
+    assert set(SIZES) == set(FORMULAS) == set(REGISTRY)
+
+
+@each_model
+def test_outputs_and_final_state_equal_the_formulas(name):
+    x = observations()
+    assert_close(run(model(name), x, BEGIN), by_formula(name, model(name), x, BEGIN))
+
+
+@each_model
+def test_going_on_from_a_state_equals_the_formulas(name):
+    memory = model(name)
+    x, begin = observations(seed=5), np.arange(LENGTH) == 5
+    _, state = run(memory, observations(), BEGIN)
+    assert_close(run(memory, x, begin, state), by_formula(name, memory, x, begin, state))
+
+
+# --- One meaning however it is run.
+
+
+@each_model
+def test_a_sequence_equals_its_steps(name):
+    memory, x = model(name), observations()
+    s, final = run(memory, x, BEGIN)
+    state = memory.initial_state()
+    for t in range(LENGTH):
+        s_t, state = step(memory, x[t], BEGIN[t], state)
+        assert s_t.shape == (OUTPUT,)
+        assert_close(s_t, s[t])
+    assert_close(state, final)
+    assert jax.tree.map(jnp.shape, final) == jax.tree.map(jnp.shape, memory.initial_state())
+    assert jax.tree.map(lambda v: v.dtype, final) == jax.tree.map(lambda v: v.dtype, memory.initial_state())
+
+
+@each_model
+def test_gradients_through_steps_equal_those_through_the_sequence(name):
+    memory, x = model(name), observations()
+    assert_close(gradients_of_steps((memory, x), BEGIN), gradients((memory, x), BEGIN, "sequential")[0], 1e-3)
+
+
+def error(got, want):
+    """Root mean square difference over all leaves, each in units of its size."""
+    squares = []
+    for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        squares.append(np.abs((np.asarray(g) - w) / max(np.abs(w).max(), 1e-30)).ravel() ** 2)
+    return np.sqrt(np.mean(np.concatenate(squares))) if squares else 0.0
+
+
+@each_model_and_backend
+def test_every_backend_errs_at_most_four_times_as_much_as_the_sequential_one(name, backend):
+    memory, x = model(name), observations()
+    s, state = by_formula(name, memory, x, BEGIN)
+    expected = gradients_by_formula(name), (s, state)
+    got, sequential = (gradients((memory, x), BEGIN, b) for b in (backend, "sequential"))
+    assert_close(got, expected, 1e-3)
+    parts = zip(("gradients", "outputs and state"), got, sequential, expected, strict=True)
+    for part, g, first, want in parts:
+        assert error(g, want) <= 4 * error(first, want), part
+
+
+@each_model
+def test_a_sequence_cut_in_two_equals_the_whole(name):
+    memory, x, cut = model(name), observations(), 3
+    for begin in (BEGIN, np.arange(LENGTH) == 0):  # the cut is where an episode begins, and inside one
+        whole = run(memory, x, begin)
+        first, state = run(memory, x[:cut], begin[:cut])
+        second, last = run(memory, x[cut:], begin[cut:], state)
+        assert_close((jnp.concatenate((first, second)), last), whole)
+
+
+@each_model
+def test_no_output_depends_on_the_future(name):
+    memory, x = model(name), observations()
+    s, _ = run(memory, x, BEGIN)
+    changed, _ = run(memory, np.concatenate((x[:5], -x[5:])), BEGIN)
+    np.testing.assert_array_equal(changed[:5], s[:5])
+    assert not np.array_equal(changed[5:], s[5:])
+
+
+@each_model
+def test_a_memory_maps_over_a_batch(name):
+    memory = model(name)
+    x, begin = np.stack([observations(seed=s) for s in (0, 1)]), np.stack((BEGIN, np.roll(BEGIN, 2)))
+    s, state = eqx.filter_jit(eqx.filter_vmap(lambda m, x, b: m(x, b), in_axes=(None, 0, 0)))(memory, x, begin)
+    for i in range(2):
+        alone = run(memory, x[i], begin[i])
+        assert_close(jax.tree.map(lambda leaf, i=i: leaf[i], (s, state)), alone)
+
+
+@pytest.mark.parametrize("name", [n for n in REGISTRY if n != "mlp"])
+def test_a_memory_remembers_inside_an_episode(name):
+    memory, x = model(name), observations()
+    begin = np.arange(LENGTH) == 0
+    s, _ = run(memory, x, begin)
+    other, _ = run(memory, np.concatenate((-x[:1], x[1:])), begin)
+    assert np.abs(other[-1] - s[-1]).max() > 1e-6
+
+
+# --- Laws.
+
+
+def trained(memory, x, begin, steps):
+    target = np.random.default_rng(9).standard_normal((x.shape[0], memory.output_size)).astype(np.float32)
+
+    @eqx.filter_jit
+    @eqx.filter_grad
+    def grad(memory):
+        return jnp.mean(jnp.square(memory(x, begin)[0] - target))
+
+    for _ in range(steps):
+        memory = eqx.apply_updates(memory, jax.tree.map(lambda g: -0.3 * g, grad(memory)))
+    return memory
+
+
+@eqx.filter_jit
+def law_sides(memory, x, flags):
+    """Both sides of each law for lifted observations, under the plain operator and both resettable ones."""
+    h = jax.vmap(memory.lift)(x, flags)
+    plain = [jax.tree.map(lambda leaf, i=i: jnp.roll(leaf, i, 0), h) for i in (0, 1, 3)]
+    flagged = [(part, jnp.roll(flags, i)) for part, i in zip(plain, (0, 1, 3), strict=True)]
+    sides = {}
+    for operator, monoid, elements in (
+        ("plain", memory.monoid, plain),
+        ("resettable", Resettable(memory.monoid), flagged),
+        ("resettable, reverse", Resettable(memory.monoid, reverse=True), flagged),
+    ):
+        combine, (a, b, c) = jax.vmap(monoid.combine), elements
+        e = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (16, *leaf.shape)), monoid.identity())
+        sides[operator, "left identity"] = combine(e, a), a
+        sides[operator, "right identity"] = combine(a, e), a
+        sides[operator, "associativity"] = combine(combine(a, b), c), combine(a, combine(b, c))
+    return sides
+
+
+LAWFUL = [n for n in REGISTRY if n not in ("gru", "mlp")]
+
+
+@pytest.mark.parametrize(
+    ("output_size", "sizes"),
+    [(OUTPUT, {}), (INPUT, {"lru": 1, "s5": 1, "ffm": 1, "linear_transformer": 1})],
+    ids=["small", "of one"],
+)
+@pytest.mark.parametrize("name", LAWFUL)
+def test_the_laws_hold_for_lifted_observations_before_and_after_training(name, output_size, sizes):
+    small = {key: sizes.get(name, size) for key, size in SIZES[name].items()}
+    new = REGISTRY[name](INPUT, output_size, key=jax.random.key(3), **small)
+    flags = np.random.default_rng(1).random(16) < 0.4
+    for memory in (new, trained(new, observations(), BEGIN, 3)):
+        layers = memory.layers if isinstance(memory, Stack) else (memory,)
+        for layer in {type(layer): layer for layer in layers}.values():
+            assert isinstance(layer, Memoroid)
+            sides = law_sides(layer, observations(16, size=layer.input_size), flags)
+            for (operator, law), (got, want) in sides.items():
+                for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+                    assert g.dtype == w.dtype
+                    np.testing.assert_allclose(
+                        np.asarray(g) * 1, np.asarray(w) * 1, rtol=1e-5, atol=1e-5, err_msg=f"{operator}, {law}"
+                    )
+
+
+def test_models_without_a_monoid_are_no_memoroids():
+    for name in set(REGISTRY) - set(LAWFUL):
+        assert not isinstance(model(name), Memoroid)
+
+
+# --- Nothing crosses a begin flag.
+
+CUT = 4
+POISONS = {"NaN": np.nan, "inf": np.inf, "-inf": -np.inf, "other values": 3.0}
+
+
+@eqx.filter_jit
+def after_the_flag(memory, before, after, state, backend):
+    """Outputs and state after the flag, and the gradient of them with respect to the observations after it."""
+    begin = jnp.arange(LENGTH) == CUT
+
+    def loss(after):
+        s, final = memory(jnp.concatenate((before, after)), begin, state, backend=backend)
+        later = s[CUT:]
+        reached = sum(jnp.sum(jnp.abs(leaf)) for leaf in jax.tree.leaves(final))
+        return jnp.sum(jnp.sin(later)) + reached, (later, final)
+
+    (_, outputs), gradient = jax.value_and_grad(loss, has_aux=True)(after)
+    return outputs, gradient
+
+
+@each_model_and_backend
+def test_nothing_before_a_begin_flag_reaches_later_outputs_state_or_gradients(name, backend):
+    memory, x = model(name), observations()
+    state = memory.initial_state()
+    clean = after_the_flag(memory, x[:CUT], x[CUT:], state, backend)
+    assert np.all(np.asarray(clean[1]) != 0)
+    for label, poison in POISONS.items():
+        bad_state = jax.tree.map(lambda leaf, poison=poison: jnp.full_like(leaf, poison), state)
+        got = after_the_flag(memory, np.full_like(x[:CUT], poison), x[CUT:], bad_state, backend)
+        assert_identical(got, clean, label)
+
+
+@eqx.filter_jit
+def one_step(memory, x, state):
+    def loss(x):
+        s, after = memory.step(x, jnp.array(True), state)
+        return jnp.sum(jnp.sin(s)) + sum(jnp.sum(jnp.abs(leaf)) for leaf in jax.tree.leaves(after)), (s, after)
+
+    return jax.value_and_grad(loss, has_aux=True)(x)
+
+
+@each_model
+def test_a_step_that_begins_forgets_the_state_it_is_given(name):
+    memory, x = model(name), observations()[0]
+    clean = one_step(memory, x, memory.initial_state())
+    for label, poison in POISONS.items():
+        state = jax.tree.map(lambda leaf, poison=poison: jnp.full_like(leaf, poison), memory.initial_state())
+        assert_identical(one_step(memory, x, state), clean, label)
+
+
+@each_model
+def test_an_episode_in_a_long_sequence_equals_the_episode_alone(name):
+    memory, x = model(name), observations()
+    s, _ = run(memory, x, BEGIN)
+    alone, _ = run(memory, np.roll(x, -4, 0), np.arange(LENGTH) % 4 == 0)
+    assert_close(s[4:], alone[:4], 1e-5)
+
+
+# --- What is particular to one model.
+
+
+def test_hippo_normal_is_the_eigendecomposition_of_the_matrix_built_from_its_definition():
+    size = 10
+    # HiPPO-LegS plus the rank-one term that makes it normal (Gu et al. 2022).
+    matrix = np.zeros((size, size))
+    for n in range(size):
+        for k in range(size):
+            if n > k:
+                matrix[n, k] = -np.sqrt(2 * n + 1) * np.sqrt(2 * k + 1)
+            elif n == k:
+                matrix[n, k] = -(n + 1)
+            matrix[n, k] += np.sqrt(n + 0.5) * np.sqrt(k + 0.5)
+    expected = np.linalg.eig(matrix).eigenvalues
+    expected = np.sort_complex(expected[expected.imag > 0])
+    real, imag, vectors = hippo_normal(size)
+    assert real.shape == imag.shape == (size // 2,) and vectors.shape == (size, size // 2)
+    np.testing.assert_allclose(real, expected.real, atol=1e-10)
+    np.testing.assert_allclose(np.sort(imag), np.sort(expected.imag), rtol=1e-10)
+    eigenvalues = real + 1j * imag
+    np.testing.assert_allclose(matrix @ vectors, vectors * eigenvalues, atol=1e-10)
+    both = np.concatenate((vectors, vectors.conj()), axis=1)
+    np.testing.assert_allclose(both.conj().T @ both, np.eye(size), atol=1e-10)
+    np.testing.assert_allclose(2 * ((vectors * eigenvalues) @ vectors.conj().T).real, matrix, atol=1e-10)
+
+
+def test_s5_starts_at_hippo_normal_with_step_sizes_in_range():
+    memory = S5(3, 4, key=jax.random.key(0), state_size=16, dt_min=0.01, dt_max=0.05)
+    real, imag, _ = hippo_normal(32)
+    np.testing.assert_allclose(-np.exp(memory.lambda_re_log), real, rtol=1e-6)
+    np.testing.assert_allclose(memory.lambda_im, imag, rtol=1e-6)
+    dt = np.exp(np.asarray(memory.dt_log))
+    assert np.all((dt >= 0.01 - 1e-6) & (dt <= 0.05 + 1e-6)) and np.unique(dt).size > 1
+    assert np.all(np.abs(memory.decay()) < 1)
+
+
+@pytest.mark.parametrize(("r_min", "r_max"), [(0.0, 1.0), (0.9, 0.999)])
+def test_lru_eigenvalues_start_inside_the_ring(r_min, r_max):
+    memory = LRU(3, 4, key=jax.random.key(0), state_size=2000, r_min=r_min, r_max=r_max, max_phase=1.5)
+    radius, phase = np.abs(memory.decay()), np.angle(memory.decay())
+    assert np.all(radius < 1)
+    assert np.all((radius >= r_min - 1e-6) & (radius <= r_max + 1e-6))
+    assert np.all((phase > 0) & (phase <= 1.5 + 1e-6))
+    # Uniform over the area: the median radius halves the ring's area.
+    assert abs(np.median(radius**2) - (r_min**2 + r_max**2) / 2) < 0.05 * (r_max**2 - r_min**2)
+    assert phase.min() < 0.1 and phase.max() > 1.4
+    gamma = np.exp(np.asarray(memory.gamma_log, np.float64))
+    exact = np.sqrt(-np.expm1(-2 * np.exp(np.asarray(memory.nu, np.float64))))
+    np.testing.assert_allclose(gamma, exact, rtol=1e-5)
+    np.testing.assert_allclose(gamma**2, 1 - radius.astype(np.float64) ** 2, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [-100.0, 100.0])
+def test_lru_decays_stay_in_the_unit_disc_whatever_the_parameters(scale):
+    memory = LRU(2, 2, key=jax.random.key(0), state_size=3)
+    memory = eqx.tree_at(lambda m: m.nu, memory, jnp.full(3, scale))
+    assert np.all(np.abs(memory.decay()) <= 1)
+
+
+def test_ffm_is_the_papers_monoid_with_explicit_time():
+    memory, x = model("ffm"), observations()
+    alpha, omega = (np.asarray(v, np.float64) for v in (memory.alpha, memory.omega))
+    exponent = -np.abs(alpha)[:, None] + 1j * omega[None, :]
+
+    def combine(left, right):
+        return left[0] * np.exp(right[1] * exponent) + right[0], left[1] + right[1]
+
+    def product(elements):
+        """In halves, so that t' is rarely one step."""
+        if len(elements) == 1:
+            return elements[0]
+        middle = len(elements) // 2
+        return combine(product(elements[:middle]), product(elements[middle:]))
+
+    wide = double(memory)
+    lifted = [
+        ((affine(wide.l1, v) * sigmoid(np, affine(wide.l2, v)))[:, None] * np.ones((1, omega.size)), 1)
+        for v in double(x)
+    ]
+    _, state = run(memory, x, np.arange(LENGTH) == 0)
+    trace, time = product(lifted)
+    assert time == LENGTH
+    np.testing.assert_allclose(state, trace, rtol=1e-4, atol=1e-5)
+
+
+def test_ffm_starts_with_decays_and_periods_over_the_ranges_asked_for():
+    sizes = {"trace_size": 5, "context_size": 3, "max_period": 9.0, "max_decay": 2.0, "min_decay": 0.1}
+    memory = FFM(2, 2, key=jax.random.key(0), **sizes)
+    np.testing.assert_allclose(np.sort(memory.alpha), np.linspace(0.1, 2.0, 5), rtol=1e-6)
+    periods = np.sort(2 * np.pi / memory.omega)
+    np.testing.assert_allclose(periods[[0, -1]], [1.0, 9.0], rtol=1e-6)
+    assert 1.0 < periods[1] < 9.0
+
+
+def test_the_linear_transformer_forgets_nothing_and_weighs_values_by_keys():
+    memory, x = model("linear_transformer"), observations()
+    _, (products, keys) = run(memory, x, np.arange(LENGTH) == 0)
+    wide = double(memory)
+    projected = np.stack([wide.w_k.weight @ v for v in double(x)])
+    phi = np.where(projected > 0, 1 + projected, np.exp(projected))
+    np.testing.assert_allclose(keys, phi.sum(0), rtol=1e-5)
+    np.testing.assert_allclose(
+        products, phi.T @ np.stack([wide.w_v.weight @ v for v in double(x)]), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_the_linear_transformer_stays_finite_where_its_features_underflow():
+    memory = model("linear_transformer")
+    x = np.full((3, INPUT), 1e4, np.float32)
+    s, _ = run(
+        eqx.tree_at(lambda m: (m.w_k.weight, m.w_q.weight), memory, replace_fn=lambda w: -jnp.abs(w)), x, BEGIN[:3]
+    )
+    assert np.isfinite(s).all()
+
+
+def test_the_state_of_each_model_has_the_documented_shape_and_dtype():
+    shapes = {name: jax.tree.map(lambda v: (v.shape, str(v.dtype)), model(name).initial_state()) for name in REGISTRY}
+    assert shapes == {
+        "lru": (((5,), "complex64"), ((5,), "complex64")),
+        "s5": (((4,), "complex64"), ((4,), "complex64")),
+        "ffm": ((4, 3), "complex64"),
+        "linear_transformer": (((4, 3), "float32"), ((4,), "float32")),
+        "gru": ((OUTPUT,), "float32"),
+        "mlp": (),
+    }
+
+
+@pytest.mark.parametrize(("input_size", "output_size"), [(5, 2), (2, 5), (3, 3), (1, 1)])
+@each_model
+def test_input_and_output_widths_are_free(name, input_size, output_size):
+    def build_and_run(key):
+        memory = REGISTRY[name](input_size, output_size, key=key, **SIZES[name])
+        assert (memory.input_size, memory.output_size) == (input_size, output_size)
+        return memory(jnp.zeros((LENGTH, input_size)), jnp.asarray(BEGIN))[0]
+
+    s = jax.eval_shape(build_and_run, jax.random.key(0))
+    assert s.shape == (LENGTH, output_size) and s.dtype == np.float32
+
+
+@each_model
+def test_the_default_sizes_are_the_papers(name):
+    memory = eqx.filter_eval_shape(REGISTRY[name], 4, 8, key=jax.random.key(0))
+    sizes = jax.tree.map(lambda v: v.shape, eqx.filter_eval_shape(memory.initial_state))
+    expected = {
+        "lru": ((128,), (128,)),
+        "s5": ((128,), (128,)),
+        "ffm": (64, 4),
+        "linear_transformer": ((16, 16), (16,)),
+        "gru": (8,),
+        "mlp": (),
+    }
+    assert sizes == expected[name]
+
+
+@each_model
+def test_keys_decide_every_parameter_that_is_drawn(name):
+    build = functools.partial(REGISTRY[name], INPUT, OUTPUT, **SIZES[name])
+    one, same, other = (build(key=jax.random.key(seed)) for seed in (0, 0, 1))
+    assert_identical(one, same)
+    fixed = 0
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        fixed += np.array_equal(a, b)
+    # S5's eigenvalues (two leaves in each of two layers) and FFM's decays and frequencies are not drawn.
+    assert fixed == {"s5": 4, "ffm": 2}.get(name, 0)
+
+
+# --- Refusals.
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (
+            functools.partial(LRU, r_min=0.5, r_max=0.5),
+            "LRU: the ring needs 0 <= r_min < r_max <= 1, got r_min=0.5, r_max=0.5",
+        ),
+        (functools.partial(LRU, r_min=-0.1), "LRU: the ring needs 0 <= r_min < r_max <= 1, got r_min=-0.1, r_max=1.0"),
+        (functools.partial(LRU, r_max=1.1), "LRU: the ring needs 0 <= r_min < r_max <= 1, got r_min=0.0, r_max=1.1"),
+        (functools.partial(S5, dt_min=0.0), "S5: the step sizes need 0 < dt_min < dt_max, got dt_min=0.0, dt_max=0.1"),
+        (functools.partial(S5, dt_min=0.2), "S5: the step sizes need 0 < dt_min < dt_max, got dt_min=0.2, dt_max=0.1"),
+        (
+            functools.partial(FFM, min_decay=0.0, max_decay=1.0),
+            "FFM: needs 0 < min_decay < max_decay, got min_decay=0.0, max_decay=1.0",
+        ),
+        (
+            functools.partial(FFM, min_decay=2.0, max_decay=1.0),
+            "FFM: needs 0 < min_decay < max_decay, got min_decay=2.0, max_decay=1.0",
+        ),
+        (functools.partial(Stack.of, MLP, layers=0), "Stack: needs at least one memory, got none"),
+    ],
+)
+def test_constructors_refuse_what_makes_no_model_and_say_why(build, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        build(3, 4, key=jax.random.key(0))
+
+
+@each_model
+def test_an_unknown_backend_is_refused(name):
+    with pytest.raises(ValueError, match="backend 'warp'"):
+        jax.eval_shape(lambda x: model(name)(x, jnp.asarray(BEGIN), backend="warp"), observations())
+
+
+@pytest.mark.parametrize("name", LAWFUL)
+def test_a_memoroid_refuses_a_sequence_without_steps(name):
+    with pytest.raises(ValueError, match=r"a sequence needs at least one step, got x of shape \(0, 4\)$"):
+        model(name)(np.zeros((0, INPUT), np.float32), np.zeros(0, bool))
+
+
+# --- Stack.
+
+
+def stack_of_two():
+    keys = jax.random.split(jax.random.key(4), 2)
+    return Stack([GRU(INPUT, 5, key=keys[0]), GRU(5, OUTPUT, key=keys[1])])
+
+
+def test_a_stack_feeds_each_layer_with_the_one_before_and_keeps_a_tuple_of_states():
+    stack, x = stack_of_two(), observations()
+    below, above = stack.layers
+    middle, first = run(below, x, BEGIN)
+    s, second = run(above, middle, BEGIN)
+    got, state = run(stack, x, BEGIN)
+    assert_close((got, state), (s, (first, second)), 1e-6)
+    assert isinstance(stack.initial_state(), tuple) and len(stack.initial_state()) == 2
+    assert (stack.input_size, stack.output_size) == (INPUT, OUTPUT)
+
+
+def test_a_stack_steps_with_the_states_of_all_its_layers():
+    stack, x = stack_of_two(), observations()
+    s, final = run(stack, x, BEGIN)
+    state = stack.initial_state()
+    for t in range(LENGTH):
+        s_t, state = step(stack, x[t], BEGIN[t], state)
+        assert_close(s_t, s[t])
+    assert_close(state, final)
+
+
+def test_a_stack_declares_only_the_backends_that_all_its_layers_share():
+    assert stack_of_two().backends == ("sequential",)
+    assert model("lru").backends == ("sequential", "associative")
+    layers = [build(2, 2, key=jax.random.key(0)) for build in (MLP, FFM, GRU)]
+    assert Stack(layers[:2]).backends == ("sequential", "associative")
+    assert Stack(layers).backends == ("sequential",)
+
+
+def test_a_stack_refuses_layers_that_do_not_fit():
+    layers = [MLP(4, 5, key=jax.random.key(0)), MLP(5, 3, key=jax.random.key(1)), MLP(2, 3, key=jax.random.key(2))]
+    with pytest.raises(ValueError, match=r"^Stack: layer 1 gives 3 features but layer 2 takes 2$"):
+        Stack(layers)
+
+
+def test_a_stack_refuses_to_be_empty():
+    with pytest.raises(ValueError, match=r"^Stack: needs at least one memory, got none$"):
+        Stack([])
+
+
+def test_a_stack_refuses_a_state_with_another_number_of_layers():
+    stack = stack_of_two()
+    with pytest.raises(ValueError, match="zip"):
+        jax.eval_shape(stack, observations(), jnp.asarray(BEGIN), (*stack.initial_state(), ()))
+
+
+def test_layers_of_a_stack_of_copies_have_their_own_parameters():
+    first, second = model("lru").layers
+    assert (first.input_size, second.input_size) == (INPUT, OUTPUT)
+    assert first.surround.project is not None and second.surround.project is None
+    assert not np.array_equal(first.nu, second.nu)
+
+
+def test_what_surrounds_a_recurrence_projects_only_where_widths_differ():
+    assert GatedResidual(3, 3, key=jax.random.key(0)).project is None
+    assert GatedResidual(3, 4, key=jax.random.key(0)).project is not None
