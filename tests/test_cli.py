@@ -265,9 +265,15 @@ def test_a_wrong_option_is_answered_in_the_same_words_in_every_encoding(
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
-def test_a_run_does_not_fail_for_letters_that_cannot_be_shown(encoding: str, terminal: Callable[[str], io.BytesIO]):
+def test_a_listing_does_not_fail_for_letters_that_cannot_be_shown(encoding: str, terminal: Callable[[str], io.BytesIO]):
     shown = terminal(encoding)
     main(["list", "memories"])
+    assert "linear_transformer" in shown.getvalue().decode(encoding)
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_a_run_does_not_fail_for_letters_that_cannot_be_shown(encoding: str, terminal: Callable[[str], io.BytesIO]):
+    shown = terminal(encoding)
     main(["train", "--env", ENV, "--memory", "mlp", "--updates-per-episode", "0", *TINY])
     said = shown.getvalue().decode(encoding)
     assert "4/4 episodes" in said and "final return" in said

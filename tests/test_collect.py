@@ -232,15 +232,16 @@ def test_exploring_actions_of_an_episode_do_not_depend_on_the_number_of_copies()
         assert_same(list(collect(envs(copies), recurrent(copies, 0.4), seed_of, 0, 16)), alone)
 
 
-def test_exploration_depends_on_its_share_and_its_key():
-    def actions(epsilon: float, key: int) -> list[int]:
+def test_exploration_depends_on_its_share_its_key_and_the_episode():
+    def actions(epsilon: float, key: int) -> list[list[int]]:
         episodes = collect(envs(2), recurrent(2, epsilon, memory="mlp", key=key), seed_of, 0, 12)
-        return np.concatenate([e.tape.action[:-1] for e in episodes]).tolist()
+        return [e.tape.action[:-1].tolist() for e in episodes]
 
     greedy, exploring = actions(0.0, 0), actions(1.0, 0)
     assert actions(0.0, 1) == greedy
     assert actions(1.0, 1) != exploring
     assert exploring != greedy
+    assert {episode[0] for episode in exploring} == set(range(ACTIONS))
 
 
 def test_the_share_of_random_actions_follows_the_number_of_the_episode():

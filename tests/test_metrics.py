@@ -43,11 +43,11 @@ def test_a_row_without_a_number_comes_back_without_one(tmp_path: Path):
 
 
 def test_every_row_is_on_disk_as_soon_as_it_is_written(tmp_path: Path):
-    file = MetricsFile(tmp_path / "metrics.csv")
-    for count, values in enumerate(ROWS, start=1):
-        file.write(values)
-        assert read(tmp_path / "metrics.csv") == ROWS[:count]
-    file.close()
+    with closing(MetricsFile(tmp_path / "metrics.csv")) as file:
+        assert read(tmp_path / "metrics.csv") == []
+        for count, values in enumerate(ROWS, start=1):
+            file.write(values)
+            assert read(tmp_path / "metrics.csv") == ROWS[:count]
 
 
 def test_going_on_keeps_the_rows_asked_for_and_cuts_the_later_ones(path: Path):
@@ -69,7 +69,8 @@ def test_a_row_of_other_columns_is_refused_and_not_written(change: Any, tmp_path
     with closing(MetricsFile(tmp_path / "metrics.csv")) as file:
         with pytest.raises(ValueError):
             file.write(change(row(10)))
-        assert read(tmp_path / "metrics.csv") == [] and file.rows == []
+        assert file.rows == []
+    assert read(tmp_path / "metrics.csv") == []
 
 
 @pytest.mark.parametrize("torn", ["40.0,1.0,2", "40.0,one" + ",0" * (len(FIELDS) - 2)])

@@ -240,12 +240,11 @@ RESET = np.isin(np.arange(LENGTH), (3, 4, 8))
 
 
 @functools.cache
-def recurrence_case(dtype, varying, starts):
-    """Decays on both sides of 1, an input, an initial state and a cotangent."""
+def recurrence_case(dtype, varying):
+    """Decays on both sides of 1, an input, an initial state and weights."""
     rng = np.random.default_rng(7)
-    decay = normal(rng, (LENGTH, WIDTH) if varying else (WIDTH,), dtype)
-    initial = normal(rng, (WIDTH,), dtype)
-    return decay, normal(rng, (LENGTH, WIDTH), dtype), initial if starts else None, normal(rng, (LENGTH, WIDTH), dtype)
+    shapes = ((LENGTH, WIDTH) if varying else (WIDTH,)), (LENGTH, WIDTH), (WIDTH,), (LENGTH, WIDTH)
+    return [normal(rng, shape, dtype) for shape in shapes]
 
 
 def value_and_gradients(recurrence, decay, x, initial, weight):
@@ -261,12 +260,12 @@ def value_and_gradients(recurrence, decay, x, initial, weight):
 
 
 @functools.cache
-def unrolled_gradients(dtype, varying, starts, resets, reverse):
+def unrolled_gradients(dtype, varying, resets, reverse):
     def unrolled(decay, x, initial):
         return slow_recurrence(decay, x, RESET if resets else None, initial, reverse, jnp.stack)
 
     with jax.enable_x64(True):
-        wide = [None if v is None else v.astype(WIDE[dtype]) for v in recurrence_case(dtype, varying, starts)]
+        wide = [v.astype(WIDE[dtype]) for v in recurrence_case(dtype, varying)]
         _, *gradients = jax.jit(functools.partial(value_and_gradients, unrolled))(*wide)
         return [np.asarray(g) for g in gradients]
 
@@ -276,11 +275,8 @@ def unrolled_gradients(dtype, varying, starts, resets, reverse):
 @each_dtype
 @pytest.mark.parametrize("varying", [False, True], ids=["invariant", "varying"])
 @pytest.mark.parametrize("resets", [False, True], ids=["no reset", "reset"])
-@pytest.mark.parametrize("starts", [False, True], ids=["no initial", "initial"])
-def test_the_recurrence_and_its_gradients_equal_those_of_an_unrolled_loop(
-    backend, reverse, dtype, varying, resets, starts
-):
-    decay, x, initial, weight = recurrence_case(dtype, varying, starts)
+def test_the_recurrence_and_its_gradients_equal_those_of_an_unrolled_loop(backend, reverse, dtype, varying, resets):
+    decay, x, initial, weight = recurrence_case(dtype, varying)
     reset = RESET if resets else None
 
     def fast(decay, x, initial):
@@ -288,18 +284,26 @@ def test_the_recurrence_and_its_gradients_equal_those_of_an_unrolled_loop(
         return linear_recurrence(decay, x, reset=flags, initial=initial, reverse=reverse, backend=backend)
 
     h, *gradients = jax.jit(functools.partial(value_and_gradients, fast))(decay, x, initial, weight)
-    wide = WIDE[dtype]
     expected = slow_recurrence(
-        decay.astype(wide), x.astype(wide), reset, None if initial is None else initial.astype(wide), reverse
+        *(v.astype(WIDE[dtype]) for v in (decay, x)), reset, initial.astype(WIDE[dtype]), reverse
     )
     assert h.dtype == dtype
     np.testing.assert_allclose(h, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
-    names = ("decay", "x", "initial")
-    for name, got, want in zip(
-        names, gradients, unrolled_gradients(dtype, varying, starts, resets, reverse), strict=False
-    ):
+    unrolled = unrolled_gradients(dtype, varying, resets, reverse)
+    for name, got, want in zip(("decay", "x", "initial"), gradients, unrolled, strict=True):
         assert got.dtype == dtype
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5 * np.abs(want).max(), err_msg=name)
+
+
+@each_backend
+@each_direction
+@pytest.mark.parametrize("resets", [False, True], ids=["no reset", "reset"])
+def test_without_an_initial_state_the_recurrence_starts_from_nothing(backend, reverse, resets):
+    decay, x, _, _ = recurrence_case(np.float32, True)
+    reset = RESET if resets else None
+    got = compiled_recurrence(decay, x, reset=reset, reverse=reverse, backend=backend)
+    expected = slow_recurrence(decay.astype(np.float64), x.astype(np.float64), reset, None, reverse)
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
 
 
 @each_backend

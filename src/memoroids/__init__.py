@@ -9,5 +9,6 @@ from memoroids.monoid import Monoid as Monoid
 from memoroids.resettable import Resettable as Resettable
 from memoroids.scan import linear_recurrence as linear_recurrence
 from memoroids.scan import scan as scan
+from memoroids.tape import Tape as Tape
 
 __version__ = "0.1.0"

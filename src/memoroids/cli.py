@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, resume, bench, list."""
+"""The command line: train, resume, evaluate, compare, bench, list."""
 
 import contextlib
 import dataclasses
@@ -42,6 +42,16 @@ class Resume:
 
     run: Annotated[Path, tyro.conf.Positional]
     """Directory of the run."""
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Compare finished runs: a table of what each reached, and their learning curves in one figure."""
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Directories of the runs."""
+    output: Path | None = None
+    """File to draw the curves to (PNG, PDF or SVG); no figure where none is named."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +99,7 @@ def _dispatch(arguments: list[str]) -> None:
         "train": _train,
         "resume": _resume,
         "evaluate": _evaluate,
+        "compare": _compare,
         "bench": _bench,
         "list": _list,
     }
@@ -96,7 +107,8 @@ def _dispatch(arguments: list[str]) -> None:
         print("usage: memoroids COMMAND [OPTIONS]   (memoroids COMMAND --help for its options)\n")
         from memoroids.config import TrainConfig
 
-        documented = {"train": TrainConfig, "resume": Resume, "evaluate": Evaluate, "bench": Bench, "list": List}
+        documented = {"train": TrainConfig, "resume": Resume, "evaluate": Evaluate, "compare": Compare}
+        documented |= {"bench": Bench, "list": List}
         for name, config in documented.items():
             print(f"  {name:10}{(config.__doc__ or '').strip()}")
         return
@@ -210,6 +222,15 @@ def _evaluate(arguments: list[str]) -> None:
         f"mean return {evaluation.mean:.4f}, 95% interval [{low:.4f}, {high:.4f}], "
         f"{options.episodes} greedy episodes of mean length {evaluation.lengths.mean():.1f} on fresh seeds"
     )
+
+
+def _compare(arguments: list[str]) -> None:
+    options: Compare = _parse(Compare, "compare", arguments)
+    from memoroids.display import comparison
+
+    if not options.runs:
+        raise UsageError("compare: name at least one run; see memoroids compare --help")
+    comparison(options.runs, options.output)
 
 
 def _bench(arguments: list[str]) -> None:

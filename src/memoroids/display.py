@@ -3,11 +3,13 @@
 import inspect
 import math
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Table
 from rich.text import Text
@@ -15,8 +17,9 @@ from rich.text import Text
 from memoroids.config import TrainConfig
 from memoroids.envs import popgym_ids
 from memoroids.memory import REGISTRY
+from memoroids.metrics import draw_comparison
 from memoroids.presets import PRESETS, TASKS, preset
-from memoroids.rundir import CURVE, METRICS
+from memoroids.rundir import CURVE, METRICS, load_config, read_rows, read_summary
 from memoroids.train import Outcome, episodes_to
 from memoroids.train import Progress as Moment
 
@@ -40,11 +43,9 @@ class Display:
         self.config, self.run_dir = config, run_dir
         self.console = Console()
         verb = "resuming" if resume else "training"
-        self.console.print(
+        self.banner: str | None = (
             f"{verb} {config.memory} on {config.env}, seed {config.seed}, preset {config.preset}: "
-            f"{config.random_episodes} random and {config.train_episodes} training episodes -> {run_dir}",
-            highlight=False,
-            soft_wrap=True,
+            f"{config.random_episodes} random and {config.train_episodes} training episodes -> {run_dir}"
         )
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=18), _Figures())
         self.progress = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
@@ -59,6 +60,9 @@ class Display:
         self.progress.stop()
 
     def show(self, moment: Moment) -> None:
+        if self.banner is not None:
+            self.console.print(self.banner, highlight=False, soft_wrap=True)
+            self.banner = None
         counters, row, config = moment.counters, moment.row, self.config
         if row is None or not counters.episode:
             phase, done, total = "random", counters.random, config.random_episodes
@@ -99,7 +103,7 @@ class Display:
         table.add_row("written", f"{run / METRICS}, {run / CURVE}")
         self.console.print(table)
         other = "mlp" if config.memory != "mlp" else "lru"
-        short = config.env.removeprefix("popgym-").removesuffix("-v0")
+        short = _short(config.env)
         again = f"memoroids resume {run}"
         tries = (
             [again]
@@ -111,6 +115,35 @@ class Display:
         )
         for command in tries:
             self.console.print(f"try: {command}", highlight=False, soft_wrap=True)
+
+
+def comparison(runs: Sequence[Path], output: Path | None) -> None:
+    """Prints a table of runs, and draws their curves to `output`. Raises `ValueError` where one cannot be read."""
+    table = Table("run", "env", "memory", "preset", "seed", "final return [95%]", "0.95 after", "episodes", "seconds")
+    curves: dict[str, Sequence[dict[str, float]]] = {}
+    for run in runs:
+        config, rows = load_config(run), read_rows(run)
+        summary = read_summary(run)
+        final = "-"
+        if summary:
+            low, high = summary["final_interval"]
+            final = f"{summary['final_return']:.3f} [{low:.3f}, {high:.3f}]"
+        short = _short(config.env)
+        reached = episodes_to(rows, 0.95)
+        done, seconds = (f"{rows[-1]['episode']:.0f}", f"{rows[-1]['seconds']:.0f}") if rows else ("0", "0")
+        table.add_row(
+            str(run), short, config.memory, config.preset, str(config.seed), final, str(reached or "-"), done, seconds
+        )
+        label = f"{short} {config.memory} {config.preset} seed {config.seed}"
+        curves[label if label not in curves else f"{label} ({run})"] = rows
+    Console().print(table)
+    if output is not None:
+        draw_comparison(output, curves, "greedy evaluation during training")
+        print(f"drawn to {output}")
+
+
+def _short(env: str) -> str:
+    return env.removeprefix("popgym-").removesuffix("-v0")
 
 
 def listing(what: str) -> None:
@@ -128,8 +161,8 @@ def listing(what: str) -> None:
                 model, fixed = (factory.args[0] if factory.args else factory.func), factory.keywords
             signature = inspect.signature(model)  # pyright: ignore[reportArgumentType]
             sizes = fixed | {p.name: p.default for p in signature.parameters.values() if p.default is not p.empty}
-            first = (inspect.getdoc(model) or "").splitlines()[0]
-            table.add_row(name, first, ", ".join(f"{k}={v:.4g}" for k, v in sizes.items()))
+            title = (inspect.getmodule(model).__doc__ or "").splitlines()[0]  # pyright: ignore[reportOptionalMemberAccess]
+            table.add_row(name, escape(title), ", ".join(f"{k}={v:.4g}" for k, v in sizes.items()))
         console.print(table)
     else:
         for task in TASKS:

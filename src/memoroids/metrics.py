@@ -63,18 +63,31 @@ def read(path: Path) -> list[dict[str, float]]:
 
 def draw_curve(path: Path, rows: Sequence[dict[str, float]], title: str) -> None:
     """The learning curve: greedy evaluation return, and the training episodes' own, against training episodes."""
-    from matplotlib.figure import Figure
+    lines = {"training, exploring": ("train_return", rows), "evaluation, greedy": ("eval_return", rows)}
+    _draw(path, lines, title, "return")
+
+
+def draw_comparison(path: Path, runs: dict[str, Sequence[dict[str, float]]], title: str) -> None:
+    """The greedy evaluation returns of several runs, label → rows, against training episodes."""
+    lines = {label: ("eval_return", rows) for label, rows in runs.items()}
+    _draw(path, lines, title, "return of greedy episodes")
+
+
+def _draw(path: Path, lines: dict[str, tuple[str, Sequence[dict[str, float]]]], title: str, what: str) -> None:
+    from matplotlib.figure import Figure  # slow to import
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
-    episodes = [row["episode"] for row in rows]
-    axes.plot(episodes, [row["train_return"] for row in rows], color="0.6", linewidth=1, label="training, exploring")
-    axes.plot(episodes, [row["eval_return"] for row in rows], color="C0", linewidth=2, label="evaluation, greedy")
+    for label, (column, rows) in lines.items():
+        # What was explored is context for what was learned.
+        color, width = ("0.6", 1.0) if column == "train_return" else (None, 2.0)
+        episodes, values = [row["episode"] for row in rows], [row[column] for row in rows]
+        axes.plot(episodes, values, label=label, color=color, linewidth=width)
     axes.set_xlabel("training episodes")
-    axes.set_ylabel("return")
+    axes.set_ylabel(what)
     axes.set_title(title)
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right", frameon=False)
+    axes.legend(frameon=False)
     figure.savefig(path, dpi=120)
 
 

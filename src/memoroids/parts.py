@@ -52,4 +52,5 @@ def build(config: TrainConfig) -> Parts:
         )
     except Exception as error:
         raise ValueError(f"cannot build memory {config.memory!r}: {' '.join(str(error).split())}") from error
-    return Parts(envs, eval_envs, network, dqn(config.dqn, network), act_key, update_key)
+    algorithm = dqn(config.dqn, network, updates=config.train_episodes * config.updates_per_episode)
+    return Parts(envs, eval_envs, network, algorithm, act_key, update_key)

@@ -1,9 +1,10 @@
 """A run directory: the names of its files, and a finished or interrupted run read back from it."""
 
+import json
 from pathlib import Path
 from typing import Any
 
-from memoroids import checkpoint
+from memoroids import checkpoint, metrics
 from memoroids.config import TrainConfig
 from memoroids.evaluate import Evaluation, Evaluator
 from memoroids.parts import REPORT, Parts, build, environment_seeds
@@ -30,6 +31,25 @@ def load_config(run_dir: Path) -> TrainConfig:
         raise ValueError(f"{run_dir} holds no run: {path} cannot be read ({error.strerror})") from error
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def read_rows(run_dir: Path) -> list[dict[str, float]]:
+    """The metrics of a run. Raises `ValueError` where they cannot be read."""
+    try:
+        return metrics.read(run_dir / METRICS)
+    except OSError as error:
+        raise ValueError(f"{run_dir} holds no metrics: {METRICS} cannot be read ({error.strerror})") from error
+
+
+def read_summary(run_dir: Path) -> dict[str, Any] | None:
+    """The summary of a finished run, None of an unfinished one. Raises `ValueError` where it cannot be read."""
+    path = run_dir / SUMMARY
+    if not path.exists():
+        return None
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
 
 
 def evaluate_run(run_dir: Path, episodes: int, seed: int) -> Evaluation:

@@ -143,6 +143,7 @@ class _Run:
 
     def run(self, interrupted: Callable[[], bool]) -> Outcome:
         config, counters, parts = self.config, self.counters, self.parts
+        self.report()
         random = RandomPolicy(parts.envs[0].actions, config.seed)
         seeds = environment_seeds(config.seed, RANDOM)
         for episode in collect(parts.envs, random, seeds, counters.random, config.random_episodes):

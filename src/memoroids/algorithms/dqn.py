@@ -21,6 +21,8 @@ class DQNConfig:
 
     learning_rate: float = 1e-4
     """Adam's learning rate after warm-up."""
+    learning_rate_end: float | None = None
+    """Learning rate at the last update, reached linearly from the end of warm-up; None keeps it constant."""
     warmup: int = 200
     """Updates over which the learning rate rises linearly from 0."""
     clip: float = 0.01
@@ -37,6 +39,8 @@ class DQNConfig:
         for name in ("learning_rate", "clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.learning_rate_end is not None and not self.learning_rate_end >= 0:
+            raise ValueError(f"learning_rate_end must not be negative, got {self.learning_rate_end}")
         if self.warmup < 0:
             raise ValueError(f"warmup must not be negative, got {self.warmup}")
 
@@ -59,7 +63,7 @@ class DQN(NamedTuple):
     update: Callable[[DQNState, Sample, int], tuple[DQNState, dict[str, jax.Array]]]
 
 
-def dqn(config: DQNConfig, network: QNetwork) -> DQN:
+def dqn(config: DQNConfig, network: QNetwork, *, updates: int | None = None) -> DQN:
     """Double Dueling DQN with the structure of `network`; its parameters are in the state that `init` makes.
 
         algorithm = dqn(DQNConfig(), network)
@@ -67,16 +71,13 @@ def dqn(config: DQNConfig, network: QNetwork) -> DQN:
         action, memory = algorithm.act(state.params, memory, observation, begin, epsilon, key)   # one environment
         state, metrics = algorithm.update(state, sample, batch_size)
 
+    `updates`: how many there will be in all, needed only where the learning rate falls to `learning_rate_end`.
+
     The functions are pure, unbatched and not jitted: compose, `vmap` and `jit` them outside. An update whose loss or
     gradient is not finite changes nothing and is counted in `state.skipped`.
     """
     static = eqx.partition(network, eqx.is_inexact_array)[1]
-    optimiser = optax.chain(
-        optax.clip_by_global_norm(config.clip),
-        optax.adam(
-            optax.linear_schedule(0.0, config.learning_rate, config.warmup) if config.warmup else config.learning_rate
-        ),
-    )
+    optimiser = optax.chain(optax.clip_by_global_norm(config.clip), optax.adam(_schedule(config, updates)))
 
     def init(network: QNetwork) -> DQNState:
         params = eqx.filter(network, eqx.is_inexact_array)
@@ -123,3 +124,13 @@ def dqn(config: DQNConfig, network: QNetwork) -> DQN:
         return jax.tree.map(lambda new, old: jnp.where(finite, new, old), learned, kept), metrics | {"grad_norm": norm}
 
     return DQN(init, act, update)
+
+
+def _schedule(config: DQNConfig, updates: int | None) -> optax.Schedule:
+    rate, warmup = config.learning_rate, config.warmup
+    after = optax.constant_schedule(rate)
+    if config.learning_rate_end is not None:
+        if updates is None:
+            raise ValueError("dqn: learning_rate_end needs the number of updates")
+        after = optax.linear_schedule(rate, config.learning_rate_end, max(updates - warmup, 1))
+    return optax.join_schedules([optax.linear_schedule(0.0, rate, warmup), after], [warmup]) if warmup else after

@@ -14,7 +14,8 @@ class FFM(LinearMemoroid):
     """Decayed traces at several frequencies: X_t = exp(-|α| ⊕ iω) ⊙ X_{t-1} + (ℓ1(o) ⊙ σ(ℓ2(o))) 1ᵀ.
 
     The paper's monoid is (X, t) • (X', t') = (X ⊙ exp(t'(-|α| ⊕ iω)) + X', t + t'). With one step a slot t' is always
-    1, so the decay is constant and no time is carried. Readout: y = LN(ℓ3[Re X ‖ Im X]) ⊙ σ(ℓ4 o) + ℓ5(o) ⊙ (1 - σ(ℓ4 o)).
+    1, so the decay is constant and no time is carried.
+    Readout: y = LN(ℓ3[Re X ‖ Im X]) ⊙ σ(ℓ4 o) + ℓ5(o) ⊙ (1 - σ(ℓ4 o)).
 
     State: complex64 (trace_size, context_size), the paper's m and c. `max_period`: the longest period 2π/ω, in steps;
     from 1 up they are spaced geometrically. `max_decay`, `min_decay`: the range of |α| at the start, spaced linearly.
