@@ -19,7 +19,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from memoroids import __version__, metrics, presets
 from memoroids import train as training
 from memoroids.algorithms.dqn import DQNConfig
-from memoroids.cli import Bench, Evaluate, List, Resume, main, with_preset
+from memoroids.cli import Bench, Compare, Evaluate, List, Resume, main, with_preset
 from memoroids.config import TrainConfig
 from memoroids.display import Display
 from memoroids.envs import popgym_ids
@@ -148,7 +148,14 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], io.BytesIO]:
     return replace
 
 
-COMMANDS: dict[str, Any] = {"train": TrainConfig, "resume": Resume, "evaluate": Evaluate, "bench": Bench, "list": List}
+COMMANDS: dict[str, Any] = {
+    "train": TrainConfig,
+    "resume": Resume,
+    "evaluate": Evaluate,
+    "compare": Compare,
+    "bench": Bench,
+    "list": List,
+}
 
 
 @pytest.mark.parametrize("argv", [[], ["--help"], ["-h"]], ids=str)
@@ -190,10 +197,9 @@ def test_every_option_has_its_sentence_in_the_help(command: str, terminal: Calla
     expected = {field.name for field in dataclasses.fields(COMMANDS[command])} - {"dqn"}
     if command == "train":
         expected |= {field.name for field in dataclasses.fields(DQNConfig)}
-    positional = {"run": "PATH", "what": "{"}
+    positional = {"run": "PATH", "runs": "[[PATH", "what": "{envs" if command == "list" else "{update"}
     for field in expected:
-        start = positional.get(field, f"--{field.replace('_', '-')}")
-        (text,) = [words for name, words in described.items() if name == start or (start == "{" and name[0] == "{")]
+        text = described[positional.get(field, f"--{field.replace('_', '-')}")]
         assert len(re.findall(r"[A-Za-z]{2,}", text.partition("(default")[0])) >= 3, f"{field}: {text!r}"
     options = {name for name in described if name.startswith("-")}
     assert len(options) == len(expected - set(positional)) + 1, "an option in the help that is no setting, besides -h"
@@ -238,6 +244,8 @@ def test_every_option_has_its_sentence_in_the_help(command: str, terminal: Calla
         (["evaluate", "nowhere", "--seed", "-1"], ["seed", "at least 0"]),
         (["resume"], ["PATH"]),
         (["resume", "nowhere"], ["nowhere holds no run"]),
+        (["compare"], ["at least one run"]),
+        (["compare", "nowhere"], ["nowhere holds no run"]),
         (["list"], ["envs", "memories", "presets"]),
         (["list", "env"], ["'env'", "envs"]),
         (["bench", "speed"], ["'speed'", "update", "scan"]),
@@ -295,7 +303,7 @@ def test_environments_memories_and_presets_are_listed_by_the_names_to_use(ran: C
     assert "MineSweeperEasy paper: random_episodes=10000, train_episodes=40000" in listed
 
 
-def test_a_memory_is_listed_with_its_whole_first_line_and_its_sizes(
+def test_a_memory_is_listed_with_its_title_and_its_sizes(
     terminal: Callable[[str], io.BytesIO], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("COLUMNS", "400")
@@ -303,7 +311,8 @@ def test_a_memory_is_listed_with_its_whole_first_line_and_its_sizes(
     main(["list", "memories"])
     listed = shown.getvalue().decode()
     for name in ("ffm", "gru", "mlp", "linear_transformer"):
-        assert (REGISTRY[name].__doc__ or "").splitlines()[0] in listed
+        model: Any = REGISTRY[name]
+        assert f" {name} " in listed and (sys.modules[model.__module__].__doc__ or "").splitlines()[0] in listed
     assert "layers=2, state_size=128" in listed and "trace_size=64" in listed
 
 
@@ -381,7 +390,7 @@ def test_a_run_is_written_under_runs_or_where_it_is_told(asked: Any, workplace: 
 def test_paths_are_shown_as_they_are(name: str, asked: Any, capsys: pytest.CaptureFixture[str]):
     main(["train", "--run-dir", name])
     said = " ".join(capsys.readouterr().out.split())
-    assert f"-> {name}" in said and f"memoroids evaluate {name}" in said
+    assert f"memoroids evaluate {name} --episodes" in said
 
 
 def test_a_run_is_trained_evaluated_and_resumed(ran: Callable[..., str], refused: Callable[..., str], workplace: Path):
@@ -405,6 +414,13 @@ def test_a_run_is_trained_evaluated_and_resumed(ran: Callable[..., str], refused
     assert low <= mean <= high and mean == pytest.approx(expected.mean, abs=1e-4)
     assert files(run) == before
 
+    said = ran("compare", str(shown), "--output", "curves.png")
+    assert "mlp" in said and "drawn to curves.png" in said
+    assert (workplace / "curves.png").stat().st_size > 5_000
+    assert "nowhere/curves.png" in refused("compare", str(shown), "--output", "nowhere/curves.png")
+    assert "'none'" in refused("compare", str(shown), "--output", "curves.none")
+    assert files(run) == before
+
     assert str(shown) in refused("train", "--env", ENV, "--memory", "mlp", "--run-dir", str(shown), *TINY)
     assert files(run) == before
 
@@ -417,7 +433,8 @@ def test_an_interrupted_run_is_resumed_with_the_command_that_it_ends_with(
     ran: Callable[..., str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, workplace: Path
 ):
     def show(self: Display, moment: Any) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
+        if moment.row is not None:
+            os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patched:
         patched.setattr(Display, "show", show)

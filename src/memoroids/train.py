@@ -17,8 +17,10 @@ import numpy as np
 from memoroids import checkpoint
 from memoroids import tape as tapes
 from memoroids.algorithms.dqn import DQNState
+from memoroids.checkpoint import CheckpointError
 from memoroids.collect import Episode, RandomPolicy, RecurrentPolicy, collect
 from memoroids.config import TrainConfig
+from memoroids.envs import EnvironmentFault
 from memoroids.evaluate import Evaluation, Evaluator
 from memoroids.metrics import Loggers, MetricsFile, draw_curve
 from memoroids.parts import EVALUATE, FINAL, RANDOM, TRAIN, Parts, build, environment_seeds
@@ -74,7 +76,8 @@ def train(
     """Trains as `config` says and writes `run_dir`: config, metrics, curve, summary and checkpoints.
 
     With `resume`, goes on from the newest checkpoint. Ctrl-C ends the run after the episodes under way, with a
-    checkpoint. `watch` is called with the progress after every few episodes.
+    checkpoint; so does an environment that misbehaves, after the episodes before the bad one. `watch` is called with
+    the progress after every few episodes.
 
     Raises `ValueError`, `EnvironmentFault`, `CheckpointError` or `TrainingError`, each in one line.
     """
@@ -85,7 +88,12 @@ def train(
     restored = None
     if resume:
         path = checkpoint.latest(checkpoints)
-        counters = Counters(**checkpoint.counters(path))
+        try:
+            counters = Counters(**checkpoint.counters(path))
+        except TypeError as error:
+            raise CheckpointError(
+                f"unreadable checkpoint {path}: its counters are not those of a run: {error}"
+            ) from error
         learner = checkpoint.restore(path, "learner", learner)
         restored = path
     else:
@@ -99,6 +107,9 @@ def train(
     try:
         with _interruptible() as interrupted:
             return run.run(interrupted)
+    except EnvironmentFault:
+        run.save()
+        raise
     finally:
         run.close()
 
