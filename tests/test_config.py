@@ -210,6 +210,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     """A directory that commands are run in, as an installed command sees it: not on Python's path."""
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend("")
     known = set(sys.modules)
     yield tmp_path
     for name in set(sys.modules) - known:

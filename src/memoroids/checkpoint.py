@@ -33,8 +33,8 @@ def save(root: Path, step: int, parts: dict[str, Any], counters: dict[str, Any],
             for name, tree in parts.items():
                 checkpointer.save((partial / name).absolute(), _leaves(tree))
                 checkpointer.wait_until_finished()
-        manifest = {"counters": counters, "files": _digests(partial)}
-        (partial / _MANIFEST).write_text(json.dumps(manifest, indent=1))
+        body = {"counters": counters, "files": _digests(partial)}
+        (partial / _MANIFEST).write_text(json.dumps({**body, "digest": _digest(body)}, indent=1))
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
     except Exception as error:
@@ -56,7 +56,9 @@ def counters(path: Path) -> dict[str, Any]:
     """The counters of one checkpoint, after every file was held against its digest. Raises `CheckpointError`."""
     try:
         manifest = json.loads((path / _MANIFEST).read_text())
-        values, files = manifest["counters"], manifest["files"]
+        values, files = manifest["counters"], dict(manifest["files"])
+        if manifest["digest"] != _digest({"counters": values, "files": manifest["files"]}):
+            raise ValueError("it is not what was written")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"unreadable checkpoint {path}: {_MANIFEST}: {_one_line(error)}") from error
     try:
@@ -79,12 +81,21 @@ def restore(path: Path, part: str, like: Any) -> Any:
             leaves = checkpointer.restore((path / part).absolute(), abstract)
     except Exception as error:
         raise CheckpointError(f"unreadable checkpoint {path}: {part}: {_one_line(error)}") from error
-    return jax.tree.unflatten(jax.tree.structure(like), [leaves[name] for name in sorted(leaves)])
+    restored = [leaves.get(_name(i), leaf) for i, leaf in enumerate(jax.tree.leaves(like))]
+    return jax.tree.unflatten(jax.tree.structure(like), restored)
+
+
+def _name(number: int) -> str:
+    return f"{number:05d}"
 
 
 def _leaves(tree: Any) -> dict[str, Any]:
-    """Array leaves by number: Orbax then needs to know none of our types."""
-    return {f"{i:05d}": leaf for i, leaf in enumerate(jax.tree.leaves(tree))}
+    """Array leaves by number, so that Orbax needs to know none of our types; it refuses those without elements."""
+    return {_name(i): leaf for i, leaf in enumerate(jax.tree.leaves(tree)) if leaf.size}
+
+
+def _digest(body: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
 def _steps(root: Path) -> list[Path]:

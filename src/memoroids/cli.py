@@ -79,6 +79,11 @@ class Bench:
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of `memoroids`. Exits 0, 2 with one line on a wrong command line, 1 on a failure, 130 on Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # the user's own modules, next to where the command is run
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a redirected stream may not know ε
     try:
         _dispatch(arguments)
     except UsageError as error:
@@ -122,6 +127,8 @@ def _dispatch(arguments: list[str]) -> None:
         from memoroids.config import suggest
 
         raise UsageError(f"unknown command {command!r}{suggest(command, commands)}")
+    import jax
+
     from memoroids.checkpoint import CheckpointError
     from memoroids.envs import EnvironmentFault
     from memoroids.train import TrainingError
@@ -132,6 +139,8 @@ def _dispatch(arguments: list[str]) -> None:
         raise UsageError(str(error)) from error
     except (EnvironmentFault, CheckpointError, TrainingError) as error:
         _fail(str(error), 1)
+    except (MemoryError, OverflowError, jax.errors.JaxRuntimeError) as error:
+        _fail(f"does not fit (lower --buffer-size, --batch-size or --width): {str(error).splitlines()[0]}", 1)
     except OSError as error:
         _fail(f"{error.strerror or error}: {error.filename or ''}", 1)
 
@@ -146,9 +155,10 @@ def _parse(cls: Any, command: str, arguments: list[str], default: Any = None) ->
     except SystemExit as stop:
         if not stop.code:
             raise
-        lines = [re.sub(r"^[│╭╰─\s]+|[│╮╯─\s]+$", "", line) for line in complaint.getvalue().splitlines()]
-        rule = next((i for i, line in enumerate(complaint.getvalue().splitlines()) if "│ ──" in line), len(lines))
-        said = " ".join(line for line in lines[1:rule] if line)
+        # A box or, without a terminal's characters, rules of dashes: the complaint stands before the second rule.
+        lines = [re.sub(r"^[│|+\s]+|[│|+\s]+$", "", line) for line in complaint.getvalue().splitlines()]
+        rules = [i for i, line in enumerate(lines) if re.match(r"[╭╰─-]{2}", line)] + [len(lines)] * 2
+        said = " ".join(line for line in lines[rules[0] + 1 : rules[1]] if line)
         raise UsageError(f"{command}: {said or 'cannot read the options'}; see memoroids {command} --help") from None
 
 

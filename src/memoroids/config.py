@@ -4,7 +4,6 @@ import dataclasses
 import difflib
 import importlib
 import json
-import sys
 import types
 import typing
 from collections.abc import Iterable
@@ -97,6 +96,8 @@ class TrainConfig:
         ]:
             if getattr(self, name) < low:
                 raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")
+        if self.seed >= 2**32:
+            raise ValueError(f"seed must be below 2^32, what a random key holds, got {self.seed}")
         for name in ("epsilon_start", "epsilon_end"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
@@ -171,8 +172,6 @@ def resolve_memory(name: str) -> Factory:
             return REGISTRY[name]
         raise ValueError(f"unknown memory {name!r}{suggest(name, REGISTRY)}")
     module_name, _, attribute = name.partition(":")
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # the user's own module, next to where the command is run
     try:
         module = importlib.import_module(module_name)
     except Exception as error:

@@ -61,7 +61,7 @@ class Display:
 
     def show(self, moment: Moment) -> None:
         if self.banner is not None:
-            self.console.print(self.banner, highlight=False, soft_wrap=True)
+            self.console.print(self.banner, highlight=False, soft_wrap=True, markup=False)
             self.banner = None
         counters, row, config = moment.counters, moment.row, self.config
         if row is None or not counters.episode:
@@ -100,7 +100,7 @@ class Display:
             table.add_row("environment steps", f"{rows[-1]['env_steps']:,.0f}")
             table.add_row("updates", f"{rows[-1]['updates']:,.0f}, {rows[-1]['transitions']:,.0f} transitions")
         table.add_row("time", f"{seconds:.0f} s")
-        table.add_row("written", f"{run / METRICS}, {run / CURVE}")
+        table.add_row("written", escape(f"{run / METRICS}, {run / CURVE}"))
         self.console.print(table)
         other = "mlp" if config.memory != "mlp" else "lru"
         short = _short(config.env)
@@ -114,7 +114,7 @@ class Display:
             ]
         )
         for command in tries:
-            self.console.print(f"try: {command}", highlight=False, soft_wrap=True)
+            self.console.print(f"try: {command}", highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def comparison(runs: Sequence[Path], output: Path | None) -> None:
@@ -132,7 +132,15 @@ def comparison(runs: Sequence[Path], output: Path | None) -> None:
         reached = episodes_to(rows, 0.95)
         done, seconds = (f"{rows[-1]['episode']:.0f}", f"{rows[-1]['seconds']:.0f}") if rows else ("0", "0")
         table.add_row(
-            str(run), short, config.memory, config.preset, str(config.seed), final, str(reached or "-"), done, seconds
+            escape(str(run)),
+            short,
+            config.memory,
+            config.preset,
+            str(config.seed),
+            final,
+            str(reached or "-"),
+            done,
+            seconds,
         )
         label = f"{short} {config.memory} {config.preset} seed {config.seed}"
         curves[label if label not in curves else f"{label} ({run})"] = rows

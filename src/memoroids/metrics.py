@@ -1,6 +1,7 @@
 """What a run reports: a row of metrics for each evaluation, in a CSV file, a curve, and on request elsewhere."""
 
 import csv
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,38 +26,55 @@ FIELDS: tuple[str, ...] = (
 
 
 class MetricsFile:
-    """metrics.csv of a run directory: one row at a time, each flushed. `keep` rows are kept, later ones cut off."""
+    """metrics.csv of a run directory: one row at a time, each on disk at once.
+
+    The first `keep` rows of a file that is there stay, later ones go. Raises `ValueError` where it holds fewer.
+    """
 
     def __init__(self, path: Path, keep: int = 0):
-        rows = read(path)[:keep] if path.exists() else []
-        self._file = path.open("w", newline="")
+        self.rows = read(path, keep) if keep else []
+        if len(self.rows) < keep:
+            raise ValueError(f"{path} holds {len(self.rows)} rows, its checkpoint was written after {keep}")
+        # Beside the old file until it is whole, so that nothing is lost in between.
+        fresh = path.with_suffix(".partial")
+        with fresh.open("w", newline="") as file:
+            writer = csv.DictWriter(file, FIELDS)
+            writer.writeheader()
+            writer.writerows(self.rows)
+        fresh.replace(path)
+        self._file = path.open("a", newline="")
         self._writer = csv.DictWriter(self._file, FIELDS)
-        self._writer.writeheader()
-        self.rows: list[dict[str, float]] = []
-        for row in rows:
-            self.write(row)
 
     def write(self, row: dict[str, float]) -> None:
         """Adds a row; raises `ValueError` where its columns are not `FIELDS`."""
+        if set(row) != set(FIELDS):
+            raise ValueError(f"a row of metrics has the columns {', '.join(FIELDS)}, got {', '.join(row)}")
         self._writer.writerow(row)
         self._file.flush()
         self.rows.append(row)
 
     def close(self) -> None:
+        """Closes the file."""
         self._file.close()
 
 
-def read(path: Path) -> list[dict[str, float]]:
-    """The rows of a metrics.csv. Raises `ValueError` naming the line that is not one of ours."""
+def read(path: Path, limit: int | None = None) -> list[dict[str, float]]:
+    """The rows of a metrics.csv, at most `limit`. Raises `ValueError` naming the file and the line that is not ours."""
+    if not path.exists():
+        raise ValueError(f"{path} is missing")
     with path.open(newline="") as file:
         reader = csv.DictReader(file)
         if tuple(reader.fieldnames or ()) != FIELDS:
             raise ValueError(f"{path}: the header is not that of a metrics file")
         rows = []
         for line, row in enumerate(reader, start=2):
+            if limit is not None and len(rows) == limit:
+                break
+            if None in row or None in row.values():
+                raise ValueError(f"{path}: line {line} does not have {len(FIELDS)} values")
             try:
                 rows.append({name: float(row[name]) for name in FIELDS})
-            except (TypeError, ValueError) as error:
+            except ValueError as error:
                 raise ValueError(f"{path}: line {line}: {error}") from error
     return rows
 
@@ -96,20 +114,16 @@ class Loggers:
 
     def __init__(self, run_dir: Path, config: dict[str, Any], *, tensorboard: bool, wandb: bool):
         self._tensorboard = self._wandb = None
+        modules = [_extra(name) for name, wanted in (("tensorboardX", tensorboard), ("wandb", wandb)) if wanted]
+        # Only now is anything written: a run without its loggers must not claim a directory.
         if tensorboard:
-            try:
-                from tensorboardX import SummaryWriter
-            except ImportError as error:
-                raise ValueError("--tensorboard needs the extra: pip install 'memoroids[tensorboard]'") from error
-            self._tensorboard = SummaryWriter(str(run_dir / "tensorboard"))
+            self._tensorboard = modules[0].SummaryWriter(str(run_dir / "tensorboard"))
         if wandb:
-            try:
-                import wandb as weights_and_biases  # pyright: ignore[reportMissingImports]
-            except ImportError as error:
-                raise ValueError("--wandb needs the extra: pip install 'memoroids[wandb]'") from error
-            self._wandb = weights_and_biases.init(project="memoroids", dir=str(run_dir), config=config)
+            run_dir.mkdir(parents=True, exist_ok=True)
+            self._wandb = modules[-1].init(project="memoroids", dir=str(run_dir), config=config)
 
     def write(self, row: dict[str, float]) -> None:
+        """Sends a row on."""
         if self._tensorboard is not None:
             for name, value in row.items():
                 self._tensorboard.add_scalar(name, value, int(row["episode"]))
@@ -117,7 +131,16 @@ class Loggers:
             self._wandb.log(row, step=int(row["episode"]))
 
     def close(self) -> None:
+        """Writes what is left."""
         if self._tensorboard is not None:
             self._tensorboard.close()
         if self._wandb is not None:
             self._wandb.finish()
+
+
+def _extra(module: str) -> Any:
+    name = module.removesuffix("X").lower()
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ValueError(f"--{name} needs the extra: pip install 'memoroids[{name}]'") from error

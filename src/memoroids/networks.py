@@ -69,6 +69,8 @@ class QNetwork(eqx.Module):
         self.memory = memory(width, width, key=memory_key, **(sizes or {}))
         if not isinstance(self.memory, Memory):
             raise TypeError(f"the memory factory gave {type(self.memory).__name__}, not a memoroids.Memory")
+        if any(leaf.size == 0 for leaf in jax.tree.leaves(eqx.filter(self.memory, eqx.is_array))):
+            raise ValueError("the memory has a parameter without elements: every size must be at least 1")
         self.decoder = (Block(width, width, key=first_key), Block(width, width, key=second_key))
         self.head = Dueling(width, actions, key=head_key)
 

@@ -16,8 +16,13 @@ RANDOM, TRAIN, EVALUATE, FINAL, REPORT = range(5)
 
 
 def environment_seeds(seed: int, stream: int, *index: int) -> Callable[[int], int]:
-    """Episode number → environment seed, independent between streams and between runs' seeds."""
-    return lambda number: int(np.random.SeedSequence((seed, stream, *index, number)).generate_state(1)[0])
+    """Episode number → environment seed of 32 bits, independent between runs' seeds and never shared by two streams."""
+
+    def seed_of(number: int) -> int:
+        drawn = int(np.random.SeedSequence((seed, stream, *index, number)).generate_state(1)[0])
+        return (drawn & ~7) | stream  # the lowest bits name the stream: draws alone would meet now and then
+
+    return seed_of
 
 
 class Parts(NamedTuple):

@@ -45,7 +45,7 @@ _TUNED_ALL: dict[str, Any] = {
     "train_episodes": 2_500,
     "dqn.learning_rate": 4e-4,
 }
-# Values of up to half an episode grow by one target network's lag at a time, so a short lag and more updates; a learning
+# Values of up to half an episode grow by one target network lag at a time, so a short lag and more updates; a learning
 # rate that falls lets the greedy policy settle.
 _TUNED_CARTPOLE: dict[str, Any] = {
     "previous_action": True,

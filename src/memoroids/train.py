@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,6 +49,10 @@ class Counters:
     """Bounds of episode lengths that batches have room for; 0: not known yet."""
     rows: int = 0
     seconds: float = 0.0
+    returns: list[float] = field(default_factory=list)
+    """Returns of the training episodes since the last row of metrics."""
+    recent: list[dict[str, float]] = field(default_factory=list)
+    """Metrics of the updates since the last row."""
 
 
 @dataclass(frozen=True)
@@ -83,25 +87,22 @@ def train(
     """
     parts = build(config)
     counters = Counters()
-    checkpoints = run_dir / CHECKPOINTS
     learner = parts.algorithm.init(parts.network)
     restored = None
     if resume:
-        path = checkpoint.latest(checkpoints)
+        restored = checkpoint.latest(run_dir / CHECKPOINTS)
         try:
-            counters = Counters(**checkpoint.counters(path))
+            counters = Counters(**checkpoint.counters(restored))
         except TypeError as error:
-            raise CheckpointError(
-                f"unreadable checkpoint {path}: its counters are not those of a run: {error}"
-            ) from error
-        learner = checkpoint.restore(path, "learner", learner)
-        restored = path
-    else:
+            raise CheckpointError(f"unreadable checkpoint {restored}: its counters are not a run's: {error}") from error
+        learner = checkpoint.restore(restored, "learner", learner)
+    elif (run_dir / CONFIG).exists():
+        raise ValueError(f"{run_dir} holds another run: choose another --run-dir, or `memoroids resume {run_dir}`")
+    loggers = Loggers(run_dir, asdict(config), tensorboard=config.tensorboard, wandb=config.wandb)
+    if not resume:
         run_dir.mkdir(parents=True, exist_ok=True)
-        if (run_dir / CONFIG).exists():
-            raise ValueError(f"{run_dir} holds another run: choose another --run-dir, or `memoroids resume {run_dir}`")
         (run_dir / CONFIG).write_text(config.to_json() + "\n")
-    run = _Run(config, run_dir, parts, counters, learner, watch)
+    run = _Run(config, run_dir, parts, counters, learner, loggers, watch)
     if restored is not None:
         run.restore_replay(restored)
     try:
@@ -124,10 +125,11 @@ class _Run:
         parts: Parts,
         counters: Counters,
         learner: DQNState,
+        loggers: Loggers,
         watch: Callable[[Progress], None],
     ):
         self.config, self.run_dir, self.parts, self.counters, self.learner = config, run_dir, parts, counters, learner
-        self.watch = watch
+        self.loggers, self.watch = loggers, watch
         self.replay = GrowingTapeBuffer(
             config.buffer_size,
             config.batch_size,
@@ -136,13 +138,11 @@ class _Run:
             bounds=(counters.min_length, counters.max_length),
         )
         self.metrics = MetricsFile(run_dir / METRICS, keep=counters.rows)
-        self.loggers = Loggers(run_dir, asdict(config), tensorboard=config.tensorboard, wandb=config.wandb)
         self.evaluator = Evaluator(parts.eval_envs, parts.algorithm.act, parts.network.initial_state())
         self.started = time.perf_counter() - counters.seconds
-        self.window: list[float] = []
         self.since = (time.perf_counter(), counters.env_steps, counters.updates, int(learner.skipped))
         self.update = self._compile_update()
-        self.recent: list[dict[str, jax.Array]] = []
+        self.recent: list[dict[str, jax.Array]] = []  # on device until they are needed
         self.seconds_left: float | None = None
 
     def restore_replay(self, path: Path) -> None:
@@ -177,7 +177,7 @@ class _Run:
         begun, first = time.perf_counter(), counters.episode
         for episode in collect(parts.envs, policy, seeds, counters.episode, config.train_episodes):
             self.store(episode)
-            self.window.append(episode.total)
+            counters.returns.append(episode.total)
             for _ in range(config.updates_per_episode):
                 key = jax.random.fold_in(parts.update_key, counters.updates)
                 self.learner, metrics = self.update(self.learner, self.replay.state, key)
@@ -203,7 +203,11 @@ class _Run:
         return (config.epsilon_start + share * (config.epsilon_end - config.epsilon_start)).astype(np.float32)
 
     def store(self, episode: Episode) -> None:
-        if self.replay.add(episode.tape):
+        try:
+            changed = self.replay.add(episode.tape)
+        except ValueError as error:
+            raise ValueError(f"{error} (--buffer-size)") from error
+        if changed:
             self.counters.min_length, self.counters.max_length = self.replay.bounds
             self.update = self._compile_update()
         self.counters.env_steps += episode.length
@@ -224,10 +228,11 @@ class _Run:
         evaluation = self.evaluator(self.learner.params, config.eval_episodes, seeds)
         now = time.perf_counter()
         then, steps, updates, skipped = self.since
-        recent = jax.device_get(self.recent)
+        self.fetch()
+        recent = counters.recent
         names = ("loss", "td_error", "q_mean", "grad_norm")
         means = {name: float(np.mean([m[name] for m in recent])) if recent else math.nan for name in names}
-        counters.transitions += sum(float(m["transitions"]) for m in recent)
+        counters.transitions += sum(m["transitions"] for m in recent)
         counters.seconds = now - self.started
         row = {
             "episode": counters.episode,
@@ -236,7 +241,7 @@ class _Run:
             "transitions": counters.transitions,
             **means,
             "epsilon": float(self.epsilon(np.asarray(counters.episode - 1))),
-            "train_return": float(np.mean(self.window)),
+            "train_return": float(np.mean(counters.returns)),
             "eval_return": evaluation.mean,
             "skipped": int(self.learner.skipped),
             "steps_per_s": (counters.env_steps - steps) / (now - then),
@@ -245,7 +250,7 @@ class _Run:
         self.metrics.write(row)
         self.loggers.write(row)
         counters.rows += 1
-        self.window, self.recent = [], []
+        counters.returns, counters.recent = [], []
         self.since = (now, counters.env_steps, counters.updates, int(row["skipped"]))
         if counters.updates > updates and row["skipped"] - skipped == counters.updates - updates:
             self.save()
@@ -254,12 +259,19 @@ class _Run:
                 f"{counters.episode}; the parameters before them are in {self.run_dir / CHECKPOINTS}"
             )
 
+    def fetch(self) -> None:
+        """Moves the metrics of recent updates from the device into the counters, which a checkpoint keeps."""
+        fetched = jax.device_get(self.recent)
+        self.counters.recent += [{name: float(value) for name, value in m.items()} for m in fetched]
+        self.recent = []
+
     def report(self) -> None:
         rows = self.metrics.rows
         self.watch(Progress(self.config, replace(self.counters), rows[-1] if rows else None, self.seconds_left))
 
     def save(self) -> None:
         self.counters.seconds = time.perf_counter() - self.started
+        self.fetch()
         parts: dict[str, Any] = {"learner": self.learner}
         if self.replay.state is not None:
             parts["replay"] = self.replay.state
@@ -284,7 +296,7 @@ class _Run:
             "mean_eval_return": float(np.mean(returns)),
             "max_eval_return": float(np.max(returns)),
             "episodes_to_0.95": episodes_to(self.metrics.rows, 0.95),
-            **asdict(self.counters),
+            **{name: value for name, value in asdict(self.counters).items() if name not in ("returns", "recent")},
         }
         (self.run_dir / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n")
 

@@ -27,7 +27,7 @@ def resolve_id(name: str) -> str:
 
     Raises `ValueError` with the nearest known ids where there is none.
     """
-    if ":" in name:  # "package.module:Id-v0": Gymnasium imports the module, which registers the id
+    if name.count(":") == 1:  # "package.module:Id-v0": Gymnasium imports the module, which registers the id
         return name
     popgym = popgym_ids()
     short = {id_.removeprefix("popgym-").removesuffix("-v0").lower(): id_ for id_ in popgym}
@@ -58,7 +58,7 @@ class HostEnv:
         try:
             # Checks of our own follow below; Gymnasium's warn once a process and cost time at every step.
             self.env = gym.make(self.id, disable_env_checker=True)
-        except (gym.error.Error, ImportError) as error:
+        except Exception as error:  # a user's own module or constructor may raise anything
             raise ValueError(f"cannot make environment {self.id!r}: {_one_line(error)}") from error
         self._action_shape, self._action_start = self._actions(self.env.action_space)
         self.actions = math.prod(self._action_shape)
@@ -123,6 +123,7 @@ class HostEnv:
 
     def _observe(self, observation: Any) -> np.ndarray:
         try:
+            _check_discrete(self.env.observation_space, observation)
             flat = np.asarray(flatten(self.env.observation_space, observation), np.float32)
         except Exception as error:
             raise EnvironmentFault(
@@ -140,6 +141,19 @@ class HostEnv:
 
     def close(self) -> None:
         self.env.close()
+
+
+def _check_discrete(space: gym.Space, value: Any) -> None:
+    """Flattening would take a number below a Discrete space for one counted from its end."""
+    if isinstance(space, spaces.Discrete):
+        if not space.start <= value < space.start + space.n:
+            raise ValueError(f"{value} is not in {space}")
+    elif isinstance(space, spaces.Tuple):
+        for part, inner in zip(space.spaces, value, strict=True):
+            _check_discrete(part, inner)
+    elif isinstance(space, spaces.Dict):
+        for name, part in space.spaces.items():
+            _check_discrete(part, value[name])
 
 
 def _one_line(error: BaseException) -> str:
