@@ -37,8 +37,3 @@ def strict_dtypes(request: pytest.FixtureRequest):
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(SEED)
-
-
-@pytest.fixture
-def key() -> jax.Array:
-    return jax.random.key(SEED)

@@ -354,17 +354,25 @@ SAME = "sequence call = step by step"
         (StepForgetsFaster, SAME, r"step 1, largest difference"),
         (GivesTheStateBeforeTheLast, SAME, r"final state, largest difference"),
         (StaresAhead, SAME, r"step 0, largest difference"),
-        (GlancesAhead, "no output depends on the future", r"input changed from 2 on, largest difference"),
-        (MultipliesByAMask, "nothing crosses a begin flag", r"NaN before the begin flag at 4, largest difference inf"),
-        (IgnoresBegin, "nothing crosses a begin flag", r"other values before the begin flag at 4, largest difference"),
+        (GlancesAhead, "no output depends on the future", r"input changed from \d+ on, largest difference"),
+        (
+            MultipliesByAMask,
+            "nothing crosses a begin flag",
+            r"NaN before the begin flag at 4, .*largest difference inf",
+        ),
+        (
+            IgnoresBegin,
+            "nothing crosses a begin flag",
+            r"other values before the begin flag at 4, .*largest difference",
+        ),
         (
             SelectsAfterTheOperator,
             "no gradient crosses a begin flag",
-            r"NaN before the begin flag at 4, largest difference inf",
+            r"NaN before the begin flag at 4, .*largest difference inf",
         ),
         (AnotherValueByAnotherBackend, "backends agree", r"output with 'associative', largest difference"),
         (AnotherGradientByAnotherBackend, "backends agree", r"gradient with 'associative', largest difference"),
-        (MultipliesByAMaskInAnotherBackend, "nothing crosses a begin flag", r"NaN before the begin flag at 4"),
+        (MultipliesByAMaskInAnotherBackend, "nothing crosses a begin flag", r"NaN .*'associative'"),
         (IsTooWide, "shape", r"s is \(8, 6\), expected \(8, 3\)"),
         (Overflows, "finite", r"a normally distributed input gave a non-finite output or state"),
     ],
@@ -376,7 +384,7 @@ def test_a_planted_fault_is_named_with_its_place_and_difference(memory, law, whe
 
 @pytest.mark.parametrize("length", [8, 9, 24])
 def test_a_sequence_call_that_ignores_the_state_it_is_given_is_found_at_every_length(length):
-    message = f"^ForgetsTheStateItIsGiven breaks 'cut in two = whole': cut at {length // 4}, largest difference"
+    message = r"^ForgetsTheStateItIsGiven breaks 'cut in two = whole': cut at \d+, largest difference"
     with pytest.raises(LawError, match=message):
         check_memory(ForgetsTheStateItIsGiven(), length=length, gradient_steps=0)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from memoroids import Memoroid, Memory, Resettable, Stack
-from memoroids.layers import GatedResidual
+from memoroids.layers import ComplexLinear, GatedResidual, RealPart
 from memoroids.memory import FFM, GRU, LRU, MLP, REGISTRY, S5
 from memoroids.memory.s5 import hippo_normal
 
@@ -662,8 +662,9 @@ def test_constructors_refuse_what_makes_no_model_and_say_why(build, message):
 
 @each_model
 def test_an_unknown_backend_is_refused(name):
+    memory = model(name)  # made outside the trace: it is cached
     with pytest.raises(ValueError, match="backend 'warp'"):
-        jax.eval_shape(lambda x: model(name)(x, jnp.asarray(BEGIN), backend="warp"), observations())
+        jax.eval_shape(lambda x: memory(x, jnp.asarray(BEGIN), backend="warp"), observations())
 
 
 @pytest.mark.parametrize("name", LAWFUL)
@@ -731,6 +732,14 @@ def test_layers_of_a_stack_of_copies_have_their_own_parameters():
     assert (first.input_size, second.input_size) == (INPUT, OUTPUT)
     assert first.surround.project is not None and second.surround.project is None
     assert not np.array_equal(first.nu, second.nu)
+
+
+def test_complex_maps_hold_the_matrix_they_are_given(rng):
+    weight, h, x = (rng.standard_normal((3, 2)) + 1j * rng.standard_normal((3, 2)) for _ in range(3))
+    h, x = h[0], x[0].real
+    c, b = RealPart(jnp.asarray(weight, jnp.complex64)), ComplexLinear(jnp.asarray(weight, jnp.complex64))
+    np.testing.assert_allclose(c(jnp.asarray(h, jnp.complex64)), (weight @ h).real, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(b(jnp.asarray(x, jnp.float32)), weight @ x, rtol=1e-5, atol=1e-6)
 
 
 def test_what_surrounds_a_recurrence_projects_only_where_widths_differ():

@@ -188,17 +188,18 @@ def zeros(*shape, dtype=jnp.float32):
         (
             [zeros(4, 3), zeros(4, 3)],
             None,
-            "DiagonalAffine: elements have structure PyTreeDef([*, *]), its identity has PyTreeDef((*, *))",
+            "DiagonalAffine: an element, without its time axis, has structure PyTreeDef([*, *]), "
+            "its identity has PyTreeDef((*, *))",
         ),
         (
             (zeros(4, 3), zeros(4, 2)),
             None,
-            "DiagonalAffine: an element is float32[2] without its time axis, its identity is float32[3]",
+            "DiagonalAffine: an element, without its time axis, is float32[2], its identity is float32[3]",
         ),
         (
             (zeros(4, 3), zeros(4, 3, dtype=jnp.int32)),
             None,
-            "DiagonalAffine: an element is int32[3] without its time axis, its identity is float32[3]",
+            "DiagonalAffine: an element, without its time axis, is int32[3], its identity is float32[3]",
         ),
     ],
 )
@@ -213,11 +214,20 @@ def test_scan_refuses_a_leaf_without_a_time_axis():
 
 
 @each_backend
-@pytest.mark.parametrize("shape", [(), (1, 3)], ids=str)
-def test_scan_refuses_an_initial_element_of_another_shape(backend, shape):
-    elements = (jnp.ones((4, 3)), jnp.ones((4, 3)))
-    with pytest.raises(ValueError, match="DiagonalAffine"):
-        scan(DiagonalAffine(3), elements, initial=(jnp.ones(shape), jnp.ones(shape)), backend=backend)
+@pytest.mark.parametrize(
+    ("initial", "message"),
+    [
+        ((zeros(), zeros()), "initial is float32[], its identity is float32[3]"),
+        ((zeros(1, 3), zeros(1, 3)), "initial is float32[1, 3], its identity is float32[3]"),
+        ((zeros(3), zeros(3, dtype=jnp.int32)), "initial is int32[3], its identity is float32[3]"),
+        (zeros(3), "initial has structure PyTreeDef(*), its identity has PyTreeDef((*, *))"),
+    ],
+    ids=["scalars", "an axis more", "integers", "one array"],
+)
+def test_scan_refuses_an_initial_element_that_does_not_fit_and_says_why(backend, initial, message):
+    elements = (zeros(4, 3), zeros(4, 3))
+    with pytest.raises(ValueError, match=f"^DiagonalAffine: {re.escape(message)}$"):
+        scan(DiagonalAffine(3), elements, initial=initial, backend=backend)
 
 
 # --- linear_recurrence -----------------------------------------------------------------------------------------------
@@ -395,9 +405,9 @@ def test_forward_mode_is_refused_rather_than_wrong(rng):
 
 @each_other_backend
 @each_dtype
-@pytest.mark.parametrize("radius", [0.9, 0.999])
-def test_the_recurrence_errs_at_most_four_times_as_much_as_the_sequential_one(rng, backend, dtype, radius):
-    length, width = 1024, 32
+@pytest.mark.parametrize(("radius", "length"), [(0.9, 1024), (0.999, 64)])
+def test_the_recurrence_errs_at_most_four_times_as_much_as_the_sequential_one(rng, backend, dtype, radius, length):
+    width = 32
     phase = 1 if dtype is np.float32 else np.exp(1j * rng.uniform(0, 2 * np.pi, width))
     decay = np.broadcast_to(radius * phase, width).astype(dtype)
     x, initial, weight = (
@@ -488,6 +498,20 @@ def test_nothing_after_a_reset_reaches_gradients_before_it(backend, reverse, dty
         fill = np.array(poison, dtype)
         other_decay, other_x = (np.where(where[:, None], fill, v) for v in (decay, x))
         got = at(before, decay, other_x, initial) if poisoned == "x" else at(before, other_decay, x, initial)
+        for g, want in zip(got, clean, strict=True):
+            np.testing.assert_array_equal(g, want, err_msg=str(poison))
+
+
+@each_backend
+@each_direction
+@each_dtype
+def test_the_decay_at_a_reset_is_never_read(backend, reverse, dtype):
+    (decay, x, initial), place, at = around_a_reset(backend, reverse, dtype)
+    everywhere, reset = np.ones(LENGTH_AROUND, bool), place == CUT
+    clean = at(everywhere, decay, x, initial)
+    np.testing.assert_array_equal(clean[1][reset], 0)
+    for poison in POISONS:
+        got = at(everywhere, np.where(reset[:, None], np.array(poison, dtype), decay), x, initial)
         for g, want in zip(got, clean, strict=True):
             np.testing.assert_array_equal(g, want, err_msg=str(poison))
 

@@ -119,7 +119,10 @@ class Display:
 
 def comparison(runs: Sequence[Path], output: Path | None) -> None:
     """Prints a table of runs, and draws their curves to `output`. Raises `ValueError` where one cannot be read."""
-    table = Table("run", "env", "memory", "preset", "seed", "final return [95%]", "0.95 after", "episodes", "seconds")
+    # Plain columns: a table that breaks its lines to fit a terminal cannot be read or copied.
+    line = "{:26}{:19}{:8}{:>5}  {:24}{:>11}{:>10}{:>9}  {!s}"
+    head = ("env", "memory", "preset", "seed", "final return [95%]", "0.95 after", "episodes", "seconds", "run")
+    print(line.format(*head))
     curves: dict[str, Sequence[dict[str, float]]] = {}
     for run in runs:
         config, rows = load_config(run), read_rows(run)
@@ -131,20 +134,13 @@ def comparison(runs: Sequence[Path], output: Path | None) -> None:
         short = _short(config.env)
         reached = episodes_to(rows, 0.95)
         done, seconds = (f"{rows[-1]['episode']:.0f}", f"{rows[-1]['seconds']:.0f}") if rows else ("0", "0")
-        table.add_row(
-            escape(str(run)),
-            short,
-            config.memory,
-            config.preset,
-            str(config.seed),
-            final,
-            str(reached or "-"),
-            done,
-            seconds,
+        print(
+            line.format(
+                short, config.memory, config.preset, config.seed, final, str(reached or "-"), done, seconds, run
+            )
         )
         label = f"{short} {config.memory} {config.preset} seed {config.seed}"
         curves[label if label not in curves else f"{label} ({run})"] = rows
-    Console().print(table)
     if output is not None:
         draw_comparison(output, curves, "greedy evaluation during training")
         print(f"drawn to {output}")

@@ -105,7 +105,11 @@ def _draw(path: Path, lines: dict[str, tuple[str, Sequence[dict[str, float]]]], 
     axes.set_ylabel(what)
     axes.set_title(title)
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    if len(lines) > 3:
+        figure.set_size_inches(9, 4)
+        figure.legend(frameon=False, loc="outside right upper")  # where it covers no curve
+    else:
+        axes.legend(frameon=False)
     figure.savefig(path, dpi=120)
 
 

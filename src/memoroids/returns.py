@@ -44,7 +44,8 @@ def discounted_return(
     **Returns:** G (T,), of the dtype of `reward`.
     """
     cut = ~continues(terminated, truncated, transition)
-    ahead = jnp.where(cut & ~terminated, bootstrap, 0)
+    reward = _masked(reward, transition)
+    ahead = jnp.where(cut & ~terminated, _masked(bootstrap, transition), 0)
     return _to_go(reward + discount * ahead, discount, cut, transition, backend)
 
 
@@ -67,7 +68,9 @@ def lambda_return(
     **Returns:** G (T,). λ = 1 gives the discounted return, λ = 0 the one-step target (Sutton & Barto 2018, 12.3).
     """
     cut = ~continues(terminated, truncated, transition)
-    ahead = jnp.where(terminated, 0, jnp.where(cut, value_tp1, (1 - lambda_) * value_tp1))
+    reward, value_tp1 = _masked(reward, transition), _masked(value_tp1, transition)
+    value_tp1 = jnp.where(terminated, 0, value_tp1)
+    ahead = jnp.where(cut, value_tp1, (1 - lambda_) * value_tp1)
     return _to_go(reward + discount * ahead, discount * lambda_, cut, transition, backend)
 
 
@@ -89,6 +92,7 @@ def gae(
     Source: Schulman et al. 2016, Equation 16.
     """
     cut = ~continues(terminated, truncated, transition)
+    reward, value, value_tp1 = (_masked(x, transition) for x in (reward, value, value_tp1))
     delta = reward + discount * jnp.where(terminated, 0, value_tp1) - value
     return _to_go(delta, discount * lambda_, cut, transition, backend)
 
@@ -96,8 +100,12 @@ def gae(
 def _to_go(
     x: jax.Array, decay: float | jax.Array, cut: jax.Array, transition: jax.Array | None, backend: str | None
 ) -> jax.Array:
-    """x_t + decay x_{t+1} + … up to the next cut; 0, and nothing read, where there is no transition."""
-    if transition is not None:
-        x = jnp.where(transition, x, 0)
+    """x_t + decay x_{t+1} + … up to the next cut; 0 where there is no transition."""
+    x = _masked(x, transition)
     decay = jnp.asarray(decay, x.dtype)
     return linear_recurrence(decay, x, reset=cut, reverse=True, backend=backend)
+
+
+def _masked(x: jax.Array, transition: jax.Array | None) -> jax.Array:
+    """Zeros where there is no transition. Inputs are masked, not only results, or a NaN would reach gradients."""
+    return x if transition is None else jnp.where(transition, x, 0)

@@ -22,7 +22,8 @@ def default_backend() -> str:
     return _DEFAULT_BACKEND.get(jax.default_backend(), "associative")
 
 
-def _resolve(backend: str | None) -> str:
+def resolve_backend(backend: str | None) -> str:
+    """`backend`, or the platform's default for None. Raises `ValueError` for one that does not exist."""
     backend = default_backend() if backend is None else backend
     if backend not in BACKENDS:
         raise ValueError(f"unknown scan backend {backend!r}: choose one of {', '.join(BACKENDS)}")
@@ -38,20 +39,18 @@ def _length(tree: Any) -> int:
     return lengths.pop()
 
 
-def _check_elements(monoid: Monoid, elements: Element) -> None:
-    """Elements must look like the identity with a time axis, or the scan would fail far from the cause."""
-    expected = jax.eval_shape(monoid.identity)
-    given = jax.eval_shape(lambda e: jax.tree.map(lambda leaf: leaf[0], e), elements)
-    if jax.tree.structure(expected) != jax.tree.structure(given):
+def _check_element(monoid: Monoid, element: Element, what: str) -> None:
+    """What is scanned must look like the identity, or the scan would fail far from the cause."""
+    name, expected = type(monoid).__name__, jax.eval_shape(monoid.identity)
+    if jax.tree.structure(expected) != jax.tree.structure(element):
         raise ValueError(
-            f"{type(monoid).__name__}: elements have structure {jax.tree.structure(given)}, "
+            f"{name}: {what} has structure {jax.tree.structure(element)}, "
             f"its identity has {jax.tree.structure(expected)}"
         )
-    for want, got in zip(jax.tree.leaves(expected), jax.tree.leaves(given), strict=True):
+    for want, got in zip(jax.tree.leaves(expected), jax.tree.leaves(element), strict=True):
         if (want.shape, want.dtype) != (got.shape, got.dtype):
             raise ValueError(
-                f"{type(monoid).__name__}: an element is {got.dtype}{list(got.shape)} without its time axis, "
-                f"its identity is {want.dtype}{list(want.shape)}"
+                f"{name}: {what} is {got.dtype}{list(got.shape)}, its identity is {want.dtype}{list(want.shape)}"
             )
 
 
@@ -77,10 +76,13 @@ def scan(
     Raises `ValueError` for an unknown backend or elements that do not look like the identity.
     Source: Morad et al. 2024, Section 3 and Equation 7.
     """
-    backend = _resolve(backend)
+    backend = resolve_backend(backend)
     if _length(elements) == 0:
         return elements
-    _check_elements(monoid, elements)
+    element = jax.eval_shape(lambda e: jax.tree.map(lambda leaf: leaf[0], e), elements)
+    _check_element(monoid, element, "an element, without its time axis,")
+    if initial is not None:
+        _check_element(monoid, jax.eval_shape(lambda: initial), "initial")
     if backend == "sequential":
         return _sequential(monoid, elements, monoid.identity() if initial is None else initial, reverse)
     return _associative(monoid, elements, initial, reverse)
@@ -125,11 +127,15 @@ def linear_recurrence(
 
     **Returns:** h (T, …) in the promoted dtype of `decay` and `x`.
 
+    The associative backend multiplies decays up along time, so its error grows with the steps that a decay near 1 is
+    remembered: at |decay| = 0.999 and 1,024 steps it is up to ten times the sequential one's.
+
     Nothing crosses a reset, forwards or backwards, NaN and inf included. Reverse-mode derivatives of every order;
     forward mode is not defined. Raises `ValueError` on shapes that do not fit.
     """
     decay, x = jnp.asarray(decay), jnp.asarray(x)
-    dtype = jnp.promote_types(decay.dtype, x.dtype)
+    with jax.numpy_dtype_promotion("standard"):  # a real decay of a complex state is meant, however strict the session
+        dtype = jnp.promote_types(decay.dtype, x.dtype)
     if x.ndim == 0:
         raise ValueError("linear_recurrence: x needs a leading time axis, got a scalar")
     state_shape = x.shape[1:]
@@ -144,12 +150,13 @@ def linear_recurrence(
             raise ValueError(
                 f"linear_recurrence: decay {decay.shape} without a time axis does not broadcast to {state_shape}"
             ) from None
+    reset = None if reset is None else jnp.asarray(reset)
     if reset is not None and reset.shape != x.shape[:1]:
         raise ValueError(f"linear_recurrence: reset {reset.shape} must have shape {x.shape[:1]}")
     initial = jnp.zeros(state_shape, dtype) if initial is None else jnp.asarray(initial)
     if initial.shape != state_shape:
         raise ValueError(f"linear_recurrence: initial {initial.shape} must have shape {state_shape}")
-    backend = _resolve(backend)
+    backend = resolve_backend(backend)
     if x.shape[0] == 0:
         return x.astype(dtype)
     return _recurrence(backend, reverse, decay.astype(dtype), x.astype(dtype), reset, initial.astype(dtype))
@@ -163,15 +170,21 @@ def _run(
 
         def step(h: jax.Array, inputs: Any) -> tuple[jax.Array, jax.Array]:
             a, x_t, reset_t = inputs
-            h = h if reset_t is None else jnp.where(reset_t, jnp.zeros((), h.dtype), h)
-            h = (a if varying else decay) * h + x_t
+            decayed = (a if varying else decay) * h
+            # Selected after the product, so that not even a NaN in the decay of a reset step gets through.
+            kept = decayed if reset_t is None else jnp.where(reset_t, jnp.zeros((), h.dtype), decayed)
+            h = kept + x_t
             return h, h
 
         return lax.scan(step, initial, (decay if varying else None, x, reset), reverse=reverse)[1]
     # The recurrence runs in the direction of the scan, so a reversed one is the forward one of the flipped sequence.
     flip = (lambda tree: jax.tree.map(lambda leaf: jnp.flip(leaf, 0), tree)) if reverse else (lambda t: t)
     monoid = DiagonalAffine(x.shape[1:], x.dtype)
-    elements = flip((decay if varying else jnp.broadcast_to(decay, x.shape), x))
+    decay = decay if varying else jnp.broadcast_to(decay, x.shape)
+    if reset is not None:
+        # What decays at a reset is the identity, whatever the decay is.
+        decay = jnp.where(lax.broadcast_in_dim(reset, x.shape, (0,)), jnp.ones((), x.dtype), decay)
+    elements = flip((decay, x))
     start = (jnp.ones_like(initial), initial)
     if reset is None:
         return flip(_associative(monoid, elements, start, reverse=False)[1])
@@ -213,10 +226,10 @@ def _recurrence_bwd(backend: str, reverse: bool, residuals: Any, h_bar: jax.Arra
         jnp.zeros_like(initial),
     )
     previous = jnp.concatenate((h[1:], initial[None]) if reverse else (initial[None], h[:-1]))
+    product = g * previous
     if reset is not None:
-        mask = lax.broadcast_in_dim(reset, h.shape, (0,))
-        previous = jnp.where(mask, jnp.zeros((), h.dtype), previous)
-    decay_bar = g * previous if varying else jnp.sum(g * previous, axis=0)
+        product = jnp.where(lax.broadcast_in_dim(reset, h.shape, (0,)), jnp.zeros((), h.dtype), product)
+    decay_bar = product if varying else jnp.sum(product, axis=0)
     first = -1 if reverse else 0
     initial_bar = (decay[first] if varying else decay) * g[first]
     if reset is not None:

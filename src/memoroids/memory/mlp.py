@@ -5,7 +5,7 @@ import jax
 
 from memoroids.layers import Block
 from memoroids.memoroid import Memory, State
-from memoroids.scan import BACKENDS
+from memoroids.scan import BACKENDS, resolve_backend
 
 
 class MLP(Memory):
@@ -30,5 +30,6 @@ class MLP(Memory):
     def __call__(
         self, x: jax.Array, begin: jax.Array, state: State | None = None, *, backend: str | None = None
     ) -> tuple[jax.Array, State]:
-        del begin, backend
+        del begin
+        resolve_backend(backend)
         return jax.vmap(self.block)(x), () if state is None else state
