@@ -1,6 +1,5 @@
 """Evaluation: greedy, repeatable, on seeds of its own, and without a trace in what is being trained."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,6 @@ import gymnasium as gym
 import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from memoroids import checkpoint
 from memoroids import tape as tapes
@@ -53,19 +51,6 @@ class Guess(gym.Env):
 
 
 gym.register(ENV, entry_point=Guess)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Programs of one shape are compiled once: nearly all the time of a tiny run goes there."""
-    before = jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-    compilation_cache.reset_cache()
-    yield
-    jax.config.update("jax_compilation_cache_dir", before[0])
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", before[1])
-    compilation_cache.reset_cache()
 
 
 def config(**changes: Any) -> TrainConfig:

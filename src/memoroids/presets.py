@@ -56,7 +56,7 @@ _TUNED_CARTPOLE: dict[str, Any] = {
     "dqn.learning_rate_end": 1e-5,
 }
 _TUNED: dict[str, dict[str, Any]] = {
-    "RepeatFirstEasy": {"train_episodes": 1_000},
+    "RepeatFirstEasy": {"random_episodes": 2_000, "train_episodes": 600, "updates_per_episode": 2},
     "RepeatPreviousEasy": {
         "random_episodes": 200,
         "train_episodes": 300,
