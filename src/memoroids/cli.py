@@ -194,7 +194,9 @@ def with_preset(config: Any, values: dict[str, Any]) -> Any:
 
 
 def _new_run_dir(config: Any) -> Path:
-    short = config.env.removeprefix("popgym-").removesuffix("-v0").replace("/", "-").replace(":", "-")
+    from memoroids.envs import short_name
+
+    short = short_name(config.env).replace("/", "-").replace(":", "-")
     memory = config.memory.replace(":", "-")
     number = 1
     while (path := Path("runs") / f"{short}-{memory}-seed{config.seed}-{number}").exists():

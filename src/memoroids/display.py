@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from memoroids.config import TrainConfig
-from memoroids.envs import popgym_ids
+from memoroids.envs import popgym_ids, short_name
 from memoroids.memory import REGISTRY
 from memoroids.metrics import draw_comparison
 from memoroids.presets import PRESETS, TASKS, preset
@@ -103,7 +103,7 @@ class Display:
         table.add_row("written", escape(f"{run / METRICS}, {run / CURVE}"))
         self.console.print(table)
         other = "mlp" if config.memory != "mlp" else "lru"
-        short = _short(config.env)
+        short = short_name(config.env)
         again = f"memoroids resume {run}"
         tries = (
             [again]
@@ -131,7 +131,7 @@ def comparison(runs: Sequence[Path], output: Path | None) -> None:
         if summary:
             low, high = summary["final_interval"]
             final = f"{summary['final_return']:.3f} [{low:.3f}, {high:.3f}]"
-        short = _short(config.env)
+        short = short_name(config.env)
         reached = episodes_to(rows, 0.95)
         done, seconds = (f"{rows[-1]['episode']:.0f}", f"{rows[-1]['seconds']:.0f}") if rows else ("0", "0")
         print(
@@ -144,10 +144,6 @@ def comparison(runs: Sequence[Path], output: Path | None) -> None:
     if output is not None:
         draw_comparison(output, curves, "greedy evaluation during training")
         print(f"drawn to {output}")
-
-
-def _short(env: str) -> str:
-    return env.removeprefix("popgym-").removesuffix("-v0")
 
 
 def listing(what: str) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from memoroids.envs import resolve_id
+from memoroids.envs import resolve_id, short_name
 
 # Morad et al. 2024, Appendix H, with what its published configurations say more. `dqn.` names the learner's settings.
 _PAPER_ALL: dict[str, Any] = {
@@ -85,17 +85,13 @@ TASKS = tuple(_PAPER)
 PRESETS = ("tuned", "paper")
 
 
-def _task(env: str) -> str:
-    return resolve_id(env).removeprefix("popgym-").removesuffix("-v0")
-
-
 def preset(name: str, env: str, memory: str) -> dict[str, Any]:
     """What preset `name` sets for an environment and a memory: field → value, `dqn.` before the learner's.
 
     Environments other than the nine get what the nine share (for `paper` without its `previous_action`, so that the
     environment is asked). Raises `ValueError` for an unknown environment.
     """
-    task = _task(env)
+    task = short_name(resolve_id(env))
     if name == "paper":
         return _PAPER_ALL | _PAPER.get(task, {"previous_action": None})
     values = _TUNED_ALL | _TUNED.get(task, {})

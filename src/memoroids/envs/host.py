@@ -22,6 +22,11 @@ def popgym_ids() -> list[str]:
     return [name for name in gym.registry if name.startswith("popgym-") and "Pendulum" not in name]
 
 
+def short_name(id_: str) -> str:
+    """A POPGym id without its prefix and version, as RepeatFirstEasy; other ids without their version 0."""
+    return id_.removeprefix("popgym-").removesuffix("-v0")
+
+
 def resolve_id(name: str) -> str:
     """The Gymnasium id of `name`: itself, or POPGym's where `name` is the short form, as RepeatFirstEasy.
 
@@ -30,7 +35,7 @@ def resolve_id(name: str) -> str:
     if name.count(":") == 1:  # "package.module:Id-v0": Gymnasium imports the module, which registers the id
         return name
     popgym = popgym_ids()
-    short = {id_.removeprefix("popgym-").removesuffix("-v0").lower(): id_ for id_ in popgym}
+    short = {short_name(id_).lower(): id_ for id_ in popgym}
     if name.lower() in short:
         return short[name.lower()]
     if name in gym.registry:
