@@ -103,9 +103,9 @@ def train(
         run_dir.mkdir(parents=True, exist_ok=True)
         (run_dir / CONFIG).write_text(config.to_json() + "\n")
     run = _Run(config, run_dir, parts, counters, learner, loggers, watch)
-    if restored is not None:
-        run.restore_replay(restored)
     try:
+        if restored is not None:
+            run.restore_replay(restored)
         with _interruptible() as interrupted:
             return run.run(interrupted)
     except EnvironmentFault:
