@@ -17,13 +17,14 @@ import pytest
 from memoroids import __version__, metrics, presets
 from memoroids import train as training
 from memoroids.algorithms.dqn import DQNConfig
-from memoroids.cli import Bench, Compare, Evaluate, List, Resume, main, with_preset
+from memoroids.cli import Bench, Compare, Evaluate, List, Report, Reproduce, Resume, Sensitivity, main
 from memoroids.config import TrainConfig
 from memoroids.display import Display
 from memoroids.envs import popgym_ids
 from memoroids.evaluate import Evaluation
 from memoroids.memory import REGISTRY
 from memoroids.parts import TRAIN, environment_seeds
+from memoroids.presets import with_preset
 from memoroids.rundir import evaluate_run
 from memoroids.train import Outcome
 
@@ -137,7 +138,10 @@ COMMANDS: dict[str, Any] = {
     "train": TrainConfig,
     "resume": Resume,
     "evaluate": Evaluate,
+    "sensitivity": Sensitivity,
     "compare": Compare,
+    "reproduce": Reproduce,
+    "report": Report,
     "bench": Bench,
     "list": List,
 }
@@ -183,6 +187,7 @@ def test_every_option_has_its_sentence_in_the_help(command: str, terminal: Calla
     if command == "train":
         expected |= {field.name for field in dataclasses.fields(DQNConfig)}
     positional = {"run": "PATH", "runs": "[[PATH", "what": "{envs" if command == "list" else "{update"}
+    positional |= {"figure": "{figure3", "grid": "PATH"}
     for field in expected:
         text = described[positional.get(field, f"--{field.replace('_', '-')}")]
         assert len(re.findall(r"[A-Za-z]{2,}", text.partition("(default")[0])) >= 3, f"{field}: {text!r}"
@@ -231,6 +236,23 @@ def test_every_option_has_its_sentence_in_the_help(command: str, terminal: Calla
         (["resume", "nowhere"], ["nowhere holds no run"]),
         (["compare"], ["at least one run"]),
         (["compare", "nowhere"], ["nowhere holds no run"]),
+        (["reproduce"], ["figure3", "required"]),
+        (["reproduce", "figure9"], ["'figure9'", "figure4"]),
+        (["reproduce", "figure4", "--scale", "huge"], ["'huge'", "laptop"]),
+        (["reproduce", "figure4", "--seeds", "0"], ["seeds", "at least 1"]),
+        (["reproduce", "figure4", "--seeds", "two"], ["--seeds", "'two'"]),
+        (["reproduce", "figure4", "--jobs", "0"], ["jobs", "at least 1"]),
+        (["reproduce", "figure4", "--segment-lengths", "10", "0"], ["segment_lengths", "at least 1"]),
+        (["reproduce", "figure4", "--segment-lengths", "10", "10"], ["twice"]),
+        (["reproduce", "figure4", "--segment-state", "old"], ["'old'", "burn-in"]),
+        (["reproduce", "figure4", "--random-episodes", "-1"], ["random_episodes", "at least 0"]),
+        (["reproduce", "figure4", "--train-episodes", "0"], ["train_episodes", "at least 1"]),
+        (["reproduce", "figure4", "--ablations", "los"], ["'los'", "next-state"]),
+        (["reproduce", "figure4", "--memories", "lruu"], ["'lruu'", "did you mean lru?"]),
+        (["reproduce", "figure4", "--tasks", "RepeatFristEasy"], ["did you mean popgym-RepeatFirstEasy-v0"]),
+        (["reproduce", "figure4", "--bogus", "1"], ["--bogus"]),
+        (["report"], ["PATH"]),
+        (["report", "nowhere"], ["nowhere holds no grid"]),
         (["list"], ["envs", "memories", "presets"]),
         (["list", "env"], ["'env'", "envs"]),
         (["bench", "speed"], ["'speed'", "update", "scan"]),
@@ -284,7 +306,9 @@ def test_environments_memories_and_presets_are_listed_by_the_names_to_use(ran: C
     listed = ran("list", "memories")
     assert all(f" {name} " in listed for name in REGISTRY)
     listed = ran("list", "presets")
-    assert all(f"{task} {name}: " in listed for task in presets.TASKS for name in presets.PRESETS)
+    assert all(f"{task} {name}: " in listed for task in presets.TASKS for name in ("tuned", "paper"))
+    assert listed.count("atari") == 2 and "any ALE game atari: width=512" in listed
+    assert "RepeatFirstEasy tuned, lru: memory_sizes={'r_min': 0.9" in listed
     assert "MineSweeperEasy paper: random_episodes=10000, train_episodes=40000" in listed
 
 
@@ -384,7 +408,7 @@ def test_a_run_is_trained_evaluated_and_resumed(ran: Callable[..., str], refused
     shown = run.relative_to(workplace)
     assert [path.name for path in workplace.iterdir()] == ["runs"]
     assert {path.name for path in run.iterdir()} >= {"config.json", "metrics.csv", "curve.png", "checkpoints"}
-    assert f"training mlp on {ENV}, seed 0" in said and "finished" in said
+    assert f"training mlp on {ENV}, tapes, seed 0" in said and "finished" in said
     assert "4/4 episodes" in said and "final return, 2 fresh seeds" in said
     assert f"try: memoroids evaluate {shown} --episodes 100" in said
 

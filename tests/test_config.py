@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import pytest
 
+from memoroids import __version__
 from memoroids.algorithms.dqn import DQNConfig
 from memoroids.config import TrainConfig, resolve_memory, suggest
 from memoroids.memory import REGISTRY
@@ -41,9 +42,25 @@ def test_settings_come_back_from_json_as_they_were(config: TrainConfig):
 
 def test_json_holds_every_setting():
     written = json.loads(CHANGED.to_json())
-    assert set(written) == {field.name for field in dataclasses.fields(TrainConfig)}
+    assert set(written) == {"version"} | {field.name for field in dataclasses.fields(TrainConfig)}
+    assert written["version"] == __version__
     assert set(written["dqn"]) == {field.name for field in dataclasses.fields(DQNConfig)}
     assert written["run_dir"] == "runs/one two" and written["dqn"]["polyak"] == 0.9975
+
+
+def test_a_config_of_another_version_says_so_and_which():
+    values = json.loads(TrainConfig().to_json())
+    del values["batching"]
+    with pytest.raises(ValueError, match=r"^missing field batching$"):
+        TrainConfig.from_json(json.dumps(values))
+    for version, said in (("0.0.1", "memoroids 0.0.1"), (None, "memoroids an earlier version")):
+        values["version"] = version
+        if version is None:
+            del values["version"]
+        with pytest.raises(ValueError, match=rf"^written by {said}, this is {__version__}: missing field batching$"):
+            TrainConfig.from_json(json.dumps(values))
+    # Another version with the same settings is understood.
+    assert TrainConfig.from_json(json.dumps(json.loads(TrainConfig().to_json()) | {"version": "9"})) == TrainConfig()
 
 
 def changed(path: str, value: Any) -> str:

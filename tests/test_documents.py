@@ -46,8 +46,10 @@ def test_the_model_of_the_readme_fits_in_25_lines_and_trains(tmp_path, monkeypat
     assert (tmp_path / "run" / "summary.json").exists()
 
 
-def test_the_commands_of_the_readme_are_ones_that_exist(capsys):
-    said = [line for block in blocks(README, "") for line in block.splitlines() if line.startswith("memoroids ")]
+def test_the_commands_of_the_documents_are_ones_that_exist(capsys):
+    texts = [README, *(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))]
+    all_blocks = [block.replace("\\\n", " ") for text in texts for block in blocks(text, "")]
+    said = [line for block in all_blocks for line in block.splitlines() if line.startswith("memoroids ")]
     assert len(said) >= 6
     for line in said:
         words = shlex.split(line, comments=True)[1:]

@@ -501,6 +501,24 @@ def test_s5_starts_at_hippo_normal_with_step_sizes_in_range():
     assert np.all(np.abs(memory.decay()) < 1)
 
 
+def test_s5_starts_as_blocks_of_hippo_normal():
+    memory = S5(3, 4, key=jax.random.key(0), state_size=8, blocks=4)
+    small = S5(3, 4, key=jax.random.key(1), state_size=2)
+    np.testing.assert_array_equal(memory.lambda_im, np.tile(small.lambda_im, 4))
+    np.testing.assert_array_equal(memory.lambda_re_log, np.tile(small.lambda_re_log, 4))
+
+
+@pytest.mark.parametrize("unit", [False, True])
+def test_s5_with_unit_variance_starts_with_a_state_as_wide_as_its_input(unit: bool):
+    memory = S5(4, 64, key=jax.random.key(0), state_size=32, dt_min=0.005, dt_max=0.5, unit_variance=unit)
+    decay, eigenvalues = np.asarray(memory.decay()), np.asarray(memory._eigenvalues())
+    u = jax.random.normal(jax.random.key(1), (512, 64))
+    drive = (decay - 1) / eigenvalues * np.asarray(jax.vmap(memory.b)(u))
+    # Of white input the state's variance is the drive's over 1 - |λ|².
+    variance = np.var(drive, axis=0) / (1 - np.abs(decay) ** 2)
+    assert (variance.max() / variance.min() < 5) == unit
+
+
 @pytest.mark.parametrize(("r_min", "r_max"), [(0.0, 1.0), (0.9, 0.999)])
 def test_lru_eigenvalues_start_inside_the_ring(r_min, r_max):
     memory = LRU(3, 4, key=jax.random.key(0), state_size=2000, r_min=r_min, r_max=r_max, max_phase=1.5)
@@ -642,6 +660,11 @@ def test_keys_decide_every_parameter_that_is_drawn(name):
         ),
         (functools.partial(LRU, r_min=-0.1), "LRU: the ring needs 0 <= r_min < r_max <= 1, got r_min=-0.1, r_max=1.0"),
         (functools.partial(LRU, r_max=1.1), "LRU: the ring needs 0 <= r_min < r_max <= 1, got r_min=0.0, r_max=1.1"),
+        (
+            functools.partial(S5, state_size=8, blocks=3),
+            "S5: blocks must divide state_size, got blocks=3 and state_size=8",
+        ),
+        (functools.partial(S5, blocks=0), "S5: blocks must divide state_size, got blocks=0 and state_size=128"),
         (functools.partial(S5, dt_min=0.0), "S5: the step sizes need 0 < dt_min < dt_max, got dt_min=0.0, dt_max=0.1"),
         (functools.partial(S5, dt_min=0.2), "S5: the step sizes need 0 < dt_min < dt_max, got dt_min=0.2, dt_max=0.1"),
         (

@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from memoroids.cli import with_preset
 from memoroids.config import TrainConfig
 from memoroids.memory import REGISTRY
-from memoroids.presets import PRESETS, TASKS, preset
+from memoroids.presets import PRESETS, TASKS, preset, with_preset
 
 COLUMNS = (
     "random_episodes",
@@ -59,9 +58,47 @@ def test_the_papers_settings_are_those_that_it_published(task: str, memory: str)
     assert config.memory_sizes == {}
 
 
+ASTEROIDS = {
+    "width": 512,
+    "random_episodes": 1_000,
+    "train_episodes": 10_000,
+    "updates_per_episode": 5,
+    "batch_size": 16_000,
+    "cut_batch": True,
+    "segment_length": 80,
+    "buffer_size": 50_000,
+    "previous_action": False,
+    "epsilon_start": 0.2,
+    "epsilon_end": 0.01,
+    "eval_every": 100,
+    "eval_episodes": 10,
+    "learning_rate": 1e-4,
+    "warmup": 10,
+    "clip": 1.0,
+    "polyak": 0.999,
+    "discount": 0.99,
+}
+
+
+def test_the_settings_for_asteroids_are_those_that_were_published():
+    # They need no emulator to be read: any environment may ask for them.
+    config = with_preset(TrainConfig(), preset("atari", "CartPole-v1", "lru"))
+    assert {name: setting(config, name) for name in ASTEROIDS} == ASTEROIDS
+    assert config.memory_sizes == {"state_size": 512}
+    assert "memory_sizes" not in preset("atari", "CartPole-v1", "ffm")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_ataris_games_have_the_published_settings_whichever_preset_is_named(name: str):
+    pytest.importorskip("ale_py")
+    pytest.importorskip("cv2")
+    for game in ("Asteroids", "Pong"):
+        assert preset(name, f"ALE/{game}-v5", "lru") == preset("atari", "CartPole-v1", "lru")
+
+
 def test_there_are_presets_for_the_nine_tasks():
     assert set(TASKS) == set(PUBLISHED) and len(TASKS) == 9
-    assert set(PRESETS) == {"tuned", "paper"}
+    assert set(PRESETS) == {"tuned", "paper", "atari"}
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -97,11 +134,11 @@ def test_other_environments_get_what_the_nine_share_and_are_asked_for_the_previo
 
 def test_a_preset_handed_out_is_the_callers_to_change():
     for name in PRESETS:
-        before = copy.deepcopy(preset(name, "RepeatFirstEasy", "ffm"))
-        changed = preset(name, "RepeatFirstEasy", "ffm")
+        before = copy.deepcopy(preset(name, "RepeatFirstEasy", "lru"))
+        changed = preset(name, "RepeatFirstEasy", "lru")
         changed["train_episodes"] = -1
-        changed.get("memory_sizes", {})["trace_size"] = -1
-        assert preset(name, "RepeatFirstEasy", "ffm") == before
+        changed.get("memory_sizes", {})["state_size"] = -1
+        assert preset(name, "RepeatFirstEasy", "lru") == before
 
 
 @pytest.mark.parametrize("name", PRESETS)

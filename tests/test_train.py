@@ -21,9 +21,10 @@ from memoroids.algorithms.dqn import DQNConfig
 from memoroids.checkpoint import CheckpointError
 from memoroids.config import TrainConfig
 from memoroids.envs import EnvironmentFault
-from memoroids.parts import RANDOM, TRAIN, build, environment_seeds
-from memoroids.replay import TapeBufferState, tape_buffer
+from memoroids.parts import RANDOM, TRAIN, build, environment_seeds, replay
+from memoroids.replay import SegmentBufferState, TapeBufferState, tape_buffer
 from memoroids.rundir import CHECKPOINTS, evaluate_run, load_config
+from memoroids.tape import slots_needed
 from memoroids.train import Outcome, Progress, TrainingError, episodes_to, train
 
 EVEN, UNEVEN = "test-train/Even-v0", "test-train/Uneven-v0"
@@ -68,11 +69,11 @@ gym.register(UNEVEN, entry_point=Toy, kwargs={"uneven": True})
 
 
 @pytest.fixture
-def at_reset(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None, Callable[[], None]], None]:
-    """Lets something happen when the training episode of a number (run seed 0) is reset; None: nothing any more."""
+def at_reset(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Lets something happen when the training episode of a number is reset; None: nothing any more."""
 
-    def install(number: int | None, happen: Callable[[], None]) -> None:
-        when = None if number is None else environment_seeds(0, TRAIN)(number)
+    def install(number: int | None, happen: Callable[[], None], run_seed: int = 0) -> None:
+        when = None if number is None else environment_seeds(run_seed, TRAIN)(number)
 
         def hook(seed: int) -> None:
             if seed == when:
@@ -113,6 +114,13 @@ def replay_of(settings: TrainConfig, run_dir: Path) -> TapeBufferState:
     example = tapes.episode(np.zeros((2, size), np.float32), np.zeros(1, np.int32), np.zeros(1), True, False)
     like = tape_buffer(settings.buffer_size, 1, 1).init(example)
     return checkpoint.restore(checkpoint.latest(run_dir / CHECKPOINTS), "replay", like)
+
+
+def segments_of(settings: TrainConfig, run_dir: Path) -> SegmentBufferState:
+    parts = build(settings)
+    observation = np.zeros((2, parts.envs[0].observation_size), np.float32)
+    example = tapes.episode(observation, np.zeros(1, np.int32), np.zeros(1), True, False)
+    return checkpoint.restore(checkpoint.latest(run_dir / CHECKPOINTS), "replay", replay(settings, parts).like(example))
 
 
 def contents(run_dir: Path) -> dict[str, bytes]:
@@ -172,6 +180,8 @@ def test_metrics_count_what_was_done(popgym: Any):
     assert [row["env_steps"] for row in rows] == [(settings.random_episodes + n) * 51 for n in episodes]
     assert [row["updates"] for row in rows] == [2 * n for n in episodes]
     assert [row["transitions"] for row in rows] == [2 * n * 102 for n in episodes]
+    # A final slot for each, and room for one more episode that reaches the batch size late.
+    assert [row["slots"] for row in rows] == [2 * n * slots_needed(100, 51, 51) for n in episodes]
     np.testing.assert_allclose(
         [row["epsilon"] for row in rows], [0.2 - 0.19 * (n - 1) / 4 for n in episodes], rtol=1e-5
     )
@@ -434,6 +444,64 @@ def test_longer_and_shorter_episodes_than_any_before_are_all_kept(first: str, tm
     assert outcome.rows[-1]["env_steps"] == sum(lengths)
     # Batches are filled whole, the last episode kept whole.
     assert 10 * 20 <= outcome.rows[-1]["transitions"] <= 10 * 30
+
+
+@pytest.mark.parametrize(
+    ("state", "count"), [("zero", "slots"), ("burn-in", "slots"), ("stored", "transitions")], ids=str
+)
+def test_a_run_on_segments_stores_them_all_counts_their_slots_and_goes_on_bit_for_bit(
+    state: str, count: str, tmp_path: Path, at_reset: Callable[..., None]
+):
+    seed = next(s for s in range(1_000) if {2, 11} <= set(uneven_lengths(s)[:4]) and 11 in uneven_lengths(s)[4:7])
+    lengths = uneven_lengths(seed)[:10]
+    settings = config(
+        env=UNEVEN,
+        seed=seed,
+        memory="gru",
+        width=8,
+        copies=1,
+        batching="segments",
+        segment_length=3,
+        segment_state=state,
+        segment_count=count,
+    )
+    outcome = train(settings, tmp_path / "run")
+    ring = segments_of(settings, tmp_path / "run")
+    fragments = sum(-(-length // 3) for length in lengths)
+    assert int(ring.added) == int(ring.live) == fragments
+    assert int(ring.tape.transition.sum()) == outcome.rows[-1]["env_steps"] == sum(lengths)
+    assert all(0 < row["transitions"] < row["slots"] for row in outcome.rows)
+    assert all(np.isfinite(row["loss"]) and row["skipped"] == 0 for row in outcome.rows)
+    if count == "slots":
+        # ⌊20 / 3⌋ segments, each with a slot for its last observation.
+        assert [row["slots"] for row in outcome.rows] == [n * 6 * 4 for n in (2, 4, 6)]
+    else:
+        segments, _ = checkpoint.counters(checkpoint.latest(tmp_path / "run" / CHECKPOINTS))["bounds"]
+        wanted = 20 * fragments / sum(lengths)
+        assert segments == round(wanted) or abs(np.log(segments / wanted)) < np.log(1.05)
+    if state != "stored":
+        assert ring.states is None
+        return
+    begins = np.asarray(ring.tape.begin[:fragments, 0])
+    carried = np.asarray(ring.states[:fragments]).any(axis=1)
+    # What enters an episode's first segment is the initial state, and any other one is not.
+    np.testing.assert_array_equal(carried, ~begins)
+
+    # The same run in two halves: stored states, the number of segments in a batch and all that follows agree.
+    at_reset(2, interrupt, seed)
+    halves = tmp_path / "halves"
+    assert train(settings, halves).final is None
+    assert checkpoint.counters(checkpoint.latest(halves / CHECKPOINTS))["episode"] == 3
+    at_reset(None, interrupt)
+    again = train(settings, halves, resume=True)
+    assert untimed(again.rows) == untimed(outcome.rows)
+    np.testing.assert_array_equal(again.final.returns, outcome.final.returns)
+    for a, b in zip(
+        [*learner_of(settings, halves), *jax.tree.leaves(segments_of(settings, halves))],
+        [*learner_of(settings, tmp_path / "run"), *jax.tree.leaves(ring)],
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_an_episode_longer_than_the_replay_ends_the_run_with_both_sizes_named(tmp_path: Path):

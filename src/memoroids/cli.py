@@ -1,9 +1,10 @@
-"""The command line: train, resume, evaluate, compare, bench, list."""
+"""The command line: train, resume, evaluate, sensitivity, reproduce, report, compare, bench, list."""
 
 import contextlib
 import dataclasses
 import io
 import re
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -37,6 +38,24 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
+class Sensitivity:
+    """Measure how far back a run's values depend on observations, beside how far back its rewards do."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Directory of the run."""
+    episodes: int = 20
+    """Greedy episodes to average over."""
+    seed: int = 0
+    """Chooses another set of fresh environment seeds."""
+    output: Path | None = None
+    """Directory to write sensitivity.csv, .png and .json to; the run's where none is named."""
+
+    def __post_init__(self) -> None:
+        if self.episodes < 1 or self.seed < 0:
+            raise ValueError(f"episodes must be at least 1 and seed at least 0, got {self.episodes} and {self.seed}")
+
+
+@dataclass(frozen=True)
 class Resume:
     """Go on with a run from its newest checkpoint."""
 
@@ -55,25 +74,85 @@ class Compare:
 
 
 @dataclass(frozen=True)
+class Reproduce:
+    """Run one of the paper's figures as a grid of runs, going on where it was left, and write its report."""
+
+    figure: Annotated[
+        Literal["figure3", "figure4", "figure5-returns", "figure5-training", "figure6", "figure7", "figure8"],
+        tyro.conf.Positional,
+    ]
+    """The figure of Morad et al. 2024. 3, 8: sensitivity; 4, 6: tapes against segments; 5: wall-clock; 7: Atari."""
+    scale: Literal["smoke", "laptop", "paper"] = "laptop"
+    """smoke: minutes, every part runs, nothing is learned; laptop: tuned presets (Atari cut down), 3 seeds; paper: as
+    published, 10 seeds."""
+    tasks: tuple[str, ...] = ()
+    """Environments instead of the figure's, each with every memory; RepeatPreviousEasy-k10 is Figure 3's."""
+    memories: tuple[str, ...] = ()
+    """Memories instead of the figure's, each on every task."""
+    segment_lengths: tuple[int, ...] | None = None
+    """Segment lengths L instead of the figure's."""
+    segment_state: Literal["zero", "stored", "burn-in"] = "zero"
+    """Memory state that segments start from."""
+    segment_count: Literal["slots", "transitions"] = "slots"
+    """What the batch size counts for segments: slots, padding included, or real transitions."""
+    ablations: tuple[Literal["next-state", "loss"], ...] = ()
+    """Also every batching with one choice of the paper's code: next states without o_0, the segments' loss."""
+    seeds: int | None = None
+    """Seeds of each run, from 0."""
+    random_episodes: int | None = None
+    """Random episodes of every run, instead of its preset's."""
+    train_episodes: int | None = None
+    """Training episodes of every run, instead of its preset's."""
+    jobs: int | None = None
+    """Runs at a time; one for each core where none is named."""
+    output: Path | None = None
+    """Directory of the grid; runs/FIGURE-SCALE where none is named."""
+    retry: bool = False
+    """Also run the cells again that failed before."""
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "train_episodes", "jobs"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.random_episodes is not None and self.random_episodes < 0:
+            raise ValueError(f"random_episodes must be at least 0, got {self.random_episodes}")
+        if any(length < 1 for length in self.segment_lengths or ()):
+            raise ValueError(f"segment_lengths must be at least 1, got {min(self.segment_lengths or ())}")
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write the report of a grid again, finished or not: one HTML page, figures and CSV tables."""
+
+    grid: Annotated[Path, tyro.conf.Positional]
+    """Directory of the grid."""
+
+
+@dataclass(frozen=True)
 class List:
     """List what can be named on the command line."""
 
     what: Annotated[Literal["envs", "memories", "presets"], tyro.conf.Positional]
-    """envs: POPGym's tasks; memories: the registry; presets: the paper's tasks with both presets' settings."""
+    """envs: POPGym's tasks; memories: the registry; presets: the paper's tasks with their presets' settings."""
 
 
 @dataclass(frozen=True)
 class Bench:
     """Measure, and print each figure beside its reference from the same process."""
 
-    what: Annotated[Literal["update", "scan"], tyro.conf.Positional]
-    """update: DQN updates against their matrix products; scan: scan backends against each other."""
+    what: Annotated[Literal["update", "scan", "returns", "batching"], tyro.conf.Positional]
+    """update: DQN updates against matrix products; scan: its backends; returns: memoroids against padding and loops;
+    batching: where a training episode's time goes, with tapes and with segments."""
     repeats: int = 20
     """Timed repetitions; the median is printed."""
+    output: Path | None = None
+    """Directory to write the figures to, as a table and a picture (returns only)."""
 
     def __post_init__(self) -> None:
         if self.repeats < 1:
             raise ValueError(f"repeats must be at least 1, got {self.repeats}")
+        if self.output is not None and self.what != "returns":
+            raise ValueError(f"output is for returns only, got it for {self.what}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -104,7 +183,10 @@ def _dispatch(arguments: list[str]) -> None:
         "train": _train,
         "resume": _resume,
         "evaluate": _evaluate,
+        "sensitivity": _sensitivity,
         "compare": _compare,
+        "reproduce": _reproduce,
+        "report": _report,
         "bench": _bench,
         "list": _list,
     }
@@ -112,10 +194,10 @@ def _dispatch(arguments: list[str]) -> None:
         print("usage: memoroids COMMAND [OPTIONS]   (memoroids COMMAND --help for its options)\n")
         from memoroids.config import TrainConfig
 
-        documented = {"train": TrainConfig, "resume": Resume, "evaluate": Evaluate, "compare": Compare}
-        documented |= {"bench": Bench, "list": List}
+        documented = {"train": TrainConfig, "resume": Resume, "evaluate": Evaluate, "sensitivity": Sensitivity}
+        documented |= {"reproduce": Reproduce, "report": Report} | {"compare": Compare, "bench": Bench, "list": List}
         for name, config in documented.items():
-            print(f"  {name:10}{(config.__doc__ or '').strip()}")
+            print(f"  {name:13}{(config.__doc__ or '').strip()}")
         return
     if arguments[0] == "--version":
         from memoroids import __version__
@@ -164,7 +246,7 @@ def _parse(cls: Any, command: str, arguments: list[str], default: Any = None) ->
 
 def _train(arguments: list[str]) -> None:
     from memoroids.config import TrainConfig, resolve_memory
-    from memoroids.presets import preset
+    from memoroids.presets import preset, with_preset
 
     # The preset depends on what is asked for, so those three options are read first.
     asked = {"env": TrainConfig.env, "memory": TrainConfig.memory, "preset": TrainConfig.preset}
@@ -176,8 +258,11 @@ def _train(arguments: list[str]) -> None:
     helping = any(argument in ("-h", "--help") for argument in arguments)
     if not helping:
         resolve_memory(asked["memory"])
-    default = with_preset(TrainConfig(), preset(asked["preset"], asked["env"], asked["memory"]))
-    config: TrainConfig = _parse(TrainConfig, "train", arguments, default)
+    values = preset(asked["preset"], asked["env"], asked["memory"])
+    # Joined afterwards: tyro takes a dictionary that is not empty for a set of options of its own.
+    sizes = values.pop("memory_sizes", {})
+    config: TrainConfig = _parse(TrainConfig, "train", arguments, with_preset(TrainConfig(), values))
+    config = dataclasses.replace(config, memory_sizes=sizes | config.memory_sizes)
     from memoroids.envs import resolve_id
 
     config = dataclasses.replace(config, env=resolve_id(config.env))
@@ -186,20 +271,14 @@ def _train(arguments: list[str]) -> None:
     _follow(config, run_dir, resume=False)
 
 
-def with_preset(config: Any, values: dict[str, Any]) -> Any:
-    """`config` with a preset's values, `dqn.` before the learner's."""
-    own = {name: value for name, value in values.items() if "." not in name}
-    learner = {name.partition(".")[2]: value for name, value in values.items() if "." in name}
-    return dataclasses.replace(config, **own, dqn=dataclasses.replace(config.dqn, **learner))
-
-
 def _new_run_dir(config: Any) -> Path:
     from memoroids.envs import short_name
 
     short = short_name(config.env).replace("/", "-").replace(":", "-")
     memory = config.memory.replace(":", "-")
+    batching = f"-segments{config.segment_length}" if config.batching == "segments" else ""
     number = 1
-    while (path := Path("runs") / f"{short}-{memory}-seed{config.seed}-{number}").exists():
+    while (path := Path("runs") / f"{short}-{memory}{batching}-seed{config.seed}-{number}").exists():
         number += 1
     return path
 
@@ -236,6 +315,13 @@ def _evaluate(arguments: list[str]) -> None:
     )
 
 
+def _sensitivity(arguments: list[str]) -> None:
+    options: Sensitivity = _parse(Sensitivity, "sensitivity", arguments)
+    from memoroids.experiments import sensitivity
+
+    sensitivity.run(options.run, options.episodes, options.seed, options.output)
+
+
 def _compare(arguments: list[str]) -> None:
     options: Compare = _parse(Compare, "compare", arguments)
     from memoroids.display import comparison
@@ -245,11 +331,47 @@ def _compare(arguments: list[str]) -> None:
     comparison(options.runs, options.output)
 
 
+def _reproduce(arguments: list[str]) -> None:
+    options: Reproduce = _parse(Reproduce, "reproduce", arguments)
+    root = options.output or Path("runs") / f"{options.figure}-{options.scale}"
+    command = shlex.join(("memoroids", "reproduce", *arguments))
+    if options.figure == "figure5-returns":
+        from memoroids.benchmarks import returns
+        from memoroids.experiments import report
+
+        given = dataclasses.asdict(dataclasses.replace(options, figure="figure4", scale="laptop", output=None))
+        plain = dataclasses.asdict(Reproduce("figure4"))
+        if unused := sorted(name for name in given if given[name] != plain[name]):
+            raise UsageError(f"reproduce figure5-returns takes --scale and --output only, got {unused[0]}")
+        if (root / "grid.json").exists():
+            raise UsageError(f"{root} holds a grid: choose another --output")
+        returns.run(5 if options.scale == "smoke" else 20, root)
+        print(f"report: {report.write_returns(root, command)}")
+        return
+    from memoroids.experiments.grid import Choice
+    from memoroids.experiments.reproduce import default_jobs, reproduce
+
+    values = {field.name: getattr(options, field.name) for field in dataclasses.fields(Choice)}
+    jobs = options.jobs or default_jobs()
+    if not reproduce(Choice(**values), root, jobs=jobs, retry=options.retry, command=command):
+        _fail(f"some cells failed; the report says which and why: {root / 'report' / 'index.html'}", 1)
+
+
+def _report(arguments: list[str]) -> None:
+    options: Report = _parse(Report, "report", arguments)
+    from memoroids.experiments import report
+
+    print(report.write(options.grid))
+
+
 def _bench(arguments: list[str]) -> None:
     options: Bench = _parse(Bench, "bench", arguments)
-    from memoroids.benchmarks import scan, update
+    from memoroids.benchmarks import batching, returns, scan, update
 
-    {"update": update, "scan": scan}[options.what].run(options.repeats)
+    if options.what == "returns":
+        returns.run(options.repeats, options.output)
+    else:
+        {"update": update, "scan": scan, "batching": batching}[options.what].run(options.repeats)
 
 
 def _list(arguments: list[str]) -> None:

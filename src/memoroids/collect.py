@@ -27,8 +27,8 @@ class Policy(Protocol):
     def __call__(self, observation: np.ndarray, begin: np.ndarray, number: np.ndarray, step: np.ndarray) -> np.ndarray:
         """Actions (n,) int for n copies.
 
-        `observation` (n, observation_size) float32, `begin` (n,) bool; `number` and `step` (n,) int32 name the episode
-        and the step that each copy is in, so that what is drawn at random depends on these alone.
+        `observation` (n, …) as the environments give it, `begin` (n,) bool; `number` and `step` (n,) int32 name the
+        episode and the step that each copy is in, so that what is drawn at random depends on these alone.
         """
         ...
 
@@ -120,7 +120,7 @@ def collect(
     environment misbehaves; episodes already yielded are whole.
     """
     copies: list[_Open | None] = [None] * len(envs)
-    observation = np.zeros((len(envs), envs[0].observation_size), np.float32)
+    observation = np.zeros((len(envs), *envs[0].observation_shape), envs[0].observation_dtype)
     number, step = np.zeros(len(envs), np.int32), np.zeros(len(envs), np.int32)
     whole: dict[int, Episode] = {}
     upcoming, due = start, start

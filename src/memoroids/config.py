@@ -13,6 +13,7 @@ from typing import Any, Literal, cast
 
 import tyro
 
+from memoroids import __version__
 from memoroids.algorithms.dqn import DQNConfig
 from memoroids.memory import REGISTRY, Factory
 
@@ -27,10 +28,18 @@ class TrainConfig:
     """A name from `memoroids list memories`, or package.module:factory for a model of your own."""
     memory_sizes: dict[str, int | float] = field(default_factory=dict)
     """Keyword arguments for the memory, as name value pairs: --memory-sizes layers 1 state_size 64."""
-    batching: Literal["tape"] = "tape"
-    """How episodes become batches: tape lays whole episodes end to end."""
-    preset: Literal["tuned", "paper"] = "tuned"
-    """Where unnamed settings come from: tuned (ours) or paper (as published)."""
+    env_options: dict[str, int | float | bool | str] = field(default_factory=dict)
+    """Keyword arguments for the environment, as name value pairs: --env-options k 10 num_decks 2."""
+    batching: Literal["tape", "segments"] = "tape"
+    """How episodes become batches: tape lays whole episodes end to end, segments cuts them and pads with zeros."""
+    segment_length: int = 10
+    """Transitions in a segment, at most (segments only)."""
+    segment_state: Literal["zero", "stored", "burn-in"] = "zero"
+    """Memory state that a segment starts from: zero, as stored when its episode came in, or from the segment before."""
+    segment_count: Literal["slots", "transitions"] = "slots"
+    """What batch_size counts: slots, padding included, or real transitions (on average; segments only)."""
+    preset: Literal["tuned", "paper", "atari"] = "tuned"
+    """Where unnamed settings come from: tuned (ours), paper or atari (as published)."""
     seed: int = 0
     """Seed of everything random in the run."""
     run_dir: Path | None = None
@@ -42,6 +51,8 @@ class TrainConfig:
     """Join the previous action to the observation; None asks the environment."""
     previous_reward: bool = False
     """Join the previous reward to the observation."""
+    step_periods: tuple[float, ...] = ()
+    """Join the sine and cosine of the step at these periods, for memories that keep no order: --step-periods 4 104."""
 
     random_episodes: int = 5_000
     """Episodes of uniform actions stored before training."""
@@ -50,11 +61,11 @@ class TrainConfig:
     updates_per_episode: int = 1
     """Updates that follow each training episode."""
     batch_size: int = 1_000
-    """Transitions in a batch: whole episodes until they reach this."""
+    """Transitions in a batch: whole episodes until they reach this; for segments see segment_count."""
     cut_batch: bool = False
-    """Give no weight to transitions past batch_size, as the paper's code does; favours early steps."""
+    """Give no weight to transitions past batch_size, as the paper's code does; favours early steps (tape only)."""
     buffer_size: int = 1_000_000
-    """Slots in the replay ring; an episode of T actions takes T + 1."""
+    """Slots in the replay ring; an episode of T actions takes T + 1, a segment its length with padding."""
     epsilon_start: float = 0.2
     """Share of random actions in the first training episode."""
     epsilon_end: float = 0.01
@@ -70,6 +81,8 @@ class TrainConfig:
     """Episodes in each evaluation."""
     final_episodes: int = 100
     """Episodes in the evaluation at the end, on seeds used for nothing else."""
+    sensitivity_every: int = 0
+    """Training episodes between looks, at evaluations, at how far back values depend on observations; 0: never."""
     checkpoint_every: int = 500
     """Training episodes between checkpoints; there is always one at the end."""
     tensorboard: bool = False
@@ -86,6 +99,7 @@ class TrainConfig:
             "eval_every",
             "eval_episodes",
             "checkpoint_every",
+            "segment_length",
         )
         for name, low in [(name, 1) for name in positive] + [
             ("random_episodes", 0),
@@ -93,11 +107,14 @@ class TrainConfig:
             ("final_episodes", 1),
             ("buffer_size", 2),
             ("seed", 0),
+            ("sensitivity_every", 0),
         ]:
             if getattr(self, name) < low:
                 raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")
         if self.seed >= 2**32:
             raise ValueError(f"seed must be below 2^32, what a random key holds, got {self.seed}")
+        if any(not period > 0 for period in self.step_periods):
+            raise ValueError(f"step_periods must be positive, got {min(self.step_periods)}")
         for name in ("epsilon_start", "epsilon_end"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
@@ -107,16 +124,26 @@ class TrainConfig:
         return resolve_memory(self.memory)
 
     def to_json(self) -> str:
-        """The settings as indented JSON."""
-        return json.dumps(dataclasses.asdict(self), indent=2, default=str)
+        """The settings, and the version that wrote them, as indented JSON."""
+        return json.dumps({"version": __version__} | dataclasses.asdict(self), indent=2, default=str)
 
     @classmethod
     def from_json(cls, text: str) -> "TrainConfig":
-        """The settings in `text`. Raises `ValueError` naming a field that is missing, unknown or of a wrong type."""
+        """The settings in `text`.
+
+        Raises `ValueError` naming a field that is missing, unknown or of a wrong type, and the version that wrote it
+        where that is another.
+        """
         values = json.loads(text)
         if not isinstance(values, dict):
             raise ValueError(f"a config is a JSON object, got {type(values).__name__}")
-        return _from_dict(cls, values, "")
+        version = values.pop("version", "an earlier version")
+        try:
+            return _from_dict(cls, values, "")
+        except ValueError as error:
+            if version == __version__:
+                raise
+            raise ValueError(f"written by memoroids {version}, this is {__version__}: {error}") from error
 
 
 def _from_dict(cls: type, values: dict[str, Any], prefix: str) -> Any:
@@ -135,6 +162,8 @@ def _from_dict(cls: type, values: dict[str, Any], prefix: str) -> Any:
             value = _from_dict(hint, value, f"{prefix}{name}.")
         elif not _fits(value, hint):
             raise ValueError(f"field {prefix}{name} must be {hint}, got {value!r}")
+        elif typing.get_origin(hint) is tuple:
+            value = tuple(value)
         elif value is not None and Path in (hint, *typing.get_args(hint)):
             value = Path(value)
         out[name] = value
@@ -147,6 +176,8 @@ def _fits(value: Any, hint: Any) -> bool:
         return any(_fits(value, arg) for arg in args)
     if origin is Literal:
         return value in args
+    if origin is tuple:
+        return isinstance(value, list) and all(_fits(item, args[0]) for item in value)
     if origin is dict:
         return isinstance(value, dict) and all(_fits(k, args[0]) and _fits(v, args[1]) for k, v in value.items())
     if hint is Path:

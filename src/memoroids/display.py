@@ -24,11 +24,17 @@ from memoroids.train import Outcome, episodes_to
 from memoroids.train import Progress as Moment
 
 
-def _clock(seconds: float | None) -> str:
+def clock(seconds: float | None) -> str:
+    """Seconds as m:ss or h:mm:ss; - where they are not known."""
     if seconds is None:
         return "-"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
+
+
+def batching_of(config: TrainConfig) -> str:
+    """How a run batches, in a word or two."""
+    return "tapes" if config.batching == "tape" else f"segments L={config.segment_length}"
 
 
 class _Figures(ProgressColumn):
@@ -44,8 +50,9 @@ class Display:
         self.console = Console()
         verb = "resuming" if resume else "training"
         self.banner: str | None = (
-            f"{verb} {config.memory} on {config.env}, seed {config.seed}, preset {config.preset}: "
-            f"{config.random_episodes} random and {config.train_episodes} training episodes -> {run_dir}"
+            f"{verb} {config.memory} on {config.env}, {batching_of(config)}, seed {config.seed}, "
+            f"preset {config.preset}: {config.random_episodes} random and {config.train_episodes} training episodes "
+            f"-> {run_dir}"
         )
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=18), _Figures())
         self.progress = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
@@ -72,7 +79,7 @@ class Display:
             figures = (
                 f"{done}/{total} episodes  {counters.env_steps:,} steps  {counters.updates:,} updates  "
                 f"loss {row['loss']:.2g}  ε {row['epsilon']:.2f}  return {row['eval_return']:+.3f}  "
-                f"{row['steps_per_s']:,.0f} steps/s  {_clock(moment.seconds_left)} left"
+                f"{row['steps_per_s']:,.0f} steps/s  {clock(moment.seconds_left)} left"
             )
         if row is not None and row["skipped"]:
             figures += f"  {row['skipped']:.0f} non-finite updates skipped"
@@ -120,8 +127,19 @@ class Display:
 def comparison(runs: Sequence[Path], output: Path | None) -> None:
     """Prints a table of runs, and draws their curves to `output`. Raises `ValueError` where one cannot be read."""
     # Plain columns: a table that breaks its lines to fit a terminal cannot be read or copied.
-    line = "{:26}{:19}{:8}{:>5}  {:24}{:>11}{:>10}{:>9}  {!s}"
-    head = ("env", "memory", "preset", "seed", "final return [95%]", "0.95 after", "episodes", "seconds", "run")
+    line = "{:26}{:19}{:16}{:8}{:>5}  {:24}{:>11}{:>10}{:>9}  {!s}"
+    head = (
+        "env",
+        "memory",
+        "batching",
+        "preset",
+        "seed",
+        "final return [95%]",
+        "0.95 after",
+        "episodes",
+        "seconds",
+        "run",
+    )
     print(line.format(*head))
     curves: dict[str, Sequence[dict[str, float]]] = {}
     for run in runs:
@@ -134,12 +152,10 @@ def comparison(runs: Sequence[Path], output: Path | None) -> None:
         short = short_name(config.env)
         reached = episodes_to(rows, 0.95)
         done, seconds = (f"{rows[-1]['episode']:.0f}", f"{rows[-1]['seconds']:.0f}") if rows else ("0", "0")
-        print(
-            line.format(
-                short, config.memory, config.preset, config.seed, final, str(reached or "-"), done, seconds, run
-            )
-        )
-        label = f"{short} {config.memory} {config.preset} seed {config.seed}"
+        batching = batching_of(config)
+        settings = (short, config.memory, batching, config.preset, config.seed)
+        print(line.format(*settings, final, str(reached or "-"), done, seconds, run))
+        label = f"{short} {config.memory} {batching} {config.preset} seed {config.seed}"
         curves[label if label not in curves else f"{label} ({run})"] = rows
     if output is not None:
         draw_comparison(output, curves, "greedy evaluation during training")
@@ -152,7 +168,7 @@ def listing(what: str) -> None:
     if what == "envs":
         for name in popgym_ids():
             print(name)
-        print("and any Gymnasium id with discrete actions; short names such as RepeatFirstEasy work too")
+        print("and any Gymnasium id with discrete actions, ALE/Pong-v5 too; short names such as RepeatFirstEasy work")
     elif what == "memories":
         table = Table("name", "model", "sizes")
         for name, factory in REGISTRY.items():
@@ -165,7 +181,16 @@ def listing(what: str) -> None:
             table.add_row(name, escape(title), ", ".join(f"{k}={v:.4g}" for k, v in sizes.items()))
         console.print(table)
     else:
-        for task in TASKS:
-            for name in PRESETS:
-                values = preset(name, task, "lru")
-                print(f"{task} {name}: " + ", ".join(f"{k.removeprefix('dqn.')}={v}" for k, v in values.items()))
+        named = [(task, name) for task in TASKS for name in PRESETS if name != "atari"]
+        for task, name in [*named, ("any ALE game", "atari")]:
+            at = task if task in TASKS else TASKS[0]
+            shared = preset(name, at, "")
+            print(f"{task} {name}: {_settings(shared)}")
+            for memory in REGISTRY:
+                own = {k: v for k, v in preset(name, at, memory).items() if shared.get(k) != v}
+                if own:
+                    print(f"{task} {name}, {memory}: {_settings(own)}")
+
+
+def _settings(values: dict[str, Any]) -> str:
+    return ", ".join(f"{k.removeprefix('dqn.')}={v}" for k, v in values.items())

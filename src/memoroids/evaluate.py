@@ -1,12 +1,12 @@
 """Greedy evaluation on seeds of its own; the training state is only read."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from memoroids.collect import RecurrentPolicy, collect
+from memoroids.collect import Episode, RecurrentPolicy, collect
 from memoroids.envs import HostEnv
 from memoroids.memoroid import State
 
@@ -16,6 +16,11 @@ class Evaluation(NamedTuple):
 
     returns: np.ndarray
     lengths: np.ndarray
+
+    @classmethod
+    def of(cls, played: Sequence[Episode]) -> "Evaluation":
+        """The evaluation that episodes amount to."""
+        return cls(np.asarray([e.total for e in played]), np.asarray([e.length for e in played]))
 
     @property
     def mean(self) -> float:
@@ -50,7 +55,15 @@ class Evaluator:
         )
 
     def __call__(self, params: Any, episodes: int, seed_of: Callable[[int], int]) -> Evaluation:
+        # Scores alone are kept: whole episodes of images would fill the memory.
+        scores = [(episode.total, episode.length) for episode in self._episodes(params, episodes, seed_of)]
+        return Evaluation(*(np.asarray(column) for column in zip(*scores, strict=True)))
+
+    def play(self, params: Any, episodes: int, seed_of: Callable[[int], int]) -> list[Episode]:
+        """The greedy episodes themselves, in the order of their seeds."""
+        return list(self._episodes(params, episodes, seed_of))
+
+    def _episodes(self, params: Any, episodes: int, seed_of: Callable[[int], int]) -> Iterator[Episode]:
         self._params = params
-        played = list(collect(self._envs, self._policy, seed_of, 0, episodes))
+        yield from collect(self._envs, self._policy, seed_of, 0, episodes)
         self._params = None
-        return Evaluation(np.asarray([e.total for e in played]), np.asarray([e.length for e in played]))

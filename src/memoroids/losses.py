@@ -35,3 +35,11 @@ def huber_td(q: jax.Array, action: jax.Array, target: jax.Array) -> tuple[jax.Ar
     chosen = jnp.take_along_axis(q, action[:, None], axis=-1)[:, 0]
     error = jax.lax.stop_gradient(target) - chosen
     return optax.losses.huber_loss(error), error
+
+
+def huber_of_mean(error: jax.Array, weight: jax.Array, count: float) -> jax.Array:
+    """The Huber loss (δ = 1) of the weighted mean of absolute errors (N,), as the paper's code has it for segments.
+
+    Its gradient is that of an absolute error scaled by the mean error, so it weighs large errors less than `huber_td`.
+    """
+    return optax.losses.huber_loss(weighted_mean(jnp.abs(error), weight, count))

@@ -11,6 +11,7 @@ FIELDS: tuple[str, ...] = (
     "env_steps",  # environment steps, the random ones counted
     "updates",
     "transitions",  # real transitions in all batches
+    "slots",  # slots in all batches, padding and final observations counted
     "loss",
     "td_error",
     "q_mean",
@@ -65,7 +66,7 @@ def read(path: Path, limit: int | None = None) -> list[dict[str, float]]:
     with path.open(newline="") as file:
         reader = csv.DictReader(file)
         if tuple(reader.fieldnames or ()) != FIELDS:
-            raise ValueError(f"{path}: the header is not that of a metrics file")
+            raise ValueError(f"{path}: the header is not that of this version's metrics files")
         rows = []
         for line, row in enumerate(reader, start=2):
             if limit is not None and len(rows) == limit:

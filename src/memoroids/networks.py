@@ -36,27 +36,68 @@ def _small(linear: eqx.nn.Linear) -> eqx.nn.Linear:
     return eqx.tree_at(lambda layer: (layer.weight, layer.bias), linear, scaled)
 
 
-class QNetwork(eqx.Module):
-    """One block, the memory, two blocks and dueling heads, each `width` wide (Morad et al. 2024, Appendix H).
+class ConvEncoder(eqx.Module):
+    """Three convolutions with leaky ReLU, then a block: (H, W, C) and the begin flag → (width,).
 
-    The first block sees the partial transition (o, b): the begin flag is a feature beside the observation's, so that
+    Kernels 8, 4, 3, strides 4, 2, 1, no padding, channels 32, 64, 64 (Morad et al. 2024, Appendix H.5). Images count
+    from 0 to 255, uint8 or float, and are scaled to [0, 1] here. The flag joins the features that the block reads.
+
+    Raises `ValueError` where an image is too small for the convolutions.
+    """
+
+    convolutions: tuple[eqx.nn.Conv2d, ...]
+    block: Block
+
+    def __init__(self, observation_shape: tuple[int, int, int], width: int, *, key: jax.Array):
+        *size, channels = observation_shape
+        layers = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
+        least = 1
+        for _, kernel, stride in reversed(layers):
+            least = (least - 1) * stride + kernel
+        if min(size) < least:
+            raise ValueError(
+                f"an image of shape {observation_shape} is too small: the three convolutions need {least} x {least} "
+                "pixels"
+            )
+        *keys, block_key = jax.random.split(key, len(layers) + 1)
+        convolutions = []
+        for (after, kernel, stride), conv_key in zip(layers, keys, strict=True):
+            convolutions.append(eqx.nn.Conv2d(channels, after, kernel, stride, key=conv_key))
+            size = [(side - kernel) // stride + 1 for side in size]
+            channels = after
+        self.convolutions = tuple(convolutions)
+        self.block = Block(channels * size[0] * size[1] + 1, width, key=block_key)
+
+    def __call__(self, image: jax.Array, begin: jax.Array) -> jax.Array:
+        x = jnp.moveaxis(image.astype(jnp.float32) / 255, -1, 0)
+        for convolution in self.convolutions:
+            x = jax.nn.leaky_relu(convolution(x))
+        return self.block(jnp.append(x, begin.astype(x.dtype)))
+
+
+class QNetwork(eqx.Module):
+    """An encoder, the memory, two blocks and dueling heads, each `width` wide (Morad et al. 2024, Appendix H).
+
+    The encoder is a block for observations of one axis, `observation_shape` (n,) or n, and a `ConvEncoder` for images
+    (H, W, C). It sees the partial transition (o, b): the begin flag is a feature beside the observation's, so that
     even a memory whose f reads only o can tell the first step from the others.
 
-        q, state = network(observation, begin)                    # (T, observation_size), (T,) → (T, actions)
+        q, state = network(observation, begin)                    # (T, *observation_shape), (T,) → (T, actions)
         q_t, state = network.step(observation_t, begin_t, state)  # acting, O(1) in time
 
     `memory` is a factory from `memoroids.memory.REGISTRY` or the user's own, called with `width` for both sizes and
-    `sizes`. Raises what the factory raises, and `TypeError` where it does not give a `Memory`.
+    `sizes`. Raises what the factory raises, `TypeError` where it does not give a `Memory`, and `ValueError` for
+    observations of another shape.
     """
 
-    encoder: Block
+    encoder: Block | ConvEncoder
     memory: Memory
     decoder: tuple[Block, Block]
     head: Dueling
 
     def __init__(
         self,
-        observation_size: int,
+        observation_shape: int | tuple[int, ...],
         actions: int,
         memory: Factory,
         *,
@@ -65,7 +106,7 @@ class QNetwork(eqx.Module):
         sizes: dict[str, Any] | None = None,
     ):
         encoder_key, memory_key, first_key, second_key, head_key = jax.random.split(key, 5)
-        self.encoder = Block(observation_size + 1, width, key=encoder_key)
+        self.encoder = _encoder(observation_shape, width, key=encoder_key)
         self.memory = memory(width, width, key=memory_key, **(sizes or {}))
         if not isinstance(self.memory, Memory):
             raise TypeError(f"the memory factory gave {type(self.memory).__name__}, not a memoroids.Memory")
@@ -78,6 +119,8 @@ class QNetwork(eqx.Module):
         return self.memory.initial_state()
 
     def _encode(self, observation: jax.Array, begin: jax.Array) -> jax.Array:
+        if isinstance(self.encoder, ConvEncoder):
+            return self.encoder(observation, begin)
         return self.encoder(jnp.append(observation, begin.astype(observation.dtype)))
 
     def _decode(self, s: jax.Array) -> jax.Array:
@@ -93,3 +136,12 @@ class QNetwork(eqx.Module):
     def step(self, observation: jax.Array, begin: jax.Array, state: State) -> tuple[jax.Array, State]:
         s, state = self.memory.step(self._encode(observation, begin), begin, state)
         return self._decode(s), state
+
+
+def _encoder(shape: int | tuple[int, ...], width: int, *, key: jax.Array) -> Block | ConvEncoder:
+    match shape:
+        case int(size) | (size,):
+            return Block(size + 1, width, key=key)
+        case (_, _, _):
+            return ConvEncoder(shape, width, key=key)
+    raise ValueError(f"no encoder for observations of shape {shape}: they have one axis, or an image's (H, W, C)")

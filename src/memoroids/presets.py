@@ -1,8 +1,11 @@
-"""Settings for the paper's nine tasks: `paper` as published, `tuned` ours."""
+"""Settings for the paper's tasks: `paper` and, for images, `atari` as published, `tuned` ours."""
 
+import copy
+import dataclasses
 from typing import Any
 
-from memoroids.envs import resolve_id, short_name
+from memoroids.config import TrainConfig
+from memoroids.envs import is_atari, resolve_id, short_name
 
 # Morad et al. 2024, Appendix H, with what its published configurations say more. `dqn.` names the learner's settings.
 _PAPER_ALL: dict[str, Any] = {
@@ -72,28 +75,72 @@ _TUNED: dict[str, dict[str, Any]] = {
     "MultiarmedBanditEasy": {"dqn.discount": 0.8, "dqn.polyak": 0.9975},
     "MineSweeperEasy": {"train_episodes": 10_000, "dqn.polyak": 0.9975},
 }
-# Eigenvalues that start slow and barely turning keep a first observation; velocities want traces that fade at once.
-_TUNED_SIZES: dict[tuple[str, str], dict[str, float]] = {
-    ("RepeatFirstEasy", "lru"): {"r_min": 0.9, "r_max": 0.999, "max_phase": 0.3},
-    ("PositionOnlyCartPoleEasy", "ffm"): {"max_decay": 2.7},
-    ("VelocityOnlyCartpoleEasy", "ffm"): {"max_decay": 2.7},
-    ("NoisyPositionOnlyCartPoleEasy", "ffm"): {"max_decay": 2.7},
+# Eigenvalues that start slow and barely turning keep a first observation; what lies a few steps back, and velocities,
+# want traces that fade fast. Linear attention is a sum over the past and keeps no order, so it is told the time.
+_TUNED_MEMORY: dict[tuple[str, str], dict[str, Any]] = {
+    ("RepeatFirstEasy", "lru"): {"memory_sizes": {"r_min": 0.9, "r_max": 0.999, "max_phase": 0.3}},
+    ("RepeatFirstEasy", "s5"): {"memory_sizes": {"blocks": 64, "dt_min": 0.002, "dt_max": 0.05, "unit_variance": 1}},
+    ("RepeatPreviousEasy", "ffm"): {"memory_sizes": {"min_decay": 0.1, "max_decay": 1.0, "max_period": 16}},
+    ("RepeatPreviousEasy", "s5"): {"train_episodes": 500},
+    ("RepeatPreviousEasy", "linear_transformer"): {
+        "train_episodes": 600,
+        "dqn.learning_rate": 1e-3,
+        "step_periods": (4, 104),
+    },
+    ("PositionOnlyCartPoleEasy", "ffm"): {"memory_sizes": {"max_decay": 2.7}},
+    ("VelocityOnlyCartpoleEasy", "ffm"): {"memory_sizes": {"max_decay": 2.7}},
+    ("NoisyPositionOnlyCartPoleEasy", "ffm"): {"memory_sizes": {"max_decay": 2.7}},
 }
+# As published for ALE/Asteroids-v5. Its replay was counted in time steps.
+_ATARI: dict[str, Any] = {
+    "width": 512,
+    "random_episodes": 1_000,
+    "train_episodes": 10_000,
+    "updates_per_episode": 5,
+    "batch_size": 16_000,
+    "cut_batch": True,
+    "segment_length": 80,
+    "buffer_size": 50_000,
+    "previous_action": False,
+    "epsilon_start": 0.2,
+    "epsilon_end": 0.01,
+    "eval_every": 100,
+    "eval_episodes": 10,
+    "dqn.learning_rate": 1e-4,
+    "dqn.warmup": 10,
+    "dqn.clip": 1.0,
+    "dqn.polyak": 0.999,
+    "dqn.discount": 0.99,
+}
+_ATARI_SIZES: dict[str, dict[str, Any]] = {"lru": {"state_size": 512}}
 
 TASKS = tuple(_PAPER)
 """The paper's nine tasks, by POPGym's names without prefix and version."""
-PRESETS = ("tuned", "paper")
+MEMORIES = ("ffm", "linear_transformer", "lru", "s5")
+"""The memories that the paper compares."""
+SEGMENT_LENGTHS = (10, 20, 50, 100)
+"""The segment lengths L that the paper compares with tapes."""
+PRESETS = ("tuned", "paper", "atari")
 
 
 def preset(name: str, env: str, memory: str) -> dict[str, Any]:
     """What preset `name` sets for an environment and a memory: field → value, `dqn.` before the learner's.
 
     Environments other than the nine get what the nine share (for `paper` without its `previous_action`, so that the
-    environment is asked). Raises `ValueError` for an unknown environment.
+    environment is asked). Atari's games get `atari` whichever is named: nothing else was published or tried for them,
+    and a ring as long as the nine's would not fit. Raises `ValueError` for an unknown environment.
     """
-    task = short_name(resolve_id(env))
+    id_ = resolve_id(env)
+    task = short_name(id_)
+    if name == "atari" or is_atari(id_):
+        return _ATARI | ({"memory_sizes": dict(_ATARI_SIZES[memory])} if memory in _ATARI_SIZES else {})
     if name == "paper":
         return _PAPER_ALL | _PAPER.get(task, {"previous_action": None})
-    values = _TUNED_ALL | _TUNED.get(task, {})
-    sizes = _TUNED_SIZES.get((task, memory), {})
-    return values | ({"memory_sizes": sizes} if sizes else {})
+    return _TUNED_ALL | _TUNED.get(task, {}) | copy.deepcopy(_TUNED_MEMORY.get((task, memory), {}))
+
+
+def with_preset(config: TrainConfig, values: dict[str, Any]) -> TrainConfig:
+    """`config` with a preset's values, `dqn.` before the learner's."""
+    own = {name: value for name, value in values.items() if "." not in name}
+    learner = {name.partition(".")[2]: value for name, value in values.items() if "." in name}
+    return dataclasses.replace(config, **own, dqn=dataclasses.replace(config.dqn, **learner))

@@ -10,6 +10,7 @@ from memoroids.evaluate import Evaluation, Evaluator
 from memoroids.parts import REPORT, Parts, build, environment_seeds
 
 CONFIG, METRICS, CURVE, SUMMARY, CHECKPOINTS = "config.json", "metrics.csv", "curve.png", "summary.json", "checkpoints"
+SENSITIVITY, HEATMAP = "sensitivity_training.csv", "sensitivity_training.png"
 
 
 def load(run_dir: Path) -> tuple[TrainConfig, Parts, Any]:

@@ -23,10 +23,16 @@ from memoroids.config import TrainConfig
 from memoroids.envs import EnvironmentFault
 from memoroids.evaluate import Evaluation, Evaluator
 from memoroids.metrics import Loggers, MetricsFile, draw_curve
-from memoroids.parts import EVALUATE, FINAL, RANDOM, TRAIN, Parts, build, environment_seeds
-from memoroids.replay import TapeBufferState
-from memoroids.replay.growing import GrowingTapeBuffer
-from memoroids.rundir import CHECKPOINTS, CONFIG, CURVE, METRICS, SUMMARY
+from memoroids.parts import EVALUATE, FINAL, RANDOM, TRAIN, Parts, build, environment_seeds, replay
+from memoroids.rundir import CHECKPOINTS, CONFIG, CURVE, HEATMAP, METRICS, SENSITIVITY, SUMMARY
+from memoroids.sensitivity import (
+    Profile,
+    SensitivityLog,
+    draw_heatmap,
+    read_log,
+    reward_memory_length,
+    sensitivities,
+)
 
 
 class TrainingError(RuntimeError):
@@ -44,9 +50,9 @@ class Counters:
     env_steps: int = 0
     updates: int = 0
     transitions: float = 0.0
-    min_length: int = 0
-    max_length: int = 0
-    """Bounds of episode lengths that batches have room for; 0: not known yet."""
+    slots: float = 0.0
+    bounds: list[int] = field(default_factory=lambda: [0, 0])
+    """What fixes the shape of batches (see `HostTapeBuffer`, `HostSegmentBuffer`); 0: not known yet."""
     rows: int = 0
     seconds: float = 0.0
     returns: list[float] = field(default_factory=list)
@@ -130,14 +136,11 @@ class _Run:
     ):
         self.config, self.run_dir, self.parts, self.counters, self.learner = config, run_dir, parts, counters, learner
         self.loggers, self.watch = loggers, watch
-        self.replay = GrowingTapeBuffer(
-            config.buffer_size,
-            config.batch_size,
-            cut=config.cut_batch,
-            declared=parts.envs[0].max_length,
-            bounds=(counters.min_length, counters.max_length),
-        )
+        self.replay = replay(config, parts, (counters.bounds[0], counters.bounds[1]))
         self.metrics = MetricsFile(run_dir / METRICS, keep=counters.rows)
+        self.profiles = None
+        if config.sensitivity_every:
+            self.profiles = SensitivityLog(run_dir / SENSITIVITY, keep=counters.episode)
         self.evaluator = Evaluator(parts.eval_envs, parts.algorithm.act, parts.network.initial_state())
         self.started = time.perf_counter() - counters.seconds
         self.since = (time.perf_counter(), counters.env_steps, counters.updates, int(learner.skipped))
@@ -146,11 +149,13 @@ class _Run:
         self.seconds_left: float | None = None
 
     def restore_replay(self, path: Path) -> None:
-        if self.replay.functions is None:
+        if self.counters.random + self.counters.episode == 0:
             return
-        observation = np.zeros((2, self.parts.envs[0].observation_size), np.float32)
+        env = self.parts.envs[0]
+        observation = np.zeros((2, *env.observation_shape), env.observation_dtype)
         example = tapes.episode(observation, np.zeros(1, np.int32), np.zeros(1), True, False)
-        self.replay.state = checkpoint.restore(path, "replay", self.replay.like(example))
+        restored = checkpoint.restore(path, "replay", self.replay.like(example))
+        self.replay.restore(restored, self.counters.env_steps)
 
     def run(self, interrupted: Callable[[], bool]) -> Outcome:
         config, counters, parts = self.config, self.counters, self.parts
@@ -204,11 +209,11 @@ class _Run:
 
     def store(self, episode: Episode) -> None:
         try:
-            changed = self.replay.add(episode.tape)
+            changed = self.replay.add(episode.tape, self.learner.params)
         except ValueError as error:
             raise ValueError(f"{error} (--buffer-size)") from error
         if changed:
-            self.counters.min_length, self.counters.max_length = self.replay.bounds
+            self.counters.bounds = list(self.replay.bounds)
             self.update = self._compile_update()
         self.counters.env_steps += episode.length
 
@@ -216,7 +221,7 @@ class _Run:
         """Sampling and updating as one program; the learner's arrays are donated to their successors."""
         buffer, algorithm, count = self.replay.functions, self.parts.algorithm, self.config.batch_size
 
-        def sample_and_update(learner: DQNState, replay: TapeBufferState, key: jax.Array) -> Any:
+        def sample_and_update(learner: DQNState, replay: Any, key: jax.Array) -> Any:
             assert buffer is not None
             return algorithm.update(learner, buffer.sample(replay, key), count)
 
@@ -225,7 +230,14 @@ class _Run:
     def evaluate(self) -> None:
         config, counters = self.config, self.counters
         seeds = environment_seeds(config.seed, EVALUATE, counters.episode)
-        evaluation = self.evaluator(self.learner.params, config.eval_episodes, seeds)
+        if self.profiles is None or counters.episode - self.profiles.episode < config.sensitivity_every:
+            evaluation = self.evaluator(self.learner.params, config.eval_episodes, seeds)
+        else:
+            played = self.evaluator.play(self.learner.params, config.eval_episodes, seeds)
+            evaluation = Evaluation.of(played)
+            network = self.parts.algorithm.network(self.learner.params)
+            found = sensitivities(network, [episode.tape for episode in played])
+            self.profiles.write(counters.episode, Profile.of(found))
         now = time.perf_counter()
         then, steps, updates, skipped = self.since
         self.fetch()
@@ -233,12 +245,14 @@ class _Run:
         names = ("loss", "td_error", "q_mean", "grad_norm")
         means = {name: float(np.mean([m[name] for m in recent])) if recent else math.nan for name in names}
         counters.transitions += sum(m["transitions"] for m in recent)
+        counters.slots += sum(m["slots"] for m in recent)
         counters.seconds = now - self.started
         row = {
             "episode": counters.episode,
             "env_steps": counters.env_steps,
             "updates": counters.updates,
             "transitions": counters.transitions,
+            "slots": counters.slots,
             **means,
             "epsilon": float(self.epsilon(np.asarray(counters.episode - 1))),
             "train_return": float(np.mean(counters.returns)),
@@ -277,9 +291,12 @@ class _Run:
             parts["replay"] = self.replay.state
         step = self.counters.random + self.counters.episode
         checkpoint.save(self.run_dir / CHECKPOINTS, step, parts, asdict(self.counters))
+        title = f"{self.config.env}, {self.config.memory}, seed {self.config.seed}"
         if self.metrics.rows:
-            title = f"{self.config.env}, {self.config.memory}, seed {self.config.seed}"
             draw_curve(self.run_dir / CURVE, self.metrics.rows, title)
+        if self.profiles is not None and self.profiles.episode:
+            rml = reward_memory_length(self.parts.envs[0].env)
+            draw_heatmap(self.run_dir / HEATMAP, read_log(self.run_dir / SENSITIVITY), rml=rml, title=title)
 
     def stop(self) -> Outcome:
         self.save()
@@ -302,6 +319,8 @@ class _Run:
 
     def close(self) -> None:
         self.metrics.close()
+        if self.profiles is not None:
+            self.profiles.close()
         self.loggers.close()
         for env in (*self.parts.envs, *self.parts.eval_envs):
             env.close()

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,6 +17,7 @@ from memoroids.envs import EnvironmentFault, HostEnv, popgym_ids, resolve_id
 POPGYM = popgym_ids()
 NEED_PREVIOUS_ACTION = ("Bandit", "MineSweeper", "Battleship", "Concentration")
 UNIT = spaces.Box(-1.0, 1.0, (2,), np.float32)
+IMAGE = spaces.Box(0, 255, (2, 3), np.uint8)
 
 
 def zeros(t: int) -> np.ndarray:
@@ -143,6 +145,29 @@ def test_the_longest_episode_is_what_the_environment_declares(register: Callable
     assert HostEnv(register(Scripted)).max_length is None
 
 
+def test_options_reach_the_environment_as_they_were_typed(register: Callable[..., str]):
+    longer = HostEnv("popgym-RepeatPreviousEasy-v0", options={"k": 10, "num_decks": 2})
+    assert longer.max_length == 103 and longer.env.unwrapped.k == 10  # pyright: ignore[reportAttributeAccessIssue]
+    received: dict[str, Any] = {}
+
+    def make(**options: Any) -> gym.Env:
+        received.update(options)
+        return Scripted()
+
+    options = {"whole": 3, "real": 3.0, "flag": True, "word": "3"}
+    HostEnv(register(make), options=options)
+    assert [(name, type(value)) for name, value in received.items()] == [(n, type(v)) for n, v in options.items()]
+    assert received == options
+
+
+@pytest.mark.parametrize("options", [{"kk": 10}, {"k": 99}, {"num_decks": 1.5}, {"disable_env_checker": True}])
+def test_options_that_an_environment_does_not_take_are_named(options: dict[str, Any]):
+    with pytest.raises(ValueError) as error:
+        HostEnv("RepeatPreviousEasy", options=options)
+    message = one_line(error)
+    assert "popgym-RepeatPreviousEasy-v0" in message and str(options) in message
+
+
 OBSERVATIONS: dict[str, tuple[spaces.Space, Any, list[float] | None]] = {
     # Where a third element is given, it is the flat vector written out by hand.
     "box": (spaces.Box(-5, 5, (2, 3), np.float32), np.arange(6, dtype=np.float32).reshape(2, 3), [0, 1, 2, 3, 4, 5]),
@@ -177,6 +202,62 @@ def test_observations_are_flattened_as_gymnasium_does(kind: str, register: Calla
         assert env.observation_size == flat.size
         if by_hand is not None:
             np.testing.assert_array_equal(flat, by_hand)
+
+
+@pytest.mark.parametrize("shape", [(5, 4), (5, 4, 1), (5, 4, 3)])
+def test_images_stay_bytes_with_their_channels_last(shape: tuple[int, ...], register: Callable[..., str]):
+    generator = np.random.default_rng(0)
+    shown = generator.integers(0, 256, (3, *shape), dtype=np.uint8)
+    env = HostEnv(register(lambda: Scripted(spaces.Box(0, 255, shape, np.uint8), observe=lambda t: shown[t])))
+    channels = shape[2] if len(shape) == 3 else 1
+    assert env.observation_shape == (5, 4, channels) and env.observation_dtype == np.uint8
+    for t in range(3):
+        image = env.reset(0) if t == 0 else env.step(0)[0]
+        assert image.dtype == np.uint8
+        np.testing.assert_array_equal(image, shown[t].reshape(5, 4, channels))
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Box(0, 255, (6,), np.uint8),
+        spaces.Box(0, 255, (2, 3), np.int32),
+        spaces.Box(0, 1, (2, 3, 1), np.float32),
+        spaces.Box(0, 255, (1, 2, 3, 1), np.uint8),
+    ],
+)
+def test_boxes_that_are_no_images_are_flattened(space: spaces.Box, register: Callable[..., str]):
+    env = HostEnv(register(lambda: Scripted(space, observe=lambda t: np.ones(space.shape, space.dtype))))
+    assert env.observation_shape == (6,) and env.observation_dtype == np.float32
+    observation = env.reset(0)
+    assert observation.dtype == np.float32
+    np.testing.assert_array_equal(observation, np.ones(6))
+
+
+def test_an_image_handed_out_is_not_changed_by_later_steps(register: Callable[..., str]):
+    shared = np.zeros((2, 3), np.uint8)
+
+    def observe(t: int) -> np.ndarray:
+        shared[:] = t
+        return shared
+
+    env = HostEnv(register(lambda: Scripted(IMAGE, observe=observe)))
+    first = env.reset(0)
+    env.step(1)
+    np.testing.assert_array_equal(first, np.zeros((2, 3, 1)))
+
+
+@pytest.mark.parametrize("joined", ["previous_action", "previous_reward"])
+def test_nothing_is_joined_to_an_image(joined: str, register: Callable[..., str]):
+    class Asking(Scripted):
+        obs_requires_prev_action = True
+
+    name = register(lambda: Asking(IMAGE, observe=lambda t: np.zeros((2, 3), np.uint8)))
+    assert HostEnv(name).previous_action is False
+    with pytest.raises(ValueError) as error:
+        HostEnv(name, **{joined: True})
+    message = one_line(error)
+    assert name in message and "(2, 3, 1)" in message
 
 
 def test_an_observation_handed_out_is_not_changed_by_later_steps(register: Callable[..., str]):
@@ -239,6 +320,18 @@ def test_either_of_the_previous_action_and_reward_comes_alone(register: Callable
         env = HostEnv(name, **kind)
         env.reset(0)
         np.testing.assert_array_equal(env.step(1)[0], expected)
+
+
+def test_step_periods_follow_everything_as_sines_and_cosines_of_the_step(register: Callable[..., str]):
+    name = register(lambda: Scripted(action_space=spaces.Discrete(2), reward=lambda t: -2.0))
+    env = HostEnv(name, previous_reward=True, step_periods=(4.0, 12.0))
+    assert env.observation_shape == (2 + 1 + 4,)
+    first = env.reset(0)
+    np.testing.assert_allclose(first[3:], [0, 0, 1, 1], atol=1e-6)
+    third = [env.step(0)[0] for _ in range(3)][-1]
+    assert third.dtype == np.float32 and third[2] == -2
+    np.testing.assert_allclose(third[3:], [-1, 1, 0, 0], atol=1e-6)
+    np.testing.assert_array_equal(env.reset(0), first)
 
 
 def test_the_user_overrules_what_the_environment_asks_for():
@@ -344,6 +437,7 @@ def at(step: int, wrong: Any, right: Any) -> Callable[[int], Any]:
 
 
 FINE = np.zeros(2, np.float32)
+DARK = np.zeros((2, 3), np.uint8)
 FAULTS: dict[str, tuple[int, dict[str, Any], str]] = {
     # What goes wrong at which step, and a word that the message owes to the user.
     "raises at reset": (0, {"observe": at(0, OSError("disk\nfull"), FINE)}, "disk full"),
@@ -360,6 +454,9 @@ FAULTS: dict[str, tuple[int, dict[str, Any], str]] = {
     "a word for a reward": (1, {"reward": at(1, "plenty", 0.0)}, "plenty"),
     "rewards for several": (1, {"reward": at(1, np.zeros(2), 0.0)}, "reward"),
     "discrete past its end": (1, {"observation_space": spaces.Discrete(3), "observe": at(1, 3, 0)}, "Discrete(3)"),
+    "an image of real numbers": (1, {"observation_space": IMAGE, "observe": at(1, DARK * 1.0, DARK)}, "float64"),
+    "an image on its side": (2, {"observation_space": IMAGE, "observe": at(2, DARK.T, DARK)}, "(3, 2)"),
+    "a ragged image": (1, {"observation_space": IMAGE, "observe": at(1, [[1], [1, 2]], DARK)}, "ValueError"),
     "discrete before its start": (1, {"observation_space": spaces.Discrete(3), "observe": at(1, -1, 0)}, "Discrete(3)"),
 }
 
@@ -392,3 +489,62 @@ def test_an_environment_of_the_old_gym_is_refused_at_its_first_step(register: Ca
     with pytest.raises(EnvironmentFault) as error:
         env.step(0)
     assert "step 1" in one_line(error)
+
+
+@pytest.mark.parametrize("missing", ["ale_py", "cv2"])
+def test_atari_without_its_extra_says_what_to_install(missing: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ValueError) as error:
+        HostEnv("ALE/Asteroids-v5")
+    message = one_line(error)
+    assert "ALE/Asteroids-v5" in message and missing in message and "pip install 'memoroids[atari]'" in message
+
+
+@pytest.fixture
+def asteroids() -> Callable[..., HostEnv]:
+    pytest.importorskip("ale_py")
+    pytest.importorskip("cv2")
+    return lambda **options: HostEnv("ALE/Asteroids-v5", options=options)
+
+
+def test_atari_shows_every_fourth_frame_alone_in_grey(asteroids: Callable[..., HostEnv]):
+    env = asteroids()
+    ale = env.env.unwrapped.ale  # pyright: ignore[reportAttributeAccessIssue]
+    assert env.observation_shape == (84, 84, 1) and env.observation_dtype == np.uint8
+    assert env.actions == 14 and env.previous_action is False and env.max_length is None
+    assert ale.getFloat("repeat_action_probability") == 0.25
+    assert env.reset(0).max() > 0
+    frames, lives = ale.getEpisodeFrameNumber(), ale.lives()
+    steps, terminated = 0, False
+    while ale.lives() == lives:
+        _, _, terminated, truncated = env.step(steps % 14)
+        steps += 1
+        assert not truncated and ale.getEpisodeFrameNumber() == frames + 4 * steps
+    assert not terminated, "a life lost is not the end"
+
+
+def test_an_episode_of_atari_depends_on_its_seed_alone(asteroids: Callable[..., HostEnv]):
+    used = asteroids()
+    other, _ = play(used, 1, 30)
+    again, rewards_again = play(used, 2, 30)
+    fresh, rewards_fresh = play(asteroids(), 2, 30)
+    np.testing.assert_array_equal(again, fresh)
+    assert rewards_again == rewards_fresh
+    assert not np.array_equal(again, other)
+
+
+def test_a_limit_of_atari_counts_steps_and_its_other_options_reach_the_emulator(asteroids: Callable[..., HostEnv]):
+    env = asteroids(max_episode_steps=3, repeat_action_probability=0.0)
+    ale = env.env.unwrapped.ale  # pyright: ignore[reportAttributeAccessIssue]
+    assert env.max_length == 3 and ale.getFloat("repeat_action_probability") == 0.0
+    env.reset(0)
+    assert [env.step(0)[2:] for _ in range(3)] == [(False, False), (False, False), (False, True)]
+    with pytest.raises(ValueError) as error:
+        asteroids(frameskip=4)
+    assert "frame-skip" in one_line(error)
+
+
+def test_an_unknown_game_is_answered_with_the_nearest(asteroids: Callable[..., HostEnv]):
+    for name in ("ALE/Asteriods-v5", "ale/asteroids-v5"):
+        with pytest.raises(ValueError, match="did you mean ALE/Asteroids-v5"):
+            HostEnv(name)

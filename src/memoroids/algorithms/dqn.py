@@ -1,18 +1,18 @@
-"""Double Dueling DQN on tapes, recurrent with any memory, plain with `mlp` (van Hasselt 2016, Wang 2016)."""
+"""Double Dueling DQN on tapes or segments, with any memory or none (van Hasselt 2016, Wang 2016)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
 
-from memoroids.losses import double_q_target, huber_td, weighted_mean
+from memoroids.losses import double_q_target, huber_of_mean, huber_td, weighted_mean
 from memoroids.memoroid import State
 from memoroids.networks import QNetwork
-from memoroids.replay import Sample
+from memoroids.replay import Sample, SegmentSample
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,10 @@ class DQNConfig:
     """Share of the target network that stays at each update; the rest comes from the online network."""
     discount: float = 0.99
     """Discount factor γ for one step."""
+    next_state: Literal["tape", "alone"] = "tape"
+    """Where the target's next state comes from: the same pass, or, as in the paper's code, a pass without o_0."""
+    loss: Literal["huber", "huber-of-mean"] = "huber"
+    """Mean of Huber losses, or, as the paper's code has it for segments, the Huber loss of the mean error."""
 
     def __post_init__(self) -> None:
         for name, low, high in (("polyak", 0.0, 1.0), ("discount", 0.0, 1.0)):
@@ -59,8 +63,9 @@ class DQN(NamedTuple):
     """The algorithm's pure functions for one network; made by `dqn`."""
 
     init: Callable[[QNetwork], DQNState]
+    network: Callable[[Any], QNetwork]
     act: Callable[..., tuple[jax.Array, State]]
-    update: Callable[[DQNState, Sample, int], tuple[DQNState, dict[str, jax.Array]]]
+    update: Callable[[DQNState, Sample | SegmentSample, int], tuple[DQNState, dict[str, jax.Array]]]
 
 
 def dqn(config: DQNConfig, network: QNetwork, *, updates: int | None = None) -> DQN:
@@ -68,6 +73,7 @@ def dqn(config: DQNConfig, network: QNetwork, *, updates: int | None = None) -> 
 
         algorithm = dqn(DQNConfig(), network)
         state = algorithm.init(network)
+        network = algorithm.network(state.params)
         action, memory = algorithm.act(state.params, memory, observation, begin, epsilon, key)   # one environment
         state, metrics = algorithm.update(state, sample, batch_size)
 
@@ -86,33 +92,40 @@ def dqn(config: DQNConfig, network: QNetwork, *, updates: int | None = None) -> 
         params = jax.tree.map(jnp.copy, params)
         return DQNState(params, target, optimiser.init(params), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
+    def with_params(params: Any) -> QNetwork:
+        return eqx.combine(params, static)
+
     def act(
         params: Any, memory: State, observation: jax.Array, begin: jax.Array, epsilon: jax.Array, key: jax.Array
     ) -> tuple[jax.Array, State]:
-        q, memory = eqx.combine(params, static).step(observation, begin, memory)
+        q, memory = with_params(params).step(observation, begin, memory)
         explore_key, action_key = jax.random.split(key)
         random = jax.random.randint(action_key, (), 0, q.shape[0])
         explore = jax.random.uniform(explore_key) < epsilon
         return jnp.where(explore, random, jnp.argmax(q)).astype(jnp.int32), memory
 
-    def loss(params: Any, target_params: Any, sample: Sample, count: int) -> tuple[jax.Array, dict[str, jax.Array]]:
-        tape, weight = sample
-        # One pass of each network over the tape; the next state of a transition is the state in the next slot.
-        q, _ = eqx.combine(params, static)(tape.observation, tape.begin)
-        q_target, _ = eqx.combine(target_params, static)(tape.observation, tape.begin)
-        q_tp1, q_tp1_target = tape.next_slot((jax.lax.stop_gradient(q), q_target))
+    def loss(
+        params: Any, target_params: Any, sample: Sample | SegmentSample, count: int
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        tape, weight = sample.flat
+        # One pass of each network over the batch; the next state of a transition is the state in the next slot.
+        alone = config.next_state == "alone"
+        q, q_tp1 = sample.run(with_params(params), alone=alone)
+        _, q_tp1_target = sample.run(with_params(target_params), alone=alone)
+        q_tp1 = jax.lax.stop_gradient(q_tp1)
         target = double_q_target(tape.reward, tape.terminated, q_tp1, q_tp1_target, config.discount)
         losses, error = huber_td(q, tape.action, target)
-        value = weighted_mean(losses, weight, count)
+        value = weighted_mean(losses, weight, count) if config.loss == "huber" else huber_of_mean(error, weight, count)
         total = jnp.maximum(jnp.sum(weight), 1.0)
         return value, {
             "loss": value,
             "td_error": weighted_mean(jnp.abs(error), weight, 1.0) / total,
             "q_mean": weighted_mean(jnp.max(q, axis=-1), weight, 1.0) / total,
             "transitions": jnp.sum(weight),
+            "slots": jnp.full((), weight.size, jnp.float32),
         }
 
-    def update(state: DQNState, sample: Sample, count: int) -> tuple[DQNState, dict[str, jax.Array]]:
+    def update(state: DQNState, sample: Sample | SegmentSample, count: int) -> tuple[DQNState, dict[str, jax.Array]]:
         grads, metrics = jax.grad(loss, has_aux=True)(state.params, state.target, sample, count)
         norm = optax.tree.norm(grads)
         finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
@@ -123,7 +136,7 @@ def dqn(config: DQNConfig, network: QNetwork, *, updates: int | None = None) -> 
         kept = state._replace(skipped=state.skipped + 1)
         return jax.tree.map(lambda new, old: jnp.where(finite, new, old), learned, kept), metrics | {"grad_norm": norm}
 
-    return DQN(init, act, update)
+    return DQN(init, with_params, act, update)
 
 
 def _schedule(config: DQNConfig, updates: int | None) -> optax.Schedule:

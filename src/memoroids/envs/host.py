@@ -1,4 +1,4 @@
-"""Gymnasium environments as the rest of the system sees them: a float vector in, one discrete action out."""
+"""Gymnasium environments as the rest of the system sees them: a float vector or image in, one discrete action out."""
 
 import difflib
 import importlib
@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.spaces.utils import flatdim, flatten
+from gymnasium.wrappers import AtariPreprocessing, TimeLimit
 
 
 class EnvironmentFault(RuntimeError):
@@ -27,13 +28,30 @@ def short_name(id_: str) -> str:
     return id_.removeprefix("popgym-").removesuffix("-v0")
 
 
+def is_atari(id_: str) -> bool:
+    """Whether an id is one of the Arcade Learning Environment's, as ALE/Asteroids-v5."""
+    return id_.lower().startswith("ale/")
+
+
+def _register_atari(name: str) -> None:
+    try:
+        # Gymnasium's preprocessing scales images with OpenCV.
+        ale, _ = importlib.import_module("ale_py"), importlib.import_module("cv2")
+    except ImportError as error:
+        raise ValueError(f"{name} needs the extra atari ({error}): pip install 'memoroids[atari]'") from error
+    # Every copy of an environment would print a banner.
+    ale.ALEInterface.setLoggerMode(ale.LoggerMode.Error)
+
+
 def resolve_id(name: str) -> str:
     """The Gymnasium id of `name`: itself, or POPGym's where `name` is the short form, as RepeatFirstEasy.
 
-    Raises `ValueError` with the nearest known ids where there is none.
+    Raises `ValueError` with the nearest known ids where there is none, and for Atari's without the extra `atari`.
     """
     if name.count(":") == 1:  # "package.module:Id-v0": Gymnasium imports the module, which registers the id
         return name
+    if is_atari(name):
+        _register_atari(name)
     popgym = popgym_ids()
     short = {short_name(id_).lower(): id_ for id_ in popgym}
     if name.lower() in short:
@@ -47,41 +65,82 @@ def resolve_id(name: str) -> str:
     raise ValueError(f"unknown environment {name!r}: {hint}")
 
 
+def _make(id_: str, options: dict[str, Any]) -> gym.Env:
+    # Checks of our own follow below; Gymnasium's warn once a process and cost time at every step.
+    if not is_atari(id_):
+        return gym.make(id_, disable_env_checker=True, **options)
+    # Gymnasium would count a limit in the emulator's frames: it belongs around the preprocessing, which skips some.
+    limit = options.get("max_episode_steps")
+    options = {"frameskip": 1} | {name: value for name, value in options.items() if name != "max_episode_steps"}
+    env = AtariPreprocessing(gym.make(id_, disable_env_checker=True, **options))
+    return env if limit is None else TimeLimit(env, limit)
+
+
 class HostEnv:
-    """One copy of a Gymnasium environment, with flat float32 observations and a single integer action.
+    """One copy of a Gymnasium environment, with float32 vectors or uint8 images in and a single integer action out.
 
     Observations (Box, Discrete, MultiDiscrete, MultiBinary, Tuple and Dict of these) are flattened as
-    `gymnasium.spaces.flatten` does, discrete parts one-hot. MultiDiscrete actions become one index into their product.
+    `gymnasium.spaces.flatten` does, discrete parts one-hot. A Box of uint8 with two or three axes is an image, which
+    stays as it is: (H, W, C) uint8, C = 1 where it has no third axis. MultiDiscrete actions become one index into
+    their product. Atari's games (ALE/…) come through `gymnasium.wrappers.AtariPreprocessing`: every fourth frame, in
+    84 x 84 grey levels, none stacked.
+
     With `previous_action` the last action is appended, one-hot for each of its parts and all zeros at a begin; with
     `previous_reward` the last reward, 0 at a begin. None asks the environment (POPGym's `obs_requires_prev_action`).
+    With `step_periods` the sine and cosine of 2π step / period are appended for each period, so that a memory without
+    an order of its own can tell when something was. Nothing is appended to images.
 
-    Raises `ValueError` for an unknown id or a space that is not supported, `EnvironmentFault` where it misbehaves.
+    `options`: keyword arguments for `gymnasium.make`.
+
+    Raises `ValueError` for an unknown id, options that it does not take, a space that is not supported, or something
+    to append to an image, and `EnvironmentFault` where it misbehaves.
     """
 
-    def __init__(self, name: str, *, previous_action: bool | None = None, previous_reward: bool = False):
+    def __init__(
+        self,
+        name: str,
+        *,
+        options: dict[str, Any] | None = None,
+        previous_action: bool | None = None,
+        previous_reward: bool = False,
+        step_periods: tuple[float, ...] = (),
+    ):
         self.id = resolve_id(name)
         try:
-            # Checks of our own follow below; Gymnasium's warn once a process and cost time at every step.
-            self.env = gym.make(self.id, disable_env_checker=True)
+            self.env = _make(self.id, options or {})
         except Exception as error:  # a user's own module or constructor may raise anything
-            raise ValueError(f"cannot make environment {self.id!r}: {_one_line(error)}") from error
+            given = f" with options {options}" if options else ""
+            raise ValueError(f"cannot make environment {self.id!r}{given}: {_one_line(error)}") from error
         self._action_shape, self._action_start = self._actions(self.env.action_space)
         self.actions = math.prod(self._action_shape)
-        try:
-            self._flat_size = flatdim(self.env.observation_space)
-        except (NotImplementedError, ValueError) as error:
+        image = self._image = _image_shape(self.env.observation_space)
+        self._flat_size = 0 if image else self._flat()
+        if image and (previous_action or previous_reward or step_periods):
             raise ValueError(
-                f"{self.id}: observations of {self.env.observation_space} cannot be flattened: {_one_line(error)}"
-            ) from error
+                f"{self.id} shows images {image}: no previous action, reward or step periods can be joined to them"
+            )
         if previous_action is None:
-            previous_action = bool(getattr(self.env.unwrapped, "obs_requires_prev_action", False))
+            wanted = getattr(self.env.unwrapped, "obs_requires_prev_action", False)
+            previous_action = bool(wanted) and not image
         self.previous_action, self.previous_reward = previous_action, previous_reward
         self._tail = np.zeros(sum(self._action_shape) * previous_action + previous_reward, np.float32)
-        self.observation_size = self._flat_size + self._tail.size
+        self._frequencies = 2 * np.pi / np.asarray(step_periods)
+        joined = self._tail.size + 2 * self._frequencies.size
+        self.observation_shape: tuple[int, ...] = image or (self._flat_size + joined,)
+        """Of one observation: (n,), or (H, W, C) of an image."""
+        self.observation_dtype = np.dtype(np.uint8 if image else np.float32)
+        self.observation_size = math.prod(self.observation_shape)
         limit = self.env.spec.max_episode_steps if self.env.spec else None
         self.max_length: int | None = limit or getattr(self.env.unwrapped, "max_episode_length", None)
         """The longest episode that the environment declares, None where it does not. A hint, not a promise."""
         self._step = 0
+
+    def _flat(self) -> int:
+        space = self.env.observation_space
+        try:
+            return flatdim(space)
+        except (NotImplementedError, ValueError) as error:
+            raise ValueError(f"{self.id}: observations of {space} cannot be flattened: {_one_line(error)}") from error
 
     def _actions(self, space: gym.Space) -> tuple[tuple[int, ...], np.ndarray]:
         if isinstance(space, spaces.Discrete):
@@ -93,7 +152,7 @@ class HostEnv:
         )
 
     def reset(self, seed: int) -> np.ndarray:
-        """Starts the episode of `seed`; returns o_0 (observation_size,) float32."""
+        """Starts the episode of `seed`; returns o_0 of `observation_shape` and `observation_dtype`."""
         self._step = 0
         try:
             observation, _ = self.env.reset(seed=seed)
@@ -127,13 +186,15 @@ class HostEnv:
         return self._observe(observation), reward, bool(terminated), bool(truncated)
 
     def _observe(self, observation: Any) -> np.ndarray:
+        space = self.env.observation_space
         try:
-            _check_discrete(self.env.observation_space, observation)
-            flat = np.asarray(flatten(self.env.observation_space, observation), np.float32)
+            if self._image:
+                return _image(space, observation).reshape(self._image)
+            _check_discrete(space, observation)
+            flat = np.asarray(flatten(space, observation), np.float32)
         except Exception as error:
             raise EnvironmentFault(
-                f"{self.id} gave an observation at step {self._step} that is not in {self.env.observation_space}: "
-                f"{_one_line(error)}"
+                f"{self.id} gave an observation at step {self._step} that is not in {space}: {_one_line(error)}"
             ) from error
         if flat.shape != (self._flat_size,):
             raise EnvironmentFault(
@@ -142,10 +203,28 @@ class HostEnv:
             )
         if not np.isfinite(flat).all():
             raise EnvironmentFault(f"{self.id} gave a non-finite observation at step {self._step}: {flat}")
+        if self._frequencies.size:
+            angle = self._frequencies * self._step
+            return np.concatenate((flat, self._tail, np.sin(angle), np.cos(angle)), dtype=np.float32)
         return np.concatenate((flat, self._tail)) if self._tail.size else flat
 
     def close(self) -> None:
         self.env.close()
+
+
+def _image_shape(space: gym.Space) -> tuple[int, ...] | None:
+    """(H, W, C) where observations of a space are images."""
+    if isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) in (2, 3):
+        return (*space.shape, 1)[:3]
+    return None
+
+
+def _image(space: gym.Space, value: Any) -> np.ndarray:
+    """A copy, since an environment may go on to draw into its own."""
+    image = np.array(value)
+    if image.dtype != np.uint8 or image.shape != space.shape:
+        raise ValueError(f"it has shape {image.shape} and type {image.dtype}")
+    return image
 
 
 def _check_discrete(space: gym.Space, value: Any) -> None:

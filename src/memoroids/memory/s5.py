@@ -31,7 +31,10 @@ class S5(LinearMemoroid):
     (a, x) • (a', x') = (a' a, a' x + x') with a = Λ̄ = exp(ΛΔ), B̄ = Λ⁻¹(Λ̄ - I)B (zero-order hold), Re Λ = -exp(·) < 0.
 
     State: complex64 (state_size,), one of each conjugate pair of a real state of twice that size. `dt_min`, `dt_max`:
-    the range in which the step sizes Δ start.
+    the range in which the step sizes Δ start. `blocks`: HiPPO-N starts as so many equal blocks, so that more of the
+    state turns slowly (Smith et al. 2023). `unit_variance`: B starts scaled so that under white input every part of
+    the state has the same variance, as by the LRU's γ; without it parts with small steps start small.
+    Raises `ValueError` for step sizes out of order, or blocks that do not divide `state_size`.
     """
 
     input_size: int = eqx.field(static=True)
@@ -52,34 +55,44 @@ class S5(LinearMemoroid):
         state_size: int = 128,
         dt_min: float = 1e-3,
         dt_max: float = 1e-1,
+        blocks: int = 1,
+        unit_variance: bool = False,
     ):
         if not 0.0 < dt_min < dt_max:
             raise ValueError(f"S5: the step sizes need 0 < dt_min < dt_max, got dt_min={dt_min}, dt_max={dt_max}")
+        if blocks < 1 or state_size % blocks:
+            raise ValueError(f"S5: blocks must divide state_size, got blocks={blocks} and state_size={state_size}")
         self.input_size, self.output_size = input_size, output_size
         dt_key, b_key, c_key, surround_key = jax.random.split(key, 4)
-        real, imag, vectors = hippo_normal(2 * state_size)
-        self.lambda_re_log = jnp.log(jnp.asarray(-real, jnp.float32))
-        self.lambda_im = jnp.asarray(imag, jnp.float32)
+        real, imag, vectors = hippo_normal(2 * state_size // blocks)
+        self.lambda_re_log = jnp.log(jnp.asarray(np.tile(-real, blocks), jnp.float32))
+        self.lambda_im = jnp.asarray(np.tile(imag, blocks), jnp.float32)
         low, high = math.log(dt_min), math.log(dt_max)
         self.dt_log = jax.random.uniform(dt_key, (state_size,), minval=low, maxval=high)
         # B and C are drawn in the real basis of HiPPO-N and carried into the one of its eigenvectors.
-        basis = jnp.asarray(vectors, jnp.complex64)
+        basis = jnp.asarray(np.kron(np.eye(blocks), vectors), jnp.complex64)
         b = jax.random.normal(b_key, (2 * state_size, output_size)) / math.sqrt(output_size)
         c = jax.random.normal(c_key, (output_size, 2 * state_size)) / math.sqrt(2 * state_size)
-        self.b = ComplexLinear(basis.conj().T @ b.astype(jnp.complex64))
+        start = basis.conj().T @ b.astype(jnp.complex64)
+        if unit_variance:
+            gain = jnp.sqrt(1 - jnp.abs(self.decay()) ** 2) / jnp.abs(self._hold())
+            start = start * gain[:, None].astype(jnp.complex64)
+        self.b = ComplexLinear(start)
         self.c = RealPart(c.astype(jnp.complex64) @ basis)
         self.surround = GatedResidual(input_size, output_size, key=surround_key)
 
     def _eigenvalues(self) -> jax.Array:
         return jax.lax.complex(-jnp.exp(self.lambda_re_log), self.lambda_im)
 
+    def _hold(self) -> jax.Array:
+        return (self.decay() - 1.0) / self._eigenvalues()
+
     def decay(self) -> jax.Array:
         return jnp.exp(self._eigenvalues() * jnp.exp(self.dt_log).astype(jnp.complex64))
 
     def drive(self, x: jax.Array, begin: jax.Array) -> jax.Array:
         del begin
-        hold = (self.decay() - 1.0) / self._eigenvalues()
-        return hold * self.b(self.surround.enter(x))
+        return self._hold() * self.b(self.surround.enter(x))
 
     def readout(self, h: jax.Array, x: jax.Array, begin: jax.Array) -> jax.Array:
         del begin

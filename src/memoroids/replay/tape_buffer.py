@@ -1,13 +1,14 @@
 """Whole episodes in a ring on device, and batches of them as tapes: Tape-Based Batching."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from memoroids.memoroid import State
 from memoroids.tape import Tape, empty, slots_needed
 
 
@@ -35,6 +36,22 @@ class Sample(NamedTuple):
 
     tape: Tape
     weight: jax.Array
+
+    @property
+    def flat(self) -> tuple[Tape, jax.Array]:
+        """Tape and weight with one slot axis, in the order of `run`'s outputs."""
+        return self.tape, self.weight
+
+    def run(self, network: Callable[..., tuple[Any, State]], *, alone: bool = False) -> tuple[Any, Any]:
+        """One pass of `network(observation, begin)`: its outputs in each slot and in each following slot, (N, …).
+
+        `alone`: outputs of following slots from a second pass that starts each episode at its second observation, as
+        the paper's code computes next states. It forgets o_0, so it is only for telling what that changes.
+        """
+        out, _ = network(self.tape.observation, self.tape.begin)
+        if alone:
+            return out, network(self.tape.next_slot(self.tape.observation), self.tape.begin)[0]
+        return out, self.tape.next_slot(out)
 
 
 class TapeBuffer(NamedTuple):

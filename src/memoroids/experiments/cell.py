@@ -1,0 +1,56 @@
+"""One cell of a grid in a process of its own: `python -m memoroids.experiments.cell CELL_DIRECTORY`."""
+
+import json
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from memoroids.config import TrainConfig
+
+SETTINGS, DONE, LOG = "settings.json", "cell.json", "log.txt"
+RUN = "run"
+INTERRUPTED = 130
+"""Exit status of a cell that was asked to end before it was done."""
+
+
+def write_json(path: Path, value: object) -> None:
+    """Writes `value` so that the file is either whole or not there."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(value, indent=2) + "\n")
+    partial.replace(path)
+
+
+def main(directory: Path) -> None:
+    """Trains the cell in `directory`, measures its sensitivity and writes how it ended; exits 1 where it failed."""
+    from memoroids.checkpoint import CheckpointError
+    from memoroids.envs import EnvironmentFault
+    from memoroids.experiments import sensitivity
+    from memoroids.experiments.environment import environment
+    from memoroids.train import TrainingError, train
+
+    foreseen = (ValueError, EnvironmentFault, CheckpointError, TrainingError, MemoryError, OSError)
+    begun = time.perf_counter()
+    try:
+        config = TrainConfig.from_json((directory / SETTINGS).read_text())
+        run_dir = directory / RUN
+        outcome = train(config, run_dir)
+        if outcome.final is None:
+            sys.exit(INTERRUPTED)
+    except Exception as error:
+        if not isinstance(error, foreseen):
+            traceback.print_exc()
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        write_json(directory / DONE, {"status": "failed", "reason": reason})
+        print(reason, file=sys.stderr)
+        sys.exit(1)
+    seconds = time.perf_counter() - begun
+    try:
+        sensitivity.run(run_dir, config.eval_episodes, 0, None)
+    except Exception:  # a run that is whole is not lost for it
+        traceback.print_exc()
+    write_json(directory / DONE, {"status": "done", "seconds": seconds, "environment": environment()})
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,82 @@
+"""`memoroids reproduce`: a figure of the paper from its grid of runs to its report."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from memoroids.benchmarks import batching
+from memoroids.display import clock
+from memoroids.envs import short_name
+from memoroids.experiments import report, results, runner, tables
+from memoroids.experiments.grid import FIGURES, Cell, Choice, Scale, cells
+from memoroids.experiments.runner import GridProgress
+
+
+def default_jobs() -> int:
+    """A process for each core that this one may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def reproduce(choice: Choice, root: Path, *, jobs: int, retry: bool, command: str) -> bool:
+    """Runs what is left of a grid and writes its report; whether every cell is done.
+
+    Raises `ValueError` in one line for a choice without runs or a directory that holds something else.
+    """
+    found = cells(choice)
+    runner.prepare(root, choice, found, command)
+    with GridDisplay(choice, root, len(found), jobs) as display:
+        runner.run(root, found, jobs=jobs, retry=retry, watch=display.show)
+        done = [cell for cell in found if (end := runner.status(root, cell)) and end["status"] == "done"]
+        if choice.figure == "figure5-training" and done and not (root / report.SPLIT).exists():
+            display.console.print("timing collecting, storing, sampling and updating apart")
+            tables.write(_split(choice.scale, done), root / report.SPLIT)
+    page = report.write(root)
+    display.console.print(f"report: {page}", highlight=False, soft_wrap=True, markup=False)
+    return not results.load(root).gaps
+
+
+def _split(scale: Scale, found: Sequence[Cell]) -> list[tables.Row]:
+    """Where the time of a training episode goes, for the grid's tasks, memories and segment lengths."""
+    lengths = sorted({cell.config.segment_length for cell in found if cell.config.batching == "segments"})
+    pairs = dict.fromkeys((cell.config.env, cell.memory) for cell in found)
+    repeats = 3 if scale == "smoke" else 20
+    return [
+        {"task": short_name(env)} | row
+        for env, memory in pairs
+        for row in batching.measure(repeats, env=env, memories=[memory], lengths=lengths)
+    ]
+
+
+class GridDisplay:
+    """A live bar on a terminal; elsewhere a plain line for each cell that ends."""
+
+    def __init__(self, choice: Choice, root: Path, total: int, jobs: int):
+        self.console = Console()
+        title = FIGURES[choice.figure].title
+        self.banner = f"{choice.figure}, {title}: {total} runs at scale {choice.scale}, {jobs} at a time -> {root}"
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=18), TextColumn("{task.fields[figures]}"))
+        self.progress = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
+        self.task = self.progress.add_task("runs", total=total, figures="")
+
+    def __enter__(self) -> "GridDisplay":
+        self.console.print(self.banner, highlight=False, soft_wrap=True, markup=False)
+        self.progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.progress.stop()
+
+    def show(self, moment: GridProgress) -> None:
+        done = moment.done + moment.failed
+        left = "" if moment.seconds_left is None else f", {clock(moment.seconds_left)} left"
+        failed = f", {moment.failed} failed" if moment.failed else ""
+        summary = f"{done}/{moment.total}{failed}{left}"
+        if moment.news is not None:
+            line = moment.news if self.console.is_terminal else f"{summary}: {moment.news}"
+            self.console.print(line, highlight=False, soft_wrap=True, markup=False)
+        running = "  ".join(f"{cell.name} {share:.0%}" for cell, share in moment.running)
+        share = sum(share for _, share in moment.running)
+        self.progress.update(self.task, completed=done + share, figures=f"{summary}  {running}")

@@ -1,0 +1,99 @@
+"""What a grid of runs gave, read back from its directory, finished or not."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from memoroids.config import TrainConfig
+from memoroids.experiments import runner, sensitivity, statistics
+from memoroids.experiments.cell import RUN
+from memoroids.experiments.grid import Cell
+from memoroids.rundir import METRICS, SUMMARY, read_rows, read_summary
+
+
+class Run(NamedTuple):
+    """A finished run: its metrics, its summary, and its sensitivity by age (None where it was not measured)."""
+
+    cell: Cell
+    path: Path
+    rows: list[dict[str, float]]
+    summary: dict[str, Any]
+    sensitivity: dict[str, Any] | None
+    profile: np.ndarray | None
+    environment: dict[str, str]
+    """What it was made with."""
+
+    def column(self, name: str) -> np.ndarray:
+        """One column of its metrics, (evaluations,)."""
+        return np.asarray([row[name] for row in self.rows])
+
+
+class Gap(NamedTuple):
+    """A cell without a result, and why."""
+
+    cell: Cell
+    reason: str
+
+
+class Results(NamedTuple):
+    """A grid: its description (grid.json), its finished runs and its gaps."""
+
+    grid: dict[str, Any]
+    runs: list[Run]
+    gaps: list[Gap]
+
+    def groups(self) -> dict[tuple[str, str, str], list[Run]]:
+        """Runs that differ in their seed alone, by task, memory and batching, in the order of the grid."""
+        found: dict[tuple[str, str, str], list[Run]] = {}
+        for run in self.runs:
+            found.setdefault((run.cell.task, run.cell.memory, run.cell.batching), []).append(run)
+        order = {(c["task"], c["memory"], c["batching"]): i for i, c in reversed(list(enumerate(self.grid["cells"])))}
+        return dict(sorted(found.items(), key=lambda item: order[item[0]]))
+
+
+def load(root: Path) -> Results:
+    """Reads a grid's directory. Raises `ValueError` where it holds no grid, or one of another version."""
+    grid = runner.load_grid(root)
+    runs, gaps = [], []
+    for entry in grid["cells"]:
+        config = TrainConfig.from_json(json.dumps(entry["config"]))
+        cell = Cell(**{**entry, "config": config})
+        end = runner.status(root, cell)
+        path = runner.cell_dir(root, cell) / RUN
+        if end is None:
+            gaps.append(Gap(cell, "not run yet" if not path.exists() else "not finished"))
+        elif end["status"] == "failed":
+            gaps.append(Gap(cell, end["reason"]))
+        else:
+            try:
+                runs.append(_run(cell, path, end))
+            except ValueError as error:
+                gaps.append(Gap(cell, f"{error}; delete {path.parent} to run it again"))
+    return Results(grid, runs, gaps)
+
+
+def _run(cell: Cell, path: Path, end: dict[str, Any]) -> Run:
+    """Raises `ValueError` where its files cannot be read, or its returns are not finite numbers."""
+    rows, summary = read_rows(path), read_summary(path)
+    if summary is None or "final_return" not in summary:
+        raise ValueError(f"{path / SUMMARY} has no final_return")
+    try:
+        statistics.summary_of(rows)
+    except ValueError as error:
+        raise ValueError(f"{path / METRICS}: {error}") from error
+    found = profile = None
+    files = (path / sensitivity.JSON, path / sensitivity.CSV)
+    if all(file.exists() for file in files):
+        try:
+            found = json.loads(files[0].read_text())
+            with files[1].open(newline="") as file:
+                profile = np.asarray([float(row["share"]) for row in csv.DictReader(file)])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{files[1]} or .json beside it cannot be read: {error}") from error
+    if found is not None and not found["episodes"]:
+        found = profile = None  # no episode's value depended on anything
+    made = end.get("environment", {"memoroids": "not recorded"})
+    return Run(cell, path, rows, summary, found, profile, made)

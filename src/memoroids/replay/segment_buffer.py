@@ -1,0 +1,159 @@
+"""Padded segments in a ring on device, and batches of them: Segment-Based Batching, the baseline of tapes."""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from memoroids.memoroid import State
+from memoroids.tape import Tape
+
+SegmentState = Literal["zero", "stored", "burn-in"]
+
+
+class SegmentBufferState(NamedTuple):
+    """The ring of padded segments, (rows, L + 1, …), and the memory state that entered each when it was stored.
+
+    `states` has leaves (rows, …), or is None where none is kept; `head`, the row that is written next; `live`, rows in
+    use; `added`, segments stored so far.
+    """
+
+    tape: Tape
+    states: State
+    head: jax.Array
+    live: jax.Array
+    added: jax.Array
+
+
+class SegmentSample(NamedTuple):
+    """A batch of segments: tape (segments, L + 1, …), each slot's weight in the loss, and what came before.
+
+    `state`: the memory state that enters each segment, leaves (segments, …). `before`: for burn-in the tapes of the
+    segments before them and whether there is one, else None.
+    """
+
+    tape: Tape
+    weight: jax.Array
+    state: State
+    before: tuple[Tape, jax.Array] | None
+
+    @property
+    def flat(self) -> tuple[Tape, jax.Array]:
+        """Tape and weight with one slot axis, in the order of `run`'s outputs."""
+        return jax.tree.map(_flatten, (self.tape, self.weight))
+
+    def run(self, network: Callable[..., tuple[Any, State]], *, alone: bool = False) -> tuple[Any, Any]:
+        """The network's outputs in each slot and in each following slot, arrays (segments · (L + 1), …).
+
+        `alone`: outputs of following slots as the paper's code has them, see `Sample.run`.
+        """
+        state = self.state
+        if self.before is not None:
+            previous, present = self.before
+            _, warm = jax.vmap(network)(previous.observation[:, :-1], previous.begin[:, :-1], state)
+            # The part before only sets the state; nothing is learned through it.
+            warm = lax.stop_gradient(warm)
+            state = jax.tree.map(lambda w, s: jnp.where(_expand(present, w.ndim), w, s), warm, state)
+        tape = self.tape
+        out, _ = jax.vmap(network)(tape.observation, tape.begin, state)
+        if alone:
+            observation = jax.vmap(Tape.next_slot)(tape, tape.observation)
+            after, _ = jax.vmap(network)(observation, tape.begin, state)
+        else:
+            after = jax.vmap(Tape.next_slot)(tape, out)
+        return jax.tree.map(_flatten, (out, after))
+
+
+class SegmentBuffer(NamedTuple):
+    """A buffer's pure functions and sizes; made by `segment_buffer`."""
+
+    rows: int
+    segments: int
+    init: Callable[..., SegmentBufferState]
+    add: Callable[..., SegmentBufferState]
+    sample: Callable[[SegmentBufferState, jax.Array], SegmentSample]
+
+
+def segment_buffer(
+    capacity: int, segments: int, length: int, initial_state: State, *, state: SegmentState = "zero"
+) -> SegmentBuffer:
+    """A ring of padded segments with pure, jitted functions:
+
+        buffer = segment_buffer(capacity=100_000, segments=100, length=10, initial_state=network.initial_state())
+        ring = buffer.init(rows)                 # any tape made by split, for its trailing shapes and dtypes
+        ring = buffer.add(ring, rows)            # rows without a transition are left out; ring is donated
+        batch = buffer.sample(ring, key)         # SegmentSample, `segments` rows
+
+    `sample` draws segments uniformly with replacement, so every transition has the same weight. The oldest segments
+    give way. `state` says what a segment starts from: "zero", the memory's initial state; "stored", the state passed to
+    `add(ring, rows, states)` (Hausknecht & Stone 2015); "burn-in", what the network makes of the segment before it,
+    from the initial state and without a gradient (Kapturowski et al. 2019).
+
+    **Arguments:** `capacity` in slots of L, padding counted; `segments` ≥ 1, the rows of a batch; `length`, L ≥ 1.
+    Raises `ValueError` where the ring holds no segment, and for an episode of more segments than the ring.
+    Source: Morad et al. 2024, Appendix C.
+    """
+    rows = capacity // length
+    if rows < 1 or segments < 1:
+        raise ValueError(
+            f"segment_buffer: needs room for a segment and a batch of one, got {rows} rows and {segments} segments"
+        )
+
+    def init(example: Tape) -> SegmentBufferState:
+        tape = jax.tree.map(lambda leaf: jnp.zeros((rows, *leaf.shape[1:]), leaf.dtype), example)
+        states = None
+        if state == "stored":
+            states = jax.tree.map(lambda leaf: jnp.zeros((rows, *leaf.shape), leaf.dtype), initial_state)
+        # Distinct arrays: donated buffers may not alias each other.
+        head, live, added = (jnp.zeros((), jnp.int32) for _ in range(3))
+        return SegmentBufferState(tape, states, head, live, added)
+
+    def add(ring: SegmentBufferState, new: Tape, states: State = None) -> SegmentBufferState:
+        if new.begin.shape[0] > rows:
+            raise ValueError(
+                f"segment_buffer: an episode of {new.begin.shape[0]} segments does not fit into a ring of {rows}: "
+                "raise capacity"
+            )
+        if ring.states is not None and states is None:
+            raise ValueError("segment_buffer: with state='stored' every add needs states: add(ring, rows, states)")
+        used = new.transition[:, 0]
+        position = jnp.where(used, (ring.head + jnp.cumsum(used) - 1) % rows, rows)
+
+        def write(leaf: jax.Array, values: jax.Array) -> jax.Array:
+            return leaf.at[position].set(values, mode="drop")
+
+        count = jnp.sum(used, dtype=jnp.int32)
+        return SegmentBufferState(
+            tape=jax.tree.map(write, ring.tape, new),
+            states=None if ring.states is None else jax.tree.map(write, ring.states, states),
+            head=(ring.head + count) % rows,
+            live=jnp.minimum(ring.live + count, rows),
+            added=ring.added + count,
+        )
+
+    def sample(ring: SegmentBufferState, key: jax.Array) -> SegmentSample:
+        oldest = (ring.head - ring.live) % rows
+        chosen = (oldest + jax.random.randint(key, (segments,), 0, jnp.maximum(ring.live, 1))) % rows
+        tape = jax.tree.map(lambda leaf: leaf[chosen], ring.tape)
+        weight = (tape.transition & (ring.live > 0)).astype(jnp.float32)
+        if state == "stored":
+            return SegmentSample(tape, weight, jax.tree.map(lambda leaf: leaf[chosen], ring.states), None)
+        start = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (segments, *leaf.shape)), initial_state)
+        before = None
+        if state == "burn-in":
+            # The segments of an episode lie in neighbouring rows; the oldest one's neighbour has been overwritten.
+            previous = jax.tree.map(lambda leaf: leaf[(chosen - 1) % rows], ring.tape)
+            before = previous, ~tape.begin[:, 0] & (chosen != oldest)
+        return SegmentSample(tape, weight, start, before)
+
+    return SegmentBuffer(rows, segments, jax.jit(init), jax.jit(add, donate_argnums=0), jax.jit(sample))
+
+
+def _flatten(leaf: jax.Array) -> jax.Array:
+    return leaf.reshape(-1, *leaf.shape[2:])
+
+
+def _expand(flag: jax.Array, axes: int) -> jax.Array:
+    return flag.reshape(flag.shape + (1,) * (axes - 1))

@@ -1,0 +1,114 @@
+"""A cell of a grid that trains nothing: the files of a finished run, made from its settings by the standard library.
+
+Run as a cell's process it does what `orders.json` beside the grid says of its name, and notes its start in `starts`.
+"""
+
+import csv
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+HEADER = (
+    "episode,env_steps,updates,transitions,slots,loss,td_error,q_mean,grad_norm,epsilon,train_return,eval_return,"
+    "skipped,steps_per_s,seconds"
+)
+FIELDS = HEADER.split(",")
+NASTY = 'ValueError: <script>alert("&")</script>'
+
+
+def returns_of(settings: dict[str, Any]) -> list[float]:
+    """A learning curve that depends on the settings alone: tapes and later seeds are better."""
+    level = 0.5 if settings["batching"] == "tape" else 0.01 * settings["segment_length"] ** 0.5
+    points = range(settings["train_episodes"] // settings["eval_every"])
+    return [level + 0.1 * settings["seed"] + 0.05 * point for point in points]
+
+
+def write_run(
+    directory: Path,
+    settings: dict[str, Any],
+    returns: Sequence[float],
+    share: Sequence[float] | None = (0.4, 0.3, 0.2, 0.1),
+    *,
+    seconds: float = 2.0,
+    rml: int | str | None = 2,
+) -> None:
+    """A finished cell: its metrics, its summary, its sensitivity by age (None: not measured), and that it is done."""
+    run = directory / "run"
+    write_metrics(run, settings, returns, seconds)
+    (run / "summary.json").write_text(json.dumps({"final_return": returns[-1] + 0.125}))
+    if share is not None:
+        with (run / "sensitivity.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(("age", "share", "cumulative"))
+            writer.writerows((age, value, sum(share[: age + 1])) for age, value in enumerate(share))
+        beyond = None if rml is None else 0.0 if rml == "episode" else sum(share[int(rml) + 1 :])
+        found = {"episodes": 2, "left_out": 0, "vml": {"0.5": 1, "0.95": len(share) - 1, "0.99": len(share) - 1}}
+        found |= {"rml": rml, "beyond_rml": beyond, "beyond_segment": {}, "first_share": share[-1]}
+        (run / "sensitivity.json").write_text(json.dumps(found))
+    finish(directory, {"status": "done", "seconds": seconds})
+
+
+def write_metrics(run: Path, settings: dict[str, Any], returns: Sequence[float], seconds: float = 2.0) -> None:
+    """The metrics of a run, one row for each evaluation."""
+    run.mkdir(parents=True)
+    with (run / "metrics.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, FIELDS)
+        writer.writeheader()
+        for i, value in enumerate(returns, start=1):
+            episode = i * settings["eval_every"]
+            row = dict.fromkeys(FIELDS, 0.25) | {"episode": episode, "env_steps": 51 * episode, "updates": episode}
+            # Of segments a fifth is padding.
+            slots = 1_000 * episode
+            row |= {"slots": slots, "transitions": slots * (1.0 if settings["batching"] == "tape" else 0.8)}
+            writer.writerow(row | {"eval_return": value, "skipped": 0, "seconds": seconds * i / len(returns)})
+
+
+def finish(directory: Path, how: dict[str, Any]) -> None:
+    """How a cell ended."""
+    (directory / "partial").write_text(json.dumps(how))
+    (directory / "partial").replace(directory / "cell.json")
+
+
+def obey(order: str, directory: Path, settings: dict[str, Any]) -> None:
+    """Ends this process, or keeps it, as it is ordered to."""
+    match order:
+        case "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "be interrupted":
+            sys.exit(130)
+        case "refuse":
+            finish(directory, {"status": "failed", "reason": NASTY})
+            sys.exit(1)
+        case "raise":
+            print("about to fail", flush=True)
+            raise ZeroDivisionError("divided by nothing")
+        case "be silent":
+            os._exit(3)
+        case "hang":
+            write_metrics(directory / "run", settings, returns_of(settings)[:1])
+            time.sleep(600)
+
+
+def main(directory: Path) -> None:
+    """One cell, as it is ordered to be."""
+    place = directory.parents[2]
+    settings = json.loads((directory / "settings.json").read_text())
+    with (place / "starts").open("a") as file:
+        cache = os.path.relpath(os.environ["JAX_COMPILATION_CACHE_DIR"], directory.parents[1])
+        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+        file.write(json.dumps({"name": directory.name, "pid": os.getpid(), "cache": cache, "cores": cores}) + "\n")
+    started = [json.loads(line)["name"] for line in (place / "starts").read_text().splitlines()].count(directory.name)
+    orders = json.loads((place / "orders.json").read_text()) if (place / "orders.json").exists() else {}
+    order = orders.get(directory.name, "")
+    if started == 1 or not order.endswith(" once"):
+        obey(order.removesuffix(" once"), directory, settings)
+    write_run(directory, settings, returns_of(settings))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,251 @@
+"""The paper's figures as grids of runs: which runs there are, with which settings, and what may be asked instead."""
+
+import dataclasses
+import importlib.util
+import typing
+from typing import Any
+
+import pytest
+
+from memoroids.config import TrainConfig
+from memoroids.experiments.grid import FIGURES, MEMORIES, Cell, Choice, Scale, cells
+from memoroids.presets import TASKS, preset, with_preset
+
+SCALES = typing.get_args(Scale)
+POPGYM = [name for name in FIGURES if name != "figure7"]
+ATARI = pytest.param(
+    "figure7",
+    marks=pytest.mark.skipif(
+        any(importlib.util.find_spec(name) is None for name in ("ale_py", "cv2")), reason="needs the extra atari"
+    ),
+)
+BATCHING = {"batching", "segment_length", "segment_state", "segment_count"}
+
+
+def changed(a: TrainConfig, b: TrainConfig) -> set[str]:
+    """The settings in which two runs differ, `dqn.` before the learner's."""
+    mine, others = ({**dataclasses.asdict(one), **dataclasses.asdict(one)["dqn"]} for one in (a, b))
+    learner = {field.name for field in dataclasses.fields(a.dqn)}
+    names = {name for name in mine if mine[name] != others[name]} - {"dqn"}
+    return {f"dqn.{name}" if name in learner else name for name in names}
+
+
+def by(found: list[Cell], *names: str) -> dict[Any, list[Cell]]:
+    """Cells in groups that agree in some of their fields."""
+    groups: dict[Any, list[Cell]] = {}
+    for cell in found:
+        groups.setdefault(tuple(getattr(cell, name) for name in names), []).append(cell)
+    return groups
+
+
+def pairs(found: list[Cell]) -> list[tuple[str, str]]:
+    return list(by(found, "task", "memory"))
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("figure", [*POPGYM, ATARI])
+def test_every_figure_is_a_grid_of_runs_of_its_own_that_can_be_made(figure: str, scale: Scale):
+    found = cells(Choice(figure, scale))
+    assert len({cell.name for cell in found}) == len(found)
+    assert len({cell.config.to_json() for cell in found}) == len(found)
+    seeds = {"smoke": 2, "laptop": 3, "paper": 10}[scale]
+    assert list(by(found, "seed")) == [(seed,) for seed in range(seeds)]
+    assert [cell.seed for cell in found] == sorted(cell.seed for cell in found)
+    for cell in found:
+        assert cell.name.replace("-", "").replace("_", "").isalnum()
+        assert TrainConfig.from_json(cell.config.to_json()) == cell.config
+        assert (cell.config.seed, cell.config.memory, cell.config.run_dir) == (cell.seed, cell.memory, None)
+    shapes = [[(c.task, c.memory, c.batching) for c in group] for group in by(found, "seed").values()]
+    assert all(shape == shapes[0] for shape in shapes)
+    if scale != "smoke":
+        assert len(found) == seeds * len(FIGURES[figure].pairs) * (1 + len(FIGURES[figure].lengths))
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("figure", [*POPGYM, ATARI])
+def test_tapes_and_segments_of_one_seed_differ_in_nothing_but_batching(figure: str, scale: Scale):
+    for group in by(cells(Choice(figure, scale, segment_state="stored", seeds=2)), "task", "memory", "seed").values():
+        tape, *segments = group
+        assert tape.batching == "TBB"
+        assert (tape.config.batching, tape.config.segment_state, tape.config.segment_count) == ("tape", "zero", "slots")
+        assert segments
+        for cell in segments:
+            assert cell.batching == f"SBB L={cell.config.segment_length} stored"
+            assert (cell.config.batching, cell.config.segment_state) == ("segments", "stored")
+            assert {"batching", "segment_state"} <= changed(tape.config, cell.config) <= BATCHING
+
+
+@pytest.mark.parametrize("figure", POPGYM)
+def test_at_the_papers_scale_every_setting_is_the_papers(figure: str):
+    for cell in cells(Choice(figure, "paper", seeds=1)):
+        published = with_preset(TrainConfig(), preset("paper", cell.config.env, cell.memory))
+        allowed = {"env", "memory", "preset", "env_options", "sensitivity_every"} | BATCHING
+        assert cell.config.preset == "paper"
+        assert changed(published, cell.config) <= allowed
+
+
+def test_the_laptops_settings_are_the_tuned_ones_and_a_smoke_runs_in_moments():
+    for cell in cells(Choice("figure6", "laptop", seeds=1)):
+        tuned = with_preset(TrainConfig(), preset("tuned", cell.config.env, cell.memory))
+        assert cell.config.preset == "tuned"
+        assert changed(tuned, cell.config) <= {"env", "memory"} | BATCHING
+    for cell in cells(Choice("figure6", "smoke")):
+        assert (cell.config.random_episodes, cell.config.train_episodes, cell.config.batch_size) == (20, 30, 500)
+    assert len(cells(Choice("figure6", "smoke"))) < len(cells(Choice("figure6", "laptop"))) / 10
+
+
+def test_figure_4_is_the_papers_four_pairs_and_four_lengths():
+    found = cells(Choice("figure4", "paper"))
+    assert pairs(found) == [
+        ("CountRecallEasy", "s5"),
+        ("PositionOnlyCartPoleEasy", "linear_transformer"),
+        ("RepeatFirstEasy", "lru"),
+        ("RepeatPreviousEasy", "ffm"),
+    ]
+    assert {cell.config.env for cell in found} == {f"popgym-{task}-v0" for task, _ in pairs(found)}
+    labels = ["TBB", "SBB L=10", "SBB L=20", "SBB L=50", "SBB L=100"]
+    for group in by(found, "task", "seed").values():
+        assert [cell.batching for cell in group] == labels
+    assert all(cell.config.env_options == {} and cell.config.sensitivity_every == 0 for cell in found)
+    assert len(found) == 4 * 5 * 10
+
+
+def test_figure_6_is_every_task_with_every_memory():
+    found = cells(Choice("figure6", "paper", seeds=1))
+    assert set(pairs(found)) == {(task, memory) for task in TASKS for memory in MEMORIES}
+    assert len(found) == 9 * 4 * 5
+    assert set(MEMORIES) == {"lru", "ffm", "s5", "linear_transformer"}
+
+
+@pytest.mark.parametrize("figure", [ATARI])
+def test_figure_7_is_three_games_with_segments_of_80(figure: str):
+    for scale in ("laptop", "paper"):
+        found = cells(Choice(figure, scale))
+        assert pairs(found) == [
+            ("ALE/Asteroids-v5", "lru"),
+            ("ALE/Pong-v5", "ffm"),
+            ("ALE/Frostbite-v5", "linear_transformer"),
+        ]
+        assert [cell.batching for cell in found[:2]] == ["TBB", "SBB L=80"]
+        assert {cell.config.preset for cell in found} == {"atari"}
+        published = with_preset(TrainConfig(), preset("atari", "ALE/Asteroids-v5", "lru"))
+        cut = set()
+        if scale == "laptop":
+            cut = {"random_episodes", "train_episodes", "eval_every", "batch_size", "width", "updates_per_episode"}
+            cut |= {"memory_sizes"}
+        assert changed(published, found[0].config) == {"env", "preset"} | cut
+        assert changed(published, found[1].config) == {"env", "preset", "batching"} | cut
+
+
+@pytest.mark.parametrize(
+    ("figure", "env", "options"),
+    [
+        ("figure3", "popgym-RepeatPreviousEasy-v0", {"k": 10, "num_decks": 2}),
+        ("figure8", "popgym-RepeatFirstEasy-v0", {}),
+    ],
+)
+def test_figures_3_and_8_record_sensitivity_during_training(figure: str, env: str, options: dict[str, Any]):
+    for scale in SCALES:
+        found = cells(Choice(figure, scale))
+        assert {cell.config.env for cell in found} == {env}
+        assert all(cell.config.env_options == options for cell in found)
+        assert {cell.memory for cell in found} == set(MEMORIES)
+        assert {cell.batching for cell in found} == {"TBB", "SBB L=10"}
+        for cell in found:
+            every = cell.config.sensitivity_every
+            assert every > 0 and every % cell.config.eval_every == 0
+            assert cell.config.train_episodes / every <= 40
+    assert all(cell.config.sensitivity_every == 0 for cell in cells(Choice("figure5-training")))
+
+
+def test_what_is_asked_for_is_run_instead_of_the_figures_own():
+    asked = Choice(
+        "figure4",
+        tasks=("MineSweeperEasy", "popgym-RepeatFirstEasy-v0"),
+        memories=("gru", "mlp"),
+        segment_lengths=(7, 3),
+        segment_count="transitions",
+        seeds=2,
+        random_episodes=0,
+        train_episodes=12,
+    )
+    found = cells(asked)
+    expected = [(task, memory) for task in ("MineSweeperEasy", "RepeatFirstEasy") for memory in ("gru", "mlp")]
+    assert pairs(found) == expected
+    assert list(by(found, "batching")) == [("TBB",), ("SBB L=7",), ("SBB L=3",)]
+    assert len(found) == 4 * 3 * 2
+    for cell in found:
+        assert (cell.config.random_episodes, cell.config.train_episodes) == (0, 12)
+        assert cell.config.segment_count == ("slots" if cell.batching == "TBB" else "transitions")
+    smoke = cells(dataclasses.replace(asked, scale="smoke", random_episodes=None))
+    assert pairs(smoke) == expected
+    assert {(c.config.random_episodes, c.config.train_episodes) for c in smoke} == {(20, 12)}
+
+
+def test_tasks_alone_get_every_memory_of_the_figure_and_memories_alone_every_task():
+    four = {memory for _, memory in FIGURES["figure4"].pairs}
+    assert set(pairs(cells(Choice("figure4", tasks=("AutoencodeEasy",))))) == {("AutoencodeEasy", m) for m in four}
+    tasks = {task.label for task, _ in FIGURES["figure4"].pairs}
+    assert set(pairs(cells(Choice("figure4", memories=("gru",))))) == {(task, "gru") for task in tasks}
+    assert {c.batching for c in cells(Choice("figure4", segment_lengths=()))} == {"TBB"}
+
+
+@pytest.mark.parametrize("name", ["RepeatPreviousEasy", "popgym-RepeatPreviousEasy-v0", "repeatpreviouseasy"])
+def test_a_task_is_the_environment_that_is_named_however_it_is_spelt(name: str):
+    for cell in cells(Choice("figure3", tasks=(name,), memories=("lru",), seeds=1)):
+        assert (cell.task, cell.config.env_options) == ("RepeatPreviousEasy", {})
+
+
+def test_the_variant_of_figure_3_goes_by_its_own_name():
+    for choice in (Choice("figure3", seeds=1), Choice("figure4", tasks=("RepeatPreviousEasy-k10",), seeds=1)):
+        for cell in cells(choice):
+            assert (cell.task, cell.config.env_options) == ("RepeatPreviousEasy-k10", {"k": 10, "num_decks": 2})
+
+
+def test_an_ablation_adds_every_batching_again_with_exactly_one_setting_changed():
+    choice = Choice("figure5-training", segment_lengths=(10, 20), seeds=2)
+    plain = cells(choice)
+    found = cells(dataclasses.replace(choice, ablations=("next-state", "loss")))
+    assert len(found) == 3 * len(plain)
+    known = {cell.name: cell for cell in found}
+    assert all(known[cell.name] == cell for cell in plain)
+    names = {"next-state": ("(next state alone)", "dqn.next_state", "alone")}
+    names["loss"] = ("(Huber of mean)", "dqn.loss", "huber-of-mean")
+    for label, setting, value in names.values():
+        ablated = [cell for cell in found if label in cell.batching]
+        assert len(ablated) == len(plain)
+        for cell, base in zip(ablated, plain, strict=True):
+            assert cell.batching == f"{base.batching} {label}"
+            assert changed(base.config, cell.config) == {setting}
+            assert getattr(cell.config.dqn, setting.removeprefix("dqn.")) == value
+
+
+def test_a_memory_of_the_users_own_may_stand_in_a_grid():
+    (cell,) = cells(
+        Choice("figure4", tasks=("RepeatFirstEasy",), memories=("memoroids.memory:MLP",), segment_lengths=(), seeds=1)
+    )
+    assert (cell.memory, cell.name) == ("memoroids.memory:MLP", "RepeatFirstEasy-memoroids.memory-MLP-TBB-seed0")
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"tasks": ("RepeatFristEasy",)}, ["'RepeatFristEasy'", "did you mean popgym-RepeatFirstEasy-v0"]),
+        ({"memories": ("lruu",)}, ["'lruu'", "did you mean lru?"]),
+        ({"tasks": ("RepeatFirstEasy",), "memories": ("no_such_module:build",)}, ["no_such_module"]),
+        ({"tasks": ("RepeatFirstEasy", "popgym-RepeatFirstEasy-v0")}, ["twice"]),
+        ({"memories": ("lru", "lru")}, ["twice"]),
+        ({"segment_lengths": (10, 10)}, ["twice"]),
+        ({"ablations": ("loss", "loss")}, ["twice"]),
+        ({"segment_lengths": (0,)}, ["segment_length", "at least 1"]),
+        ({"train_episodes": 0}, ["train_episodes", "at least 1"]),
+        ({"seeds": 0}, ["seeds", "at least 1"]),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_a_grid_is_refused_in_one_line(asked: dict[str, Any], words: list[str]):
+    with pytest.raises(ValueError) as error:
+        cells(Choice("figure4", **asked))
+    assert "\n" not in str(error.value)
+    for word in words:
+        assert word in str(error.value)

@@ -1,0 +1,297 @@
+"""Grids of processes: what is started, skipped, marked, ended and refused. The cells train nothing (`fake_cell`)."""
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fake_cell
+import pytest
+
+from memoroids import __version__
+from memoroids.experiments import results, runner, tables
+from memoroids.experiments.grid import Cell, Choice, cells
+from memoroids.experiments.runner import GridProgress
+
+CHOICE = Choice("figure5-training", segment_lengths=(10,), seeds=2, train_episodes=40)
+CELL = f"import runpy\nrunpy.run_path({fake_cell.__file__!r}, run_name='__main__')\n"
+
+
+class Grid:
+    """A grid of four cells in a directory, with what they are ordered to do."""
+
+    def __init__(self, place: Path, choice: Choice = CHOICE):
+        self.place, self.root, self.choice = place, place / "grid", choice
+        self.cells = cells(choice)
+        self.names = [cell.name for cell in self.cells]
+        place.mkdir(exist_ok=True)
+        runner.prepare(self.root, choice, self.cells, "memoroids reproduce")
+
+    def order(self, **what: str) -> None:
+        """What cells do, by c and their number; the others run."""
+        (self.place / "orders.json").write_text(json.dumps({self.names[int(k[1:])]: v for k, v in what.items()}))
+
+    def run(self, *, watch: Callable[[GridProgress], None] = lambda _: None, **options: Any) -> list[str]:
+        """Runs what is left; the cells that were started, by their number, in their order."""
+        before = len(self.starts())
+        runner.run(self.root, self.cells, **({"jobs": 2} | options), watch=watch)
+        return [f"c{self.names.index(start['name'])}" for start in self.starts()[before:]]
+
+    def starts(self) -> list[dict[str, Any]]:
+        path = self.place / "starts"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def ends(self) -> list[Any]:
+        """For each cell its status, or why it failed."""
+        found = [runner.status(self.root, cell) for cell in self.cells]
+        return [end and end.get("reason", end["status"]) for end in found]
+
+    def tables(self) -> dict[str, bytes]:
+        """Every table of the report, as it is written."""
+        found = results.load(self.root)
+        for name, make in tables.TABLES.items():
+            tables.write(make(found), self.place / f"{name}.csv")
+        return {name: (self.place / f"{name}.csv").read_bytes() for name in tables.TABLES}
+
+
+@pytest.fixture
+def grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Grid:
+    monkeypatch.setattr(runner, "_CELL", CELL)
+    monkeypatch.setattr(runner, "_PAUSE", 0.02)
+    return Grid(tmp_path)
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    state = Path(f"/proc/{pid}/stat")  # nobody may have asked yet how it ended
+    return not state.exists() or state.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_every_cell_is_run_once_in_the_order_of_the_grid_and_a_finished_grid_starts_nothing(grid: Grid):
+    seen: list[GridProgress] = []
+    assert grid.run(jobs=1, watch=seen.append) == ["c0", "c1", "c2", "c3"]
+    assert grid.ends() == ["done"] * 4
+    assert (seen[0].done, seen[0].total, seen[0].running, seen[0].seconds_left) == (0, 4, [], None)
+    assert (seen[-1].done, seen[-1].failed, seen[-1].running, seen[-1].seconds_left) == (4, 0, [], 0)
+    assert [moment.done for moment in seen if moment.news is not None] == [1, 2, 3, 4]
+    assert [moment.news for moment in seen if moment.news is not None] == [f"{name} done in 2 s" for name in grid.names]
+    assert max(len(moment.running) for moment in seen) <= 1
+
+    before = grid.tables()
+    assert grid.run(watch=seen.append) == []
+    assert (seen[-1].done, seen[-1].total) == (4, 4)
+    assert grid.tables() == before
+
+
+def test_every_slot_has_a_cache_and_cores_of_its_own(grid: Grid):
+    grid.run()
+    starts = grid.starts()
+    assert {start["cache"] for start in starts} == {"cache/0", "cache/1"}
+    by_slot = {start["cache"]: start["cores"] for start in starts}
+    assert all(start["cores"] == by_slot[start["cache"]] for start in starts)
+    if hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) > 1:
+        assert sorted(itertools.chain(*by_slot.values())) == sorted(os.sched_getaffinity(0))
+
+
+def test_every_run_gets_as_many_cores_and_none_of_its_own_where_they_are_fewer_than_runs(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1, 3, 4, 6, 7}, raising=False)
+    assert [runner._cores(slot, 2) for slot in (0, 1)] == [[1, 3], [4, 6]]
+    assert runner._cores(0, 1) == [1, 3, 4, 6, 7]
+    assert runner._cores(3, 6) == []
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert runner._cores(0, 2) == []
+
+
+def test_a_cell_that_fails_is_marked_with_its_reason_and_the_rest_goes_on_until_it_is_tried_again(grid: Grid):
+    grid.order(c0="refuse", c1="raise", c2="be silent")
+    seen: list[GridProgress] = []
+    assert sorted(grid.run(watch=seen.append)) == ["c0", "c1", "c2", "c3"]
+    raised = "exit status 1: ZeroDivisionError: divided by nothing"
+    assert grid.ends() == [fake_cell.NASTY, raised, "exit status 3: nothing was said", "done"]
+    news = {moment.news for moment in seen}
+    assert f"{grid.names[1]} failed: {raised}" in news
+    assert (seen[-1].done, seen[-1].failed) == (1, 3)
+    log = (runner.cell_dir(grid.root, grid.cells[1]) / "log.txt").read_text()
+    assert log.startswith("about to fail\nTraceback")
+    assert [(gap.cell.name, gap.reason) for gap in results.load(grid.root).gaps][:2] == [
+        (grid.names[0], fake_cell.NASTY),
+        (grid.names[1], raised),
+    ]
+
+    assert grid.run(watch=seen.append) == []
+    assert (seen[-1].done, seen[-1].failed) == (1, 3)
+    grid.order()
+    assert sorted(grid.run(retry=True)) == ["c0", "c1", "c2"]
+    assert grid.ends() == ["done"] * 4
+
+
+def test_a_cell_that_is_killed_is_started_again_once_and_once_more_at_the_next_start(grid: Grid):
+    grid.order(c0="die once", c1="die", c2="be interrupted once", c3="be interrupted")
+    seen: list[GridProgress] = []
+    assert sorted(grid.run(watch=seen.append)) == ["c0", "c0", "c1", "c1", "c2", "c2", "c3", "c3"]
+    assert grid.ends() == ["done", "killed by signal 9", "done", "interrupted"]
+    news = [moment.news for moment in seen]
+    for name, how in zip(grid.names, ["killed by signal 9"] * 2 + ["interrupted"] * 2, strict=True):
+        assert news.count(f"{name} was {how}, starting it again") == 1
+    assert f"{grid.names[1]} failed: killed by signal 9" in news
+    assert f"{grid.names[3]} failed: interrupted" in news
+
+    grid.order(c3="raise")
+    assert sorted(grid.run()) == ["c1", "c3"]
+    assert grid.ends() == ["done", "done", "done", "exit status 1: ZeroDivisionError: divided by nothing"]
+    assert grid.run() == []
+
+
+@pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM"])
+def test_an_interrupted_grid_leaves_no_process_and_ends_with_the_tables_of_an_uninterrupted_one(how: str, grid: Grid):
+    whole = Grid(grid.place / "whole")
+    whole.run()
+    grid.order(c1="hang once")
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def watch(moment: GridProgress) -> None:
+        # One evaluation of four is behind the cell that hangs, and its neighbour is done.
+        if moment.done and (grid.cells[1], 0.25) in moment.running:
+            if how == "Ctrl-C":
+                raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt):
+        grid.run(watch=watch)
+    assert signal.getsignal(signal.SIGTERM) == handler
+    assert not any(alive(start["pid"]) for start in grid.starts())
+    assert grid.ends()[:2] == ["done", None]
+    assert {gap.cell.name: gap.reason for gap in results.load(grid.root).gaps}[grid.names[1]] == "not finished"
+    assert grid.tables() != whole.tables()
+
+    again = grid.run()
+    assert "c1" in again and "c0" not in again and len(again) == len(set(again))
+    assert grid.ends() == ["done"] * 4
+    assert grid.tables() == whole.tables()
+    assert [name for name, text in whole.tables().items() if not text] == ["longer_against_shorter"]
+
+
+PARENT = """
+from pathlib import Path
+from test_runner import CELL, CHOICE
+from memoroids.experiments import runner
+from memoroids.experiments.grid import cells
+runner._CELL = CELL
+runner.run(Path({root!r}), cells(CHOICE), jobs=2, watch=lambda moment: None)
+"""
+
+
+def test_a_grid_that_is_killed_leaves_no_process_and_goes_on_where_it_was(grid: Grid):
+    grid.order(c0="hang once", c1="hang once")
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT.format(root=str(grid.root))],
+        env=os.environ | {"PYTHONPATH": path},
+        stdout=subprocess.DEVNULL,
+    ) as parent:
+        wait_until(lambda: len(grid.starts()) == 2)
+        pids = [start["pid"] for start in grid.starts()]
+        assert all(map(alive, pids))
+        with pytest.raises(ValueError, match="another process runs the grid"):
+            grid.run()
+        assert all(map(alive, pids))
+        parent.kill()
+    wait_until(lambda: not any(map(alive, pids)))
+    assert sorted(grid.run()) == ["c0", "c1", "c2", "c3"]
+    assert grid.ends() == ["done"] * 4
+
+
+def test_a_second_process_is_refused_in_one_line_and_starts_nothing(grid: Grid):
+    with runner._lock(grid.root), pytest.raises(ValueError) as error:
+        grid.run()
+    assert str(grid.root) in str(error.value) and "\n" not in str(error.value)
+    assert grid.starts() == []
+    assert len(grid.run()) == 4
+
+
+@pytest.mark.parametrize("damage", ["settings", "no settings", "no end", "half an end"])
+def test_a_cell_whose_settings_or_end_are_not_the_grids_is_run_again(damage: str, grid: Grid):
+    grid.run()
+    directory = runner.cell_dir(grid.root, grid.cells[2])
+    settings, end = directory / "settings.json", directory / "cell.json"
+    if damage == "settings":
+        settings.write_text(settings.read_text().replace('"train_episodes": 40', '"train_episodes": 30'))
+    elif damage == "no settings":
+        settings.unlink()
+    elif damage == "no end":
+        end.unlink()
+    else:
+        end.write_text(end.read_text()[:-5])
+    (directory / "run" / "leftover").touch()
+    assert [gap.reason for gap in results.load(grid.root).gaps] == ["not finished"]
+    assert grid.run() == ["c2"]
+    assert grid.ends() == ["done"] * 4
+    assert not (directory / "run" / "leftover").exists()
+
+
+def prepared(root: Path, choice: Choice) -> list[Cell]:
+    found = cells(choice)
+    runner.prepare(root, choice, found, "another command")
+    return found
+
+
+def test_a_directory_that_holds_something_else_is_refused_and_left_as_it_is(grid: Grid, tmp_path: Path):
+    before = (grid.root / "grid.json").read_bytes()
+    prepared(grid.root, CHOICE)
+    for other in (Choice("figure5-training", segment_lengths=(10,), seeds=3, train_episodes=40), Choice("figure4")):
+        with pytest.raises(ValueError) as error:
+            prepared(grid.root, other)
+        assert str(error.value) == f"{grid.root} holds another grid (memoroids reproduce): choose another --output"
+    assert (grid.root / "grid.json").read_bytes() == before
+
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").touch()
+    with pytest.raises(ValueError) as error:
+        prepared(tmp_path / "full", CHOICE)
+    refused = f"{tmp_path / 'full'} is not an empty directory and holds no grid: choose another --output"
+    assert str(error.value) == refused
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["thesis.tex"]
+
+    with pytest.raises(ValueError, match="is not an empty directory"):
+        prepared(tmp_path / "full" / "thesis.tex", CHOICE)
+
+    (tmp_path / "empty").mkdir()
+    prepared(tmp_path / "empty", CHOICE)
+    prepared(tmp_path / "deep" / "inside", CHOICE)
+
+
+def test_a_grid_of_another_version_is_refused_with_both_versions_named(grid: Grid):
+    path = grid.root / "grid.json"
+    path.write_text(path.read_text().replace(f'"version": "{__version__}"', '"version": "0.0.1"', 1))
+    for use in (lambda: prepared(grid.root, CHOICE), lambda: results.load(grid.root)):
+        with pytest.raises(ValueError) as error:
+            use()
+        assert "memoroids 0.0.1" in str(error.value) and f"this is {__version__}" in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "3", f'{{"version": "{__version__}"}}'])
+def test_a_damaged_grid_is_refused_in_one_line(text: str, grid: Grid):
+    (grid.root / "grid.json").write_text(text)
+    for use in (lambda: prepared(grid.root, CHOICE), lambda: results.load(grid.root)):
+        with pytest.raises(ValueError) as error:
+            use()
+        assert str(grid.root / "grid.json") in str(error.value) and "\n" not in str(error.value)
