@@ -105,7 +105,7 @@ def test_the_table_and_the_figure_are_written_where_they_are_asked_for(
     said = capsys.readouterr().out
     for name in (*bench.METHODS, "discounted return", "gae", "greatest difference"):
         assert name in said
-    assert sorted(path.name for path in output.iterdir()) == ["returns.csv", "returns.png"]
+    assert sorted(path.name for path in output.iterdir()) == ["returns.csv", "returns.pdf", "returns.png"]
     with (output / "returns.csv").open(newline="") as file:
         reader = csv.DictReader(file)
         assert tuple(reader.fieldnames or ()) == bench.FIELDS

@@ -193,16 +193,20 @@ def _claims(rows: dict[str, list[Row]]) -> list[str]:
         ("longer_against_shorter", "Longer segments learn faster than shorter ones"),
     ):
         for row in _overall(rows[table]):
+            paired = ""
+            if row["paired"] != "":
+                between = _interval(row["paired low"], row["paired high"])
+                paired = f", between runs of the same seed {_number(row['paired'])}{between}"
             where = "over all pairs" if row["task"] == "all" else f"{row['task']}, {row['memory']}"
             out.append(
                 f"<li>{sentence} ({_text(row['better'])} against {_text(row['than'])}, {_text(where)}): "
                 f'<strong class="{row["verdict"]}">{row["verdict"]}</strong>, difference of mean return over training '
-                f"{_number(row['difference'])}{_interval(row['low'], row['high'])}, probability of improvement "
+                f"{_number(row['difference'])}{_interval(row['low'], row['high'])}{paired}, probability of improvement "
                 f"{_number(row['P(improvement)'])}{_interval(row['P low'], row['P high'])}.</li>"
             )
     for row in rows["sensitivity"]:
         for name in [key for key in row if key == "beyond RML" or key.startswith("beyond L=")]:
-            if name.endswith((" low", " high")) or row[name] == "":
+            if name.endswith((" low", " high")) or row[name] in ("", 0.0):
                 continue
             if name.startswith("beyond L") and row["batching"].split()[:2] != ["SBB", name.removeprefix("beyond ")]:
                 continue
