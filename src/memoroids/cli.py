@@ -21,6 +21,11 @@ class UsageError(Exception):
     """A command line that cannot be run; the message is the one line the user sees."""
 
 
+def _check_episodes(episodes: int, seed: int) -> None:
+    if episodes < 1 or seed < 0:
+        raise ValueError(f"episodes must be at least 1 and seed at least 0, got {episodes} and {seed}")
+
+
 @dataclass(frozen=True)
 class Evaluate:
     """Evaluate the newest checkpoint of a run: mean return and 95% interval of greedy episodes on fresh seeds."""
@@ -33,8 +38,7 @@ class Evaluate:
     """Chooses another set of fresh environment seeds."""
 
     def __post_init__(self) -> None:
-        if self.episodes < 1 or self.seed < 0:
-            raise ValueError(f"episodes must be at least 1 and seed at least 0, got {self.episodes} and {self.seed}")
+        _check_episodes(self.episodes, self.seed)
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,7 @@ class Sensitivity:
     """Directory to write sensitivity.csv, .png and .json to; the run's where none is named."""
 
     def __post_init__(self) -> None:
-        if self.episodes < 1 or self.seed < 0:
-            raise ValueError(f"episodes must be at least 1 and seed at least 0, got {self.episodes} and {self.seed}")
+        _check_episodes(self.episodes, self.seed)
 
 
 @dataclass(frozen=True)
@@ -335,15 +338,16 @@ def _reproduce(arguments: list[str]) -> None:
     options: Reproduce = _parse(Reproduce, "reproduce", arguments)
     root = options.output or Path("runs") / f"{options.figure}-{options.scale}"
     command = shlex.join(("memoroids", "reproduce", *arguments))
+    from memoroids.experiments import report, runner
+
     if options.figure == "figure5-returns":
         from memoroids.benchmarks import returns
-        from memoroids.experiments import report
 
         given = dataclasses.asdict(dataclasses.replace(options, figure="figure4", scale="laptop", output=None))
         plain = dataclasses.asdict(Reproduce("figure4"))
         if unused := sorted(name for name in given if given[name] != plain[name]):
             raise UsageError(f"reproduce figure5-returns takes --scale and --output only, got {unused[0]}")
-        if (root / "grid.json").exists():
+        if (root / runner.GRID).exists():
             raise UsageError(f"{root} holds a grid: choose another --output")
         returns.run(5 if options.scale == "smoke" else 20, root)
         print(f"report: {report.write_returns(root, command)}")
@@ -354,7 +358,7 @@ def _reproduce(arguments: list[str]) -> None:
     values = {field.name: getattr(options, field.name) for field in dataclasses.fields(Choice)}
     jobs = options.jobs or default_jobs()
     if not reproduce(Choice(**values), root, jobs=jobs, retry=options.retry, command=command):
-        _fail(f"some cells failed; the report says which and why: {root / 'report' / 'index.html'}", 1)
+        _fail(f"some cells failed; the report says which and why: {root / report.REPORT / report.PAGE}", 1)
 
 
 def _report(arguments: list[str]) -> None:

@@ -16,6 +16,7 @@ import tyro
 from memoroids import __version__
 from memoroids.algorithms.dqn import DQNConfig
 from memoroids.memory import REGISTRY, Factory
+from memoroids.replay.segment_buffer import SegmentState
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class TrainConfig:
     """How episodes become batches: tape lays whole episodes end to end, segments cuts them and pads with zeros."""
     segment_length: int = 10
     """Transitions in a segment, at most (segments only)."""
-    segment_state: Literal["zero", "stored", "burn-in"] = "zero"
+    segment_state: SegmentState = "zero"
     """Memory state that a segment starts from: zero, as stored when its episode came in, or from the segment before."""
     segment_count: Literal["slots", "transitions"] = "slots"
     """What batch_size counts: slots, padding included, or real transitions (on average; segments only)."""

@@ -95,8 +95,13 @@ def _legend(figure: Any, axes: Sequence[Any]) -> None:
     figure.legend(handles, labels, loc="outside lower center", ncols=max(len(labels), 1), frameon=False, fontsize=9)
 
 
+def _of_task(results: Results, task: str) -> dict[tuple[str, str], list[Run]]:
+    """The groups of one task, by memory and batching."""
+    return {(memory, batching): runs for (name, memory, batching), runs in results.groups().items() if name == task}
+
+
 def _curves(results: Results, task: str) -> Any:
-    groups = {key[1:]: runs for key, runs in results.groups().items() if key[0] == task}
+    groups = _of_task(results, task)
     memories = list(dict.fromkeys(memory for memory, _ in groups))
     colors = _colors(list(dict.fromkeys(batching for _, batching in groups)))
     figure, axes = _panels(len(memories))
@@ -147,7 +152,7 @@ def _forest(rows: Sequence[dict[str, Any]]) -> Any:
 
 
 def _sensitivity(results: Results, task: str) -> Any:
-    groups = {key[1:]: runs for key, runs in results.groups().items() if key[0] == task}
+    groups = _of_task(results, task)
     batchings = list(dict.fromkeys(batching for _, batching in groups))
     colors = {memory: f"C{i}" for i, memory in enumerate(dict.fromkeys(memory for memory, _ in groups))}
     figure, axes = _panels(len(batchings))
@@ -185,19 +190,19 @@ def _sensitivity(results: Results, task: str) -> Any:
 def _logs(results: Results, task: str) -> dict[tuple[str, str], dict[int, np.ndarray]]:
     """What the first seed of each memory and batching recorded while training."""
     logs = {}
-    for key, runs in results.groups().items():
+    for key, runs in _of_task(results, task).items():
         path = runs[0].path / SENSITIVITY
-        if key[0] == task and path.exists():
-            logs[key[1:]] = read_log(path)
+        if path.exists():
+            logs[key] = read_log(path)
     return logs
 
 
 def _heat(results: Results, task: str, logs: dict[tuple[str, str], dict[int, np.ndarray]]) -> Any:
-    runs = {key[1:]: found[0] for key, found in results.groups().items() if key[0] == task}
+    groups = _of_task(results, task)
     figure, axes = _panels(len(logs))
     mesh = None
     for (key, log), axis in zip(logs.items(), axes, strict=True):
-        rml = (runs[key].sensitivity or {}).get("rml")
+        rml = (groups[key][0].sensitivity or {}).get("rml")
         mesh = heat(axis, log, rml=rml if isinstance(rml, int | float) else None, title=", ".join(key))
     figure.colorbar(mesh, ax=axes, label="share of the sensitivity", extend="min")
     axes[0].set_ylabel("age of the observation [steps]")

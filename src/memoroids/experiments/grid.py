@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from memoroids.config import TrainConfig, resolve_memory
-from memoroids.envs import resolve_id, short_name
+from memoroids.envs import is_atari, resolve_id, short_name
 from memoroids.presets import MEMORIES, SEGMENT_LENGTHS, TASKS, preset, with_preset
+from memoroids.replay.segment_buffer import SegmentState
 
 Scale = Literal["smoke", "laptop", "paper"]
 Change = Literal["next-state", "loss"]
@@ -131,7 +132,7 @@ class Choice:
     tasks: tuple[str, ...] = ()
     memories: tuple[str, ...] = ()
     segment_lengths: tuple[int, ...] | None = None
-    segment_state: Literal["zero", "stored", "burn-in"] = "zero"
+    segment_state: SegmentState = "zero"
     segment_count: Literal["slots", "transitions"] = "slots"
     ablations: tuple[Change, ...] = ()
     seeds: int | None = None
@@ -191,7 +192,7 @@ def cells(choice: Choice) -> list[Cell]:
 def _cell(choice: Choice, figure: Figure, task: Task, memory: str, batching: Batching, seed: int) -> Cell:
     resolve_memory(memory)
     env = resolve_id(task.env)
-    name = "atari" if env.startswith("ALE/") else "paper" if choice.scale == "paper" else "tuned"
+    name = "atari" if is_atari(env) else "paper" if choice.scale == "paper" else "tuned"
     values = preset(name, env, memory)
     options = task.options
     if choice.scale == "smoke":

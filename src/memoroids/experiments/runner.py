@@ -126,8 +126,12 @@ def run(
     running: list[_Process] = []
     free = list(range(jobs))[::-1]
     spent: list[float] = []
+
+    def tell(news: str | None = None) -> None:
+        watch(_progress(root, done, failed, cells, running, waiting, spent, jobs, news))
+
     with _lock(root), _terminating(running):
-        watch(_progress(root, done, failed, cells, running, waiting, spent, jobs, None))
+        tell()
         while waiting or running:
             while waiting and free:
                 cell, tries = waiting.pop(0)
@@ -157,8 +161,8 @@ def run(
                 else:
                     failed += 1
                     news = f"{cell.name} failed: {end['reason']}"
-                watch(_progress(root, done, failed, cells, running, waiting, spent, jobs, news))
-            watch(_progress(root, done, failed, cells, running, waiting, spent, jobs, None))
+                tell(news)
+            tell()
 
 
 def _settings(cell: Cell) -> str:
