@@ -17,7 +17,8 @@ settings.load_profile("deterministic")
 
 # Optax promotes dtypes itself, so strictness holds only where no optimiser runs.
 STRICT_MODULES = {
-    f"test_{room}" for room in ("monoid", "resettable", "scan", "memoroid", "memory", "laws", "returns", "tape")
+    f"test_{room}"
+    for room in ("monoid", "resettable", "scan", "memoroid", "memory", "laws", "returns", "tape", "rings")
 }
 
 

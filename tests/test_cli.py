@@ -17,6 +17,8 @@ import pytest
 from memoroids import __version__, metrics, presets
 from memoroids import train as training
 from memoroids.algorithms.dqn import DQNConfig
+from memoroids.algorithms.ppo import PPOConfig
+from memoroids.algorithms.pqn import PQNConfig
 from memoroids.cli import Bench, Compare, Evaluate, List, Report, Reproduce, Resume, Sensitivity, main
 from memoroids.config import TrainConfig
 from memoroids.display import Display
@@ -25,8 +27,9 @@ from memoroids.evaluate import Evaluation
 from memoroids.memory import REGISTRY
 from memoroids.parts import TRAIN, environment_seeds
 from memoroids.presets import with_preset
+from memoroids.record import Outcome
+from memoroids.replay import PriorityConfig
 from memoroids.rundir import evaluate_run
-from memoroids.train import Outcome
 
 ENV = "test-cli/Toy-v0"
 TINY = [
@@ -183,13 +186,15 @@ def test_every_option_has_its_sentence_in_the_help(command: str, terminal: Calla
         main([command, "--help"])
     assert not stop.value.code
     described = sentences(shown.getvalue().decode())
-    expected = {field.name for field in dataclasses.fields(COMMANDS[command])} - {"dqn"}
+    expected = {field.name for field in dataclasses.fields(COMMANDS[command])} - {"dqn", "ppo", "pqn", "priority"}
     if command == "train":
         expected |= {field.name for field in dataclasses.fields(DQNConfig)}
+        for prefix, config in (("ppo", PPOConfig), ("pqn", PQNConfig), ("priority", PriorityConfig)):
+            expected |= {f"{prefix}.{field.name}" for field in dataclasses.fields(config)}
     positional = {"run": "PATH", "runs": "[[PATH", "what": "{envs" if command == "list" else "{update"}
     positional |= {"figure": "{figure3", "grid": "PATH"}
     for field in expected:
-        text = described[positional.get(field, f"--{field.replace('_', '-')}")]
+        text = described[positional.get(field, "--" + re.sub("_(?=.)", "-", field))]
         assert len(re.findall(r"[A-Za-z]{2,}", text.partition("(default")[0])) >= 3, f"{field}: {text!r}"
     options = {name for name in described if name.startswith("-")}
     assert len(options) == len(expected - set(positional)) + 1, "an option in the help that is no setting, besides -h"
@@ -202,7 +207,10 @@ def test_every_option_has_its_sentence_in_the_help(command: str, terminal: Calla
         (["--seed", "3"], ["--seed"]),
         (["train", "--env", "RepeatFristEasy"], ["'RepeatFristEasy'", "did you mean popgym-RepeatFirstEasy-v0"]),
         (["train", "--env=RepeatFristEasy"], ["'RepeatFristEasy'", "did you mean popgym-RepeatFirstEasy-v0"]),
-        (["train", "--env", "popgym-PositionOnlyPendulumEasy-v0"], ["popgym-PositionOnlyPendulumEasy-v0", "Discrete"]),
+        (
+            ["train", "--env", "popgym-PositionOnlyPendulumEasy-v0"],
+            ["popgym-PositionOnlyPendulumEasy-v0", "--algorithm ppo"],
+        ),
         (["train", "--env", "no_such_module:Thing-v0"], ["no_such_module"]),
         (["train", "--env"], ["env"]),
         (["train", "--memory", "lruu"], ["'lruu'", "did you mean lru?"]),
@@ -366,7 +374,7 @@ def test_the_papers_settings_reach_the_run(asked: Any):
 
 
 def test_a_preset_may_depend_on_the_memory(asked: Any, monkeypatch: pytest.MonkeyPatch):
-    def preset(name: str, env: str, memory: str) -> dict[str, Any]:
+    def preset(name: str, env: str, memory: str, algorithm: str) -> dict[str, Any]:
         return {"memory_sizes": {"layers": 1}, "dqn.warmup": 7} if memory == "s5" else {"dqn.warmup": 9}
 
     monkeypatch.setattr(presets, "preset", preset)
@@ -381,6 +389,18 @@ def test_what_is_said_on_the_command_line_wins_over_the_preset(asked: Any):
     assert (settings.train_episodes, settings.dqn.polyak, settings.cut_batch) == (7, 0.5, False)
     assert settings.previous_action is None and settings.dqn.clip == 1.0
     assert (settings.random_episodes, settings.dqn.learning_rate) == (10_000, 1e-4)
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "pqn"])
+@pytest.mark.parametrize("env", ["RepeatFirstEasy", "device:RepeatFirstEasy", "device:repeatfirsteasy"])
+def test_algorithms_without_replay_have_presets_of_their_own(algorithm: str, env: str, asked: Any):
+    settings = settings_of(asked, "--env", env, "--algorithm", algorithm, f"--{algorithm}.epochs", "2")
+    assert settings.algorithm == algorithm and settings.random_episodes == 0
+    learner = getattr(settings, algorithm)
+    assert learner.epochs == 2 and learner.discount == 0.5
+    assert (settings.train_steps is None) == (not settings.on_device)
+    if settings.on_device:
+        assert settings.env == "device:RepeatFirstEasy"
 
 
 def test_sizes_of_the_memory_are_named_one_by_one(asked: Any):

@@ -2,7 +2,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memoroids.losses import double_q_target, huber_of_mean, huber_td, weighted_mean
+from memoroids.losses import (
+    double_q_target,
+    huber_of_mean,
+    huber_td,
+    ppo_clip,
+    squared_error,
+    squared_td,
+    standardise,
+    weighted_mean,
+)
 
 
 def test_the_double_q_target_by_hand():
@@ -52,3 +61,40 @@ def test_the_huber_loss_of_the_mean_error_is_not_the_mean_of_huber_losses():
     weight = jnp.ones(2)
     np.testing.assert_allclose(weighted_mean(losses, weight, 2.0), (2.0 + 0.125) / 2)
     np.testing.assert_allclose(huber_of_mean(error, weight, 2.0), 1.5 - 0.5)
+
+
+def test_the_clipped_surrogate_by_hand():
+    # Ratios 2, 2, ½ and ½ with advantages of both signs: what would go further away from 1 is held at 1 ± 0.2.
+    ratio, advantage = np.array([2.0, 2.0, 0.5, 0.5]), np.array([1.0, -1.0, 1.0, -1.0])
+    log_prob, old = jnp.asarray(np.log(ratio * 0.3), jnp.float32), jnp.full(4, np.log(0.3), jnp.float32)
+    a = jnp.asarray(advantage, jnp.float32)
+    np.testing.assert_allclose(ppo_clip(log_prob, old, a, 0.2), [-1.2, 2.0, -0.5, 0.8], rtol=1e-5)
+    # And pulls no more where it is held; elsewhere d ratio / d log π = ratio. Nothing flows into the constants.
+    slopes = jax.grad(lambda *x: ppo_clip(*x, 0.2).sum(), argnums=(0, 1, 2))(log_prob, old, a)
+    np.testing.assert_allclose(slopes[0], [0.0, 2.0, -0.5, 0.0], rtol=1e-5)
+    np.testing.assert_array_equal(slopes[1:], 0)
+
+
+def test_at_the_old_policy_the_clipped_surrogate_is_the_policy_gradient():
+    log_prob, advantage = jnp.asarray([-1.0, -2.0]), jnp.asarray([3.0, -4.0])
+    gradient = jax.grad(lambda x: ppo_clip(x, log_prob, advantage, 0.2).sum())(log_prob)
+    np.testing.assert_allclose(gradient, -advantage)
+
+
+def test_squared_errors_by_hand_and_no_gradient_into_the_target():
+    losses, error = squared_error(jnp.asarray([1.0, 2.0]), jnp.asarray([3.0, 1.0]))
+    np.testing.assert_array_equal(losses, [2.0, 0.5])
+    np.testing.assert_array_equal(error, [2.0, -1.0])
+    q, action, target = jnp.asarray([[1.0, 9.0], [9.0, 2.0]]), jnp.asarray([0, 1]), jnp.asarray([3.0, 1.0])
+    np.testing.assert_array_equal(squared_td(q, action, target), [losses, error])
+    slopes = jax.grad(lambda q, y: squared_td(q, action, y)[0].sum(), argnums=(0, 1))(q, target)
+    np.testing.assert_array_equal(slopes[0], [[-2.0, 0.0], [0.0, 1.0]])
+    np.testing.assert_array_equal(slopes[1], 0)
+
+
+def test_standardised_values_have_weighted_mean_0_and_deviation_1_and_rows_without_weight_are_not_read():
+    values, weight = jnp.asarray([1.0, jnp.nan, 5.0]), jnp.asarray([3.0, 0.0, 1.0])
+    # Mean 2, variance (3 · 1 + 9) / 4 = 3.
+    np.testing.assert_allclose(standardise(values, weight), np.array([-1.0, 0.0, 3.0]) / np.sqrt(3), rtol=1e-5)
+    np.testing.assert_array_equal(standardise(jnp.asarray([2.0, 2.0]), jnp.ones(2)), 0)
+    np.testing.assert_array_equal(standardise(values, jnp.zeros(3)), 0)

@@ -3,9 +3,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from memoroids.distributions import Categorical, Gaussian
 from memoroids.layers import Block
 from memoroids.memory import REGISTRY
-from memoroids.networks import ConvEncoder, Dueling, QNetwork
+from memoroids.networks import ActorCritic, ActorCriticHead, ConvEncoder, Dueling, GaussianHead, QNetwork
+from memoroids.spaces import Continuous
+
+BOX = Continuous(2, (-1.0, -2.0), (1.0, 4.0))
 
 
 def test_dueling_heads_add_a_value_to_centred_advantages():
@@ -31,6 +35,65 @@ def test_every_parameter_takes_part(name):
     for path, leaf in jax.tree_util.tree_leaves_with_path(loss(network)):
         if jnp.issubdtype(leaf.dtype, jnp.inexact):
             assert jnp.any(leaf != 0), f"{name}: no gradient reaches {jax.tree_util.keystr(path)}"
+
+
+@pytest.mark.parametrize("actions", [4, BOX], ids=["discrete", "continuous"])
+def test_every_parameter_of_an_actor_critic_takes_part(actions):
+    network = ActorCritic(3, actions, REGISTRY["gru"], key=jax.random.key(0), width=8)
+    x = jax.random.normal(jax.random.key(1), (12, 3))
+
+    def loss(network):
+        (policy, value), _ = network(x, jnp.arange(12) % 6 == 0)
+        action = policy.mode() + 0 if isinstance(actions, int) else policy.mode() + 0.3
+        return jnp.sum(policy.log_prob(jax.lax.stop_gradient(action)) + jnp.square(value))
+
+    for path, leaf in jax.tree_util.tree_leaves_with_path(jax.jit(jax.grad(loss, allow_int=True))(network)):
+        if jnp.issubdtype(leaf.dtype, jnp.inexact):
+            assert jnp.any(leaf != 0), f"no gradient reaches {jax.tree_util.keystr(path)}"
+
+
+@pytest.mark.parametrize("actions", [4, BOX], ids=["discrete", "continuous"])
+def test_an_actor_critic_acts_step_by_step_as_in_one_pass(actions):
+    network = ActorCritic((3,), actions, REGISTRY["gru"], key=jax.random.key(0), width=8)
+    x, begin = jax.random.normal(jax.random.key(1), (6, 3)), jnp.arange(6) % 4 == 0
+    out, _ = network(x, begin)
+    policy, value = out
+    assert value.shape == (6,) and isinstance(policy, Categorical if actions == 4 else Gaussian)
+    state = network.initial_state()
+    for t in range(6):
+        out_t, state = network.step(x[t], begin[t], state)
+        jax.tree.map(lambda one, all_, t=t: np.testing.assert_allclose(one, all_[t], atol=1e-5), out_t, out)
+
+
+def test_a_q_network_and_an_actor_critic_share_all_but_their_heads():
+    q, actor = (n(3, 4, REGISTRY["gru"], key=jax.random.key(0), width=8) for n in (QNetwork, ActorCritic))
+    for part in ("encoder", "memory", "decoder"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(q, part), getattr(actor, part))
+
+
+def test_policies_start_near_uniform_and_gaussians_near_the_middle_of_the_box():
+    x = jax.random.normal(jax.random.key(1), (8,))
+    policy, _ = ActorCriticHead(8, 4, key=jax.random.key(0))(x)
+    np.testing.assert_allclose(jax.nn.softmax(policy.logits), 0.25, atol=0.05)
+    policy, _ = ActorCriticHead(8, BOX, key=jax.random.key(0))(x)
+    np.testing.assert_allclose(policy.mean, [0.0, 1.0], atol=0.5)
+    np.testing.assert_allclose(jnp.exp(policy.log_std), [0.5, 1.5], rtol=1e-6)
+
+
+def test_the_mean_of_a_gaussian_stays_within_the_box():
+    head = GaussianHead(3, BOX, key=jax.random.key(0))
+    np.testing.assert_allclose(head(1e6 * head.mean.weight[0]).mean[0], 1.0)
+    for sign in (-1, 1):
+        mean = head(sign * 1e6 * head.mean.weight[1]).mean
+        np.testing.assert_allclose(mean[1], 4.0 if sign == 1 else -2.0)
+
+
+@pytest.mark.parametrize(
+    "box", [Continuous(2, (0.0, 1.0), (1.0, 1.0)), Continuous(1, (0.0, 0.0), (1.0, 1.0)), Continuous(1, (1.0,), (0.0,))]
+)
+def test_a_box_without_room_is_refused(box):
+    with pytest.raises(ValueError, match=r"^continuous actions need size pairs of low < high, got [^\n]*$"):
+        ActorCritic(3, box, REGISTRY["mlp"], key=jax.random.key(0), width=8)
 
 
 def test_a_factory_that_gives_no_memory_is_refused():

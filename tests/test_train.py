@@ -22,10 +22,11 @@ from memoroids.checkpoint import CheckpointError
 from memoroids.config import TrainConfig
 from memoroids.envs import EnvironmentFault
 from memoroids.parts import RANDOM, TRAIN, build, environment_seeds, replay
+from memoroids.record import Outcome, Progress, TrainingError, episodes_to
 from memoroids.replay import SegmentBufferState, TapeBufferState, tape_buffer
 from memoroids.rundir import CHECKPOINTS, evaluate_run, load_config
 from memoroids.tape import slots_needed
-from memoroids.train import Outcome, Progress, TrainingError, episodes_to, train
+from memoroids.train import train
 
 EVEN, UNEVEN = "test-train/Even-v0", "test-train/Uneven-v0"
 TIMED = ("seconds", "steps_per_s")

@@ -11,4 +11,4 @@ from memoroids.scan import linear_recurrence as linear_recurrence
 from memoroids.scan import scan as scan
 from memoroids.tape import Tape as Tape
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"

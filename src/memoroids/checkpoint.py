@@ -29,9 +29,12 @@ def save(root: Path, step: int, parts: dict[str, Any], counters: dict[str, Any],
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        with ocp.StandardCheckpointer() as checkpointer:
+        with _checkpointer(ocp) as checkpointer:
             for name, tree in parts.items():
-                checkpointer.save((partial / name).absolute(), _leaves(tree))
+                leaves = _leaves(tree)
+                # Of several processes Orbax takes only what all have, or what is no device's.
+                leaves = jax.device_get(leaves) if jax.process_count() > 1 else leaves
+                checkpointer.save((partial / name).absolute(), leaves)
                 checkpointer.wait_until_finished()
         body = {"counters": counters, "files": _digests(partial)}
         (partial / _MANIFEST).write_text(json.dumps({**body, "digest": _digest(body)}, indent=1))
@@ -77,12 +80,21 @@ def restore(path: Path, part: str, like: Any) -> Any:
 
     abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), _leaves(like))
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
+        with _checkpointer(ocp) as checkpointer:
             leaves = checkpointer.restore((path / part).absolute(), abstract)
     except Exception as error:
         raise CheckpointError(f"unreadable checkpoint {path}: {part}: {_one_line(error)}") from error
     restored = [leaves.get(_name(i), leaf) for i, leaf in enumerate(jax.tree.leaves(like))]
     return jax.tree.unflatten(jax.tree.structure(like), restored)
+
+
+def _checkpointer(ocp: Any) -> Any:
+    """One that waits for no other process: of several, the first writes alone, and each reads by itself."""
+    if jax.process_count() == 1:
+        return ocp.StandardCheckpointer()
+    me = jax.process_index()
+    alone = {"primary_host": me, "active_processes": {me}, "barrier_sync_key_prefix": f"process{me}"}
+    return ocp.StandardCheckpointer(multiprocessing_options=ocp.options.MultiprocessingOptions(**alone))
 
 
 def _name(number: int) -> str:

@@ -81,10 +81,11 @@ class Reproduce:
     """Run one of the paper's figures as a grid of runs, going on where it was left, and write its report."""
 
     figure: Annotated[
-        Literal["figure3", "figure4", "figure5-returns", "figure5-training", "figure6", "figure7", "figure8"],
+        Literal["figure3", "figure4", "figure5-returns", "figure5-training", "figure6", "figure7", "figure8", "popgym"],
         tyro.conf.Positional,
     ]
-    """The figure of Morad et al. 2024. 3, 8: sensitivity; 4, 6: tapes against segments; 5: wall-clock; 7: Atari."""
+    """The figure of Morad et al. 2024. 3, 8: sensitivity; 4, 6: tapes against segments; 5: wall-clock; 7: Atari; or
+    popgym: its tasks at three levels, on device, against what was published."""
     scale: Literal["smoke", "laptop", "paper"] = "laptop"
     """smoke: minutes, every part runs, nothing is learned; laptop: tuned presets (Atari cut down), 3 seeds; paper: as
     published, 10 seeds."""
@@ -143,9 +144,10 @@ class List:
 class Bench:
     """Measure, and print each figure beside its reference from the same process."""
 
-    what: Annotated[Literal["update", "scan", "returns", "batching"], tyro.conf.Positional]
+    what: Annotated[Literal["update", "scan", "returns", "batching", "environments", "device"], tyro.conf.Positional]
     """update: DQN updates against matrix products; scan: its backends; returns: memoroids against padding and loops;
-    batching: where a training episode's time goes, with tapes and with segments."""
+    batching: where a training episode's time goes, with tapes and with segments; environments: device tasks against
+    POPGym's Python; device: an episode with its update in the compiled loop against the update's matrix products."""
     repeats: int = 20
     """Timed repetitions; the median is printed."""
     output: Path | None = None
@@ -216,7 +218,7 @@ def _dispatch(arguments: list[str]) -> None:
 
     from memoroids.checkpoint import CheckpointError
     from memoroids.envs import EnvironmentFault
-    from memoroids.train import TrainingError
+    from memoroids.record import TrainingError
 
     try:
         commands[command](rest)
@@ -251,8 +253,8 @@ def _train(arguments: list[str]) -> None:
     from memoroids.config import TrainConfig, resolve_memory
     from memoroids.presets import preset, with_preset
 
-    # The preset depends on what is asked for, so those three options are read first.
-    asked = {"env": TrainConfig.env, "memory": TrainConfig.memory, "preset": TrainConfig.preset}
+    # The preset depends on what is asked for, so those options are read first.
+    asked = {name: getattr(TrainConfig, name) for name in ("env", "memory", "preset", "algorithm")}
     for i, argument in enumerate(arguments):
         name, _, value = argument.partition("=")
         key = name.removeprefix("--")
@@ -261,14 +263,14 @@ def _train(arguments: list[str]) -> None:
     helping = any(argument in ("-h", "--help") for argument in arguments)
     if not helping:
         resolve_memory(asked["memory"])
-    values = preset(asked["preset"], asked["env"], asked["memory"])
+    values = preset(asked["preset"], asked["env"], asked["memory"], asked["algorithm"])
     # Joined afterwards: tyro takes a dictionary that is not empty for a set of options of its own.
     sizes = values.pop("memory_sizes", {})
-    config: TrainConfig = _parse(TrainConfig, "train", arguments, with_preset(TrainConfig(), values))
+    config: TrainConfig = _parse(TrainConfig, "train", arguments, with_preset(TrainConfig(env=asked["env"]), values))
     config = dataclasses.replace(config, memory_sizes=sizes | config.memory_sizes)
-    from memoroids.envs import resolve_id
+    from memoroids.envs import resolve
 
-    config = dataclasses.replace(config, env=resolve_id(config.env))
+    config = dataclasses.replace(config, env=resolve(config.env))
     run_dir = config.run_dir or _new_run_dir(config)
     config = dataclasses.replace(config, run_dir=run_dir)
     _follow(config, run_dir, resume=False)
@@ -279,9 +281,12 @@ def _new_run_dir(config: Any) -> Path:
 
     short = short_name(config.env).replace("/", "-").replace(":", "-")
     memory = config.memory.replace(":", "-")
+    if config.algorithm != "dqn":
+        memory = f"{config.algorithm}-{memory}"
     batching = f"-segments{config.segment_length}" if config.batching == "segments" else ""
+    seeds = f"seed{config.seed}" if config.seeds == 1 else f"seeds{config.seed}-{config.seed + config.seeds - 1}"
     number = 1
-    while (path := Path("runs") / f"{short}-{memory}{batching}-seed{config.seed}-{number}").exists():
+    while (path := Path("runs") / f"{short}-{memory}{batching}-{seeds}-{number}").exists():
         number += 1
     return path
 
@@ -296,8 +301,10 @@ def _resume(arguments: list[str]) -> None:
 def _follow(config: Any, run_dir: Path, *, resume: bool) -> None:
     """Trains under a progress display, then says how it went and what to try next."""
     from memoroids.display import Display
+    from memoroids.placement import join_processes
     from memoroids.train import train
 
+    join_processes()
     begun = time.perf_counter()
     with Display(config, run_dir, resume=resume) as display:
         outcome = train(config, run_dir, resume=resume, watch=display.show)
@@ -370,12 +377,13 @@ def _report(arguments: list[str]) -> None:
 
 def _bench(arguments: list[str]) -> None:
     options: Bench = _parse(Bench, "bench", arguments)
-    from memoroids.benchmarks import batching, returns, scan, update
+    from importlib import import_module
 
+    module = import_module(f"memoroids.benchmarks.{options.what}")
     if options.what == "returns":
-        returns.run(options.repeats, options.output)
+        module.run(options.repeats, options.output)
     else:
-        {"update": update, "scan": scan, "batching": batching}[options.what].run(options.repeats)
+        module.run(options.repeats)
 
 
 def _list(arguments: list[str]) -> None:

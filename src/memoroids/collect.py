@@ -10,6 +10,7 @@ import numpy as np
 from memoroids import tape as tapes
 from memoroids.envs import EnvironmentFault, HostEnv
 from memoroids.memoroid import State
+from memoroids.spaces import Actions, Continuous
 
 
 class Episode(NamedTuple):
@@ -25,7 +26,7 @@ class Policy(Protocol):
     """Actions for all copies at once."""
 
     def __call__(self, observation: np.ndarray, begin: np.ndarray, number: np.ndarray, step: np.ndarray) -> np.ndarray:
-        """Actions (n,) int for n copies.
+        """Actions for n copies, (n,) int or (n, size) float.
 
         `observation` (n, …) as the environments give it, `begin` (n,) bool; `number` and `step` (n,) int32 name the
         episode and the step that each copy is in, so that what is drawn at random depends on these alone.
@@ -36,17 +37,23 @@ class Policy(Protocol):
 class RandomPolicy:
     """Uniform actions, drawn from a generator for each episode, so that the number of copies does not matter."""
 
-    def __init__(self, actions: int, seed: int):
+    def __init__(self, actions: Actions, seed: int):
         self._actions, self._seed = actions, seed
         self._generators: dict[int, np.random.Generator] = {}
 
     def __call__(self, observation: np.ndarray, begin: np.ndarray, number: np.ndarray, step: np.ndarray) -> np.ndarray:
         del observation, step
-        actions = np.zeros(number.shape, np.int32)
+        several = self._actions.size if isinstance(self._actions, Continuous) else None
+        actions = (
+            np.zeros(number.shape, np.int32) if several is None else np.zeros((*number.shape, several), np.float32)
+        )
         for i, (n, b) in enumerate(zip(number, begin, strict=True)):
             if b:
                 self._generators[i] = np.random.default_rng((self._seed, int(n)))
-            actions[i] = self._generators[i].integers(self._actions)
+            if isinstance(self._actions, Continuous):
+                actions[i] = self._generators[i].uniform(self._actions.low, self._actions.high)
+            else:
+                actions[i] = self._generators[i].integers(self._actions)
         return actions
 
 
@@ -100,13 +107,11 @@ class _Open:
     def __init__(self, number: int, observation: np.ndarray):
         self.number = number
         self.observations = [observation]
-        self.actions: list[int] = []
+        self.actions: list[np.ndarray] = []
         self.rewards: list[float] = []
 
     def close(self, terminated: bool, truncated: bool) -> Episode:
-        tape = tapes.episode(
-            np.stack(self.observations), np.asarray(self.actions, np.int32), self.rewards, terminated, truncated
-        )
+        tape = tapes.episode(np.stack(self.observations), np.stack(self.actions), self.rewards, terminated, truncated)
         return Episode(self.number, tape, float(np.sum(self.rewards)), len(self.rewards))
 
 
@@ -138,7 +143,7 @@ def collect(
         for i, (env, episode) in enumerate(zip(envs, copies, strict=True)):
             if episode is None:
                 continue
-            action = int(actions[i])
+            action = actions[i]
             try:
                 observation[i], reward, terminated, truncated = env.step(action)
             except EnvironmentFault as fault:

@@ -15,16 +15,23 @@ import tyro
 
 from memoroids import __version__
 from memoroids.algorithms.dqn import DQNConfig
+from memoroids.algorithms.ppo import PPOConfig
+from memoroids.algorithms.pqn import PQNConfig
+from memoroids.envs import DEVICE_PREFIX
 from memoroids.memory import REGISTRY, Factory
+from memoroids.replay import PriorityConfig
 from memoroids.replay.segment_buffer import SegmentState
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Train a recurrent (or, with mlp, a memoryless) Double Dueling DQN on an environment."""
+    """Train a recurrent (or, with mlp, a memoryless) agent on an environment."""
 
     env: str = "popgym-RepeatPreviousEasy-v0"
-    """Gymnasium id, or the short name of a POPGym task such as RepeatFirstEasy, or module:Id-v0."""
+    """Gymnasium id, short name of a POPGym task such as RepeatFirstEasy, or module:Id-v0; with device: before the name
+    a JAX environment, as device:RepeatFirstEasy, device:gymnax:CartPole-v1 or device:module:factory of your own."""
+    algorithm: Literal["dqn", "ppo", "pqn"] = "dqn"
+    """dqn learns from replay; ppo and pqn from the episodes that their own policy is playing."""
     memory: str = "lru"
     """A name from `memoroids list memories`, or package.module:factory for a model of your own."""
     memory_sizes: dict[str, int | float] = field(default_factory=dict)
@@ -59,8 +66,10 @@ class TrainConfig:
     """Episodes of uniform actions stored before training."""
     train_episodes: int = 5_000
     """Episodes collected while training."""
+    train_steps: int | None = None
+    """Environment steps, random ones included, at which training stops instead of at train_episodes."""
     updates_per_episode: int = 1
-    """Updates that follow each training episode."""
+    """Updates that follow each training episode (dqn)."""
     batch_size: int = 1_000
     """Transitions in a batch: whole episodes until they reach this; for segments see segment_count."""
     cut_batch: bool = False
@@ -74,8 +83,27 @@ class TrainConfig:
     dqn: tyro.conf.OmitArgPrefixes[DQNConfig] = field(default_factory=DQNConfig)
     """The learner."""
 
+    ppo: PPOConfig = field(default_factory=PPOConfig)
+    """The learner, with --algorithm ppo."""
+    pqn: PQNConfig = field(default_factory=PQNConfig)
+    """The learner, with --algorithm pqn."""
+    prioritised: bool = False
+    """Draw episodes by their TD errors instead of uniformly, with importance weights in the loss (device, dqn)."""
+    priority: PriorityConfig = field(default_factory=PriorityConfig)
+    """How priorities are made and corrected for, with --prioritised."""
+
     copies: int = 8
     """Copies of the environment stepped together."""
+    rollout: int | None = None
+    """Slots that each copy collects between updates (device); None: an episode, or 64 where lengths differ."""
+    tapes: int = 1
+    """Tapes that a batch is laid on, each with its share of it, for several devices to divide (device, dqn)."""
+    seeds: int = 1
+    """Independent runs, of seed, seed + 1, and so on, through one program (device)."""
+    mapping: Literal["auto", "vmap", "loop"] = "auto"
+    """How several seeds run: vmap steps them together, loop one after the other; auto: loop on a CPU."""
+    devices: int = 1
+    """Devices that seeds, or the copies of one run, are divided over (device)."""
     eval_every: int = 10
     """Training episodes between greedy evaluations."""
     eval_episodes: int = 20
@@ -101,6 +129,9 @@ class TrainConfig:
             "eval_episodes",
             "checkpoint_every",
             "segment_length",
+            "tapes",
+            "seeds",
+            "devices",
         )
         for name, low in [(name, 1) for name in positive] + [
             ("random_episodes", 0),
@@ -109,16 +140,102 @@ class TrainConfig:
             ("buffer_size", 2),
             ("seed", 0),
             ("sensitivity_every", 0),
+            *([("train_steps", 1)] if self.train_steps is not None else []),
+            *([("rollout", 1)] if self.rollout is not None else []),
         ]:
             if getattr(self, name) < low:
                 raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")
-        if self.seed >= 2**32:
-            raise ValueError(f"seed must be below 2^32, what a random key holds, got {self.seed}")
+        self._check_algorithm()
+        self._check_device()
+        if self.seed + self.seeds > 2**32:
+            raise ValueError(f"seeds must be below 2^32, what a random key holds, got {self.seed + self.seeds - 1}")
         if any(not period > 0 for period in self.step_periods):
             raise ValueError(f"step_periods must be positive, got {min(self.step_periods)}")
         for name in ("epsilon_start", "epsilon_end"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
+
+    def _check_algorithm(self) -> None:
+        """Refuses settings that the algorithm would not read."""
+        for name, default in (("dqn", DQNConfig()), ("ppo", PPOConfig()), ("pqn", PQNConfig())):
+            mine = getattr(self, name)
+            if name != self.algorithm and mine != default:
+                field_ = next(
+                    f.name for f in dataclasses.fields(mine) if getattr(mine, f.name) != getattr(default, f.name)
+                )
+                raise ValueError(f"{field_} is set for {name}, but the algorithm is {self.algorithm}")
+        if self.algorithm == "dqn":
+            return
+        minibatches = (self.ppo if self.algorithm == "ppo" else self.pqn).minibatches
+        if self.copies % minibatches:
+            raise ValueError(f"minibatches must divide copies: {self.copies} tapes in {minibatches} minibatches")
+        for name, only in (
+            ("batching", "tape"),
+            ("random_episodes", 0),
+            ("cut_batch", False),
+            ("prioritised", False),
+            ("tapes", 1),
+        ):
+            if getattr(self, name) != only:
+                raise ValueError(f"{name} {getattr(self, name)} is for dqn: {self.algorithm} learns without replay")
+
+    def _check_device(self) -> None:
+        """Refuses what host environments, or device environments, cannot serve."""
+        if not self.on_device:
+            for name, only in (
+                ("rollout", None),
+                ("tapes", 1),
+                ("seeds", 1),
+                ("mapping", "auto"),
+                ("devices", 1),
+                ("prioritised", False),
+            ):
+                if getattr(self, name) != only:
+                    raise ValueError(
+                        f"{name} {getattr(self, name)} needs a device environment, as --env device:RepeatPreviousEasy"
+                    )
+            return
+        if self.batching != "tape":
+            raise ValueError("batching segments is for host environments; device environments fill tapes")
+        if self.sensitivity_every:
+            raise ValueError(
+                "sensitivity_every is for host environments; `memoroids sensitivity RUN` measures a device run"
+            )
+        if not self.prioritised and self.priority != PriorityConfig():
+            raise ValueError("priority is set, but episodes are drawn uniformly: add --prioritised")
+        if self.batch_size % self.tapes:
+            raise ValueError(f"tapes must divide batch_size: {self.batch_size} transitions on {self.tapes} tapes")
+        if self.seeds > 1 and self.seeds % self.devices:
+            raise ValueError(f"devices must divide seeds: {self.seeds} seeds on {self.devices} devices")
+        if self.seeds == 1 and self.devices > 1:
+            for name in ("copies", "tapes"):
+                if getattr(self, name) % self.devices and (name == "copies" or self.algorithm == "dqn"):
+                    raise ValueError(
+                        f"devices must divide {name}: {getattr(self, name)} {name} on {self.devices} devices"
+                    )
+
+    @property
+    def on_device(self) -> bool:
+        """Whether the environment is a JAX one, compiled with the learner."""
+        return self.env.startswith(DEVICE_PREFIX)
+
+    @property
+    def device_env(self) -> str:
+        """The name of a device environment, without the prefix that says so."""
+        return self.env.removeprefix(DEVICE_PREFIX)
+
+    @property
+    def rollout_updates(self) -> int:
+        """Gradient steps that follow each rollout; 1 with replay, where updates are counted one by one."""
+        if self.algorithm == "dqn":
+            return 1
+        learner = self.ppo if self.algorithm == "ppo" else self.pqn
+        return learner.steps
+
+    def share_done(self, episode: int, env_steps: int) -> float:
+        """The share of training that is done after so many training episodes and environment steps, at most 1."""
+        done, total = (episode, self.train_episodes) if self.train_steps is None else (env_steps, self.train_steps)
+        return min(done / total, 1.0)
 
     def memory_factory(self) -> Factory:
         """The factory that `memory` names. Raises `ValueError` where there is none."""

@@ -19,9 +19,9 @@ from memoroids.envs import popgym_ids, short_name
 from memoroids.memory import REGISTRY
 from memoroids.metrics import draw_comparison
 from memoroids.presets import PRESETS, TASKS, preset
+from memoroids.record import Outcome, episodes_to
+from memoroids.record import Progress as Moment
 from memoroids.rundir import CURVE, METRICS, load_config, read_rows, read_summary
-from memoroids.train import Outcome, episodes_to
-from memoroids.train import Progress as Moment
 
 
 def clock(seconds: float | None) -> str:
@@ -33,7 +33,9 @@ def clock(seconds: float | None) -> str:
 
 
 def batching_of(config: TrainConfig) -> str:
-    """How a run batches, in a word or two."""
+    """How a run learns and batches, in a word or two."""
+    if config.algorithm != "dqn":
+        return config.algorithm
     return "tapes" if config.batching == "tape" else f"segments L={config.segment_length}"
 
 
@@ -49,10 +51,16 @@ class Display:
         self.config, self.run_dir = config, run_dir
         self.console = Console()
         verb = "resuming" if resume else "training"
+        seeds = f"seed {config.seed}"
+        if config.seeds > 1:
+            seeds = f"seeds {config.seed} to {config.seed + config.seeds - 1}"
+        random = f"{config.random_episodes} random and " if config.random_episodes else ""
+        until = f"{config.train_episodes} training episodes"
+        if config.train_steps is not None:
+            until = f"training to {config.train_steps:,} environment steps"
         self.banner: str | None = (
-            f"{verb} {config.memory} on {config.env}, {batching_of(config)}, seed {config.seed}, "
-            f"preset {config.preset}: {config.random_episodes} random and {config.train_episodes} training episodes "
-            f"-> {run_dir}"
+            f"{verb} {config.memory} on {config.env}, {batching_of(config)}, {seeds}, "
+            f"preset {config.preset}: {random}{until} -> {run_dir}"
         )
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=18), _Figures())
         self.progress = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
@@ -71,13 +79,19 @@ class Display:
             self.console.print(self.banner, highlight=False, soft_wrap=True, markup=False)
             self.banner = None
         counters, row, config = moment.counters, moment.row, self.config
-        if row is None or not counters.episode:
+        if counters.random < config.random_episodes:
             phase, done, total = "random", counters.random, config.random_episodes
             figures = f"{done}/{total} episodes  {counters.env_steps:,} steps"
+        elif row is None:
+            phase, done, total = "training", 0, 1
+            figures = f"{counters.episode} episodes  {counters.env_steps:,} steps"
         else:
             phase, done, total = "training", counters.episode, config.train_episodes
+            if config.train_steps is not None:
+                done, total = counters.env_steps, config.train_steps
+            episodes = f"{counters.episode}" if config.train_steps else f"{counters.episode}/{config.train_episodes}"
             figures = (
-                f"{done}/{total} episodes  {counters.env_steps:,} steps  {counters.updates:,} updates  "
+                f"{episodes} episodes  {counters.env_steps:,} steps  {counters.updates:,} updates  "
                 f"loss {row['loss']:.2g}  ε {row['epsilon']:.2f}  return {row['eval_return']:+.3f}  "
                 f"{row['steps_per_s']:,.0f} steps/s  {clock(moment.seconds_left)} left"
             )
@@ -85,7 +99,7 @@ class Display:
             figures += f"  {row['skipped']:.0f} non-finite updates skipped"
         if self.console.is_terminal:
             self.progress.update(self.task, description=phase, completed=done, total=max(total, 1), figures=figures)
-        elif time.monotonic() - self.printed >= 5 or done == total:
+        elif time.monotonic() - self.printed >= 5 or done >= total:
             self.printed = time.monotonic()
             print(f"{phase}: {figures}", flush=True)
 
@@ -107,19 +121,14 @@ class Display:
             table.add_row("environment steps", f"{rows[-1]['env_steps']:,.0f}")
             table.add_row("updates", f"{rows[-1]['updates']:,.0f}, {rows[-1]['transitions']:,.0f} transitions")
         table.add_row("time", f"{seconds:.0f} s")
-        table.add_row("written", escape(f"{run / METRICS}, {run / CURVE}"))
+        metrics = run / METRICS if config.seeds == 1 else f"{run}/seed*/{METRICS}"
+        table.add_row("written", escape(f"{metrics}, {run / CURVE}"))
         self.console.print(table)
         other = "mlp" if config.memory != "mlp" else "lru"
         short = short_name(config.env)
         again = f"memoroids resume {run}"
-        tries = (
-            [again]
-            if outcome.final is None
-            else [
-                f"memoroids evaluate {run} --episodes 100",
-                f"memoroids train --env {short} --memory {other}",
-            ]
-        )
+        look = f"memoroids evaluate {run} --episodes 100" if config.seeds == 1 else f"memoroids compare {run}/seed*"
+        tries = [again] if outcome.final is None else [look, f"memoroids train --env {short} --memory {other}"]
         for command in tries:
             self.console.print(f"try: {command}", highlight=False, soft_wrap=True, markup=False, emoji=False)
 

@@ -4,11 +4,15 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from memoroids.collect import Episode, RecurrentPolicy, collect
 from memoroids.envs import HostEnv
+from memoroids.envs.device import DeviceView
 from memoroids.memoroid import State
+from memoroids.rollout import Act, collect_slots, play, start
+from memoroids.tape import Tape, episode
 
 
 class Evaluation(NamedTuple):
@@ -67,3 +71,53 @@ class Evaluator:
         self._params = params
         yield from collect(self._envs, self._policy, seed_of, 0, episodes)
         self._params = None
+
+
+class DeviceEvaluator:
+    """The same for a device environment: compiled episodes, `block` at a time, each with a key made from its seed."""
+
+    def __init__(self, view: DeviceView, act: Act, initial_state: State, block: int):
+        self._view, self._block = view, block
+
+        def played(params: Any, seeds: jax.Array) -> tuple[jax.Array, jax.Array]:
+            return play(view, act, params, initial_state, jax.vmap(jax.random.key)(seeds))
+
+        def recorded(params: Any, seed: jax.Array) -> tuple[Tape, jax.Array]:
+            key = jax.random.key(seed)
+            workers = start(view, initial_state, 1, key)
+            greedy = jnp.zeros(1)
+            _, collected = collect_slots(
+                view, act, params, workers, key, view.max_length + 1, explore=lambda number: greedy
+            )
+            return jax.tree.map(lambda leaf: leaf[0], (collected.tape, collected.tape.final))
+
+        self.played = played
+        self._played, self._recorded = jax.jit(played), jax.jit(recorded)
+
+    def seeds(self, episodes: int, seed_of: Callable[[int], int]) -> np.ndarray:
+        """(blocks, block) uint32: the seeds of `episodes` and, in the last block, of those that fill it."""
+        blocks = -(-episodes // self._block)
+        numbers = [seed_of(number) for number in range(blocks * self._block)]
+        return np.asarray(numbers, np.uint32).reshape(blocks, self._block)
+
+    def __call__(self, params: Any, episodes: int, seed_of: Callable[[int], int]) -> Evaluation:
+        columns = [self._played(params, seeds) for seeds in self.seeds(episodes, seed_of)]
+        returns, lengths = (np.concatenate(column)[:episodes] for column in zip(*columns, strict=True))
+        return Evaluation(returns, lengths)
+
+    def play(self, params: Any, episodes: int, seed_of: Callable[[int], int]) -> list[Episode]:
+        """Whole greedy episodes, in the order of their seeds."""
+        out = []
+        for number in range(episodes):
+            tape, final = jax.device_get(self._recorded(params, np.uint32(seed_of(number))))
+            length = int(np.argmax(final))
+            rows = slice(length)
+            whole = episode(
+                tape.observation[: length + 1],
+                tape.action[rows],
+                tape.reward[rows],
+                bool(tape.terminated[length - 1]),
+                bool(tape.truncated[length - 1]),
+            )
+            out.append(Episode(number, whole, float(np.sum(whole.reward)), length))
+        return out

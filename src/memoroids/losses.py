@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 
 
-def weighted_mean(values: jax.Array, weight: jax.Array, count: float) -> jax.Array:
+def weighted_mean(values: jax.Array, weight: jax.Array, count: float | jax.Array) -> jax.Array:
     """Σ w ℓ / B with a constant B = `count`; rows of weight 0 are not read, so they may be NaN."""
     return jnp.sum(jnp.where(weight > 0, weight * values, 0)) / count
 
@@ -43,3 +43,35 @@ def huber_of_mean(error: jax.Array, weight: jax.Array, count: float) -> jax.Arra
     Its gradient is that of an absolute error scaled by the mean error, so it weighs large errors less than `huber_td`.
     """
     return optax.losses.huber_loss(weighted_mean(jnp.abs(error), weight, count))
+
+
+def squared_td(q: jax.Array, action: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """½ (y - Q(s_t, a_t))² against a constant target y, for each of N rows, and the TD error.
+
+    `q` (N, actions), `action` (N,) int, `target` (N,). Source: Gallici et al. 2024.
+    """
+    chosen = jnp.take_along_axis(q, action[:, None], axis=-1)[:, 0]
+    return squared_error(chosen, target)
+
+
+def squared_error(value: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """½ (y - v)² of values against constant targets, both (N,), and the error."""
+    error = jax.lax.stop_gradient(target) - value
+    return 0.5 * jnp.square(error), error
+
+
+def ppo_clip(log_prob: jax.Array, old_log_prob: jax.Array, advantage: jax.Array, clip_ratio: float) -> jax.Array:
+    """-min(ρ A, clip(ρ, 1 - ε, 1 + ε) A) with ρ = π(a) / π_old(a) for each of N rows; the last three are constants.
+
+    Source: Schulman et al. 2017, Equation 7.
+    """
+    ratio = jnp.exp(log_prob - jax.lax.stop_gradient(old_log_prob))
+    advantage = jax.lax.stop_gradient(advantage)
+    return -jnp.minimum(ratio * advantage, jnp.clip(ratio, 1 - clip_ratio, 1 + clip_ratio) * advantage)
+
+
+def standardise(values: jax.Array, weight: jax.Array) -> jax.Array:
+    """(x - mean) / (std + 1e-8) of `values` (N,), both weighted; rows of weight 0 are not read and give 0."""
+    total = jnp.maximum(jnp.sum(weight), 1.0)
+    centred = jnp.where(weight > 0, values - weighted_mean(values, weight, total), 0)
+    return centred / (jnp.sqrt(weighted_mean(jnp.square(centred), weight, total)) + 1e-8)

@@ -2,7 +2,7 @@
 
 import csv
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ FIELDS: tuple[str, ...] = (
     "transitions",  # real transitions in all batches
     "slots",  # slots in all batches, padding and final observations counted
     "loss",
-    "td_error",
-    "q_mean",
+    "td_error",  # mean absolute error of the values
+    "q_mean",  # mean value of the states; a policy's, where it has no action values
     "grad_norm",
     "epsilon",
     "train_return",  # mean over the training episodes since the last row
@@ -24,6 +24,9 @@ FIELDS: tuple[str, ...] = (
     "seconds",
 )
 """The columns of metrics.csv."""
+
+MEANS: tuple[str, ...] = ("loss", "td_error", "q_mean", "grad_norm")
+"""The columns that are means over the updates since the last row."""
 
 
 class MetricsFile:
@@ -86,7 +89,7 @@ def draw_curve(path: Path, rows: Sequence[dict[str, float]], title: str) -> None
     _draw(path, lines, title, "return")
 
 
-def draw_comparison(path: Path, runs: dict[str, Sequence[dict[str, float]]], title: str) -> None:
+def draw_comparison(path: Path, runs: Mapping[str, Sequence[dict[str, float]]], title: str) -> None:
     """The greedy evaluation returns of several runs, label → rows, against training episodes."""
     lines = {label: ("eval_return", rows) for label, rows in runs.items()}
     _draw(path, lines, title, "return of greedy episodes")

@@ -1,14 +1,17 @@
 """Networks around a memory: encoder, memory, decoder and heads, the same for training and for acting."""
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from memoroids.distributions import Categorical, Gaussian
 from memoroids.layers import Block
 from memoroids.memoroid import Memory, State
 from memoroids.memory import Factory
+from memoroids.spaces import Actions, Continuous
 
 
 class Dueling(eqx.Module):
@@ -29,6 +32,50 @@ class Dueling(eqx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         advantage = self.advantage(x)
         return self.value(x) + advantage - jnp.mean(advantage)
+
+
+class GaussianHead(eqx.Module):
+    """A `Gaussian` over a box of actions: (width,) → mean and log standard deviation (size,).
+
+    The mean stays inside, at centre + half-width · tanh(W x + b); the deviation is learned, the same in every state,
+    and starts at half of the half-width. Raises `ValueError` where a low is not below its high.
+    """
+
+    mean: eqx.nn.Linear
+    log_std: jax.Array
+    centre: tuple[float, ...] = eqx.field(static=True)
+    half: tuple[float, ...] = eqx.field(static=True)
+
+    def __init__(self, width: int, actions: Continuous, *, key: jax.Array):
+        bounds = list(zip(actions.low, actions.high, strict=True))
+        if len(bounds) != actions.size or any(not low < high for low, high in bounds):
+            raise ValueError(f"continuous actions need size pairs of low < high, got {actions}")
+        self.mean = _small(eqx.nn.Linear(width, actions.size, key=key))
+        self.centre = tuple((low + high) / 2 for low, high in bounds)
+        self.half = tuple((high - low) / 2 for low, high in bounds)
+        self.log_std = jnp.log(0.5 * jnp.asarray(self.half))
+
+    def __call__(self, x: jax.Array) -> Gaussian:
+        return Gaussian(jnp.asarray(self.centre) + jnp.asarray(self.half) * jnp.tanh(self.mean(x)), self.log_std)
+
+
+class ActorCriticHead(eqx.Module):
+    """A policy over `actions` and the state's value: (width,) → (`Categorical` or `Gaussian`, scalar)."""
+
+    policy: eqx.nn.Linear | GaussianHead
+    value: eqx.nn.Linear
+
+    def __init__(self, width: int, actions: Actions, *, key: jax.Array):
+        policy_key, value_key = jax.random.split(key)
+        if isinstance(actions, Continuous):
+            self.policy = GaussianHead(width, actions, key=policy_key)
+        else:
+            self.policy = _small(eqx.nn.Linear(width, actions, key=policy_key))
+        self.value = _small(eqx.nn.Linear(width, 1, key=value_key))
+
+    def __call__(self, x: jax.Array) -> tuple[Categorical | Gaussian, jax.Array]:
+        policy = self.policy(x)
+        return Categorical(policy) if isinstance(policy, jax.Array) else policy, self.value(x)[0]
 
 
 def _small(linear: eqx.nn.Linear) -> eqx.nn.Linear:
@@ -75,15 +122,15 @@ class ConvEncoder(eqx.Module):
         return self.block(jnp.append(x, begin.astype(x.dtype)))
 
 
-class QNetwork(eqx.Module):
-    """An encoder, the memory, two blocks and dueling heads, each `width` wide (Morad et al. 2024, Appendix H).
+class Recurrent(eqx.Module):
+    """An encoder, the memory, two blocks and a head, each `width` wide (Morad et al. 2024, Appendix H).
 
     The encoder is a block for observations of one axis, `observation_shape` (n,) or n, and a `ConvEncoder` for images
     (H, W, C). It sees the partial transition (o, b): the begin flag is a feature beside the observation's, so that
     even a memory whose f reads only o can tell the first step from the others.
 
-        q, state = network(observation, begin)                    # (T, *observation_shape), (T,) → (T, actions)
-        q_t, state = network.step(observation_t, begin_t, state)  # acting, O(1) in time
+        out, state = network(observation, begin)                    # (T, *observation_shape), (T,) → head's, (T, …)
+        out_t, state = network.step(observation_t, begin_t, state)  # acting, O(1) in time
 
     `memory` is a factory from `memoroids.memory.REGISTRY` or the user's own, called with `width` for both sizes and
     `sizes`. Raises what the factory raises, `TypeError` where it does not give a `Memory`, and `ValueError` for
@@ -93,13 +140,13 @@ class QNetwork(eqx.Module):
     encoder: Block | ConvEncoder
     memory: Memory
     decoder: tuple[Block, Block]
-    head: Dueling
+    head: eqx.AbstractVar[Any]
 
     def __init__(
         self,
         observation_shape: int | tuple[int, ...],
-        actions: int,
         memory: Factory,
+        head: Callable[..., Any],
         *,
         key: jax.Array,
         width: int = 256,
@@ -113,7 +160,7 @@ class QNetwork(eqx.Module):
         if any(leaf.size == 0 for leaf in jax.tree.leaves(eqx.filter(self.memory, eqx.is_array))):
             raise ValueError("the memory has a parameter without elements: every size must be at least 1")
         self.decoder = (Block(width, width, key=first_key), Block(width, width, key=second_key))
-        self.head = Dueling(width, actions, key=head_key)
+        self.head = head(width, key=head_key)
 
     def initial_state(self) -> State:
         return self.memory.initial_state()
@@ -123,19 +170,47 @@ class QNetwork(eqx.Module):
             return self.encoder(observation, begin)
         return self.encoder(jnp.append(observation, begin.astype(observation.dtype)))
 
-    def _decode(self, s: jax.Array) -> jax.Array:
+    def _decode(self, s: jax.Array) -> Any:
         first, second = self.decoder
         return self.head(second(first(s)))
 
     def __call__(
         self, observation: jax.Array, begin: jax.Array, state: State | None = None, *, backend: str | None = None
-    ) -> tuple[jax.Array, State]:
+    ) -> tuple[Any, State]:
         s, state = self.memory(jax.vmap(self._encode)(observation, begin), begin, state, backend=backend)
         return jax.vmap(self._decode)(s), state
 
-    def step(self, observation: jax.Array, begin: jax.Array, state: State) -> tuple[jax.Array, State]:
+    def step(self, observation: jax.Array, begin: jax.Array, state: State) -> tuple[Any, State]:
         s, state = self.memory.step(self._encode(observation, begin), begin, state)
         return self._decode(s), state
+
+
+class QNetwork(Recurrent):
+    """Action values: a `Recurrent` network with dueling heads.
+
+    q, state = network(observation, begin)                    # (T, *observation_shape), (T,) → (T, actions)
+    """
+
+    head: Dueling
+
+    def __init__(self, observation_shape: int | tuple[int, ...], actions: int, memory: Factory, **rest: Any):
+        """`rest`: `key`, `width` and `sizes`, as in `Recurrent`."""
+        super().__init__(observation_shape, memory, lambda width, key: Dueling(width, actions, key=key), **rest)
+
+
+class ActorCritic(Recurrent):
+    """A policy and the value of the state: a `Recurrent` network with an `ActorCriticHead`.
+
+        (policy, value), state = network(observation, begin)      # policy.log_prob(action), value: (T,)
+
+    `actions`: how many there are, or the box they lie in.
+    """
+
+    head: ActorCriticHead
+
+    def __init__(self, observation_shape: int | tuple[int, ...], actions: Actions, memory: Factory, **rest: Any):
+        """`rest`: `key`, `width` and `sizes`, as in `Recurrent`."""
+        super().__init__(observation_shape, memory, lambda width, key: ActorCriticHead(width, actions, key=key), **rest)
 
 
 def _encoder(shape: int | tuple[int, ...], width: int, *, key: jax.Array) -> Block | ConvEncoder:

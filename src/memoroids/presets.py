@@ -5,7 +5,7 @@ import dataclasses
 from typing import Any
 
 from memoroids.config import TrainConfig
-from memoroids.envs import is_atari, resolve_id, short_name
+from memoroids.envs import DEVICE_PREFIX, is_atari, resolve, task_of
 
 # Morad et al. 2024, Appendix H, with what its published configurations say more. `dqn.` names the learner's settings.
 _PAPER_ALL: dict[str, Any] = {
@@ -114,6 +114,86 @@ _ATARI: dict[str, Any] = {
 }
 _ATARI_SIZES: dict[str, dict[str, Any]] = {"lru": {"state_size": 512}}
 
+# Algorithms without replay: a small network, many copies, whole episodes where all are as long, a learning rate that
+# falls to 0 so that the greedy policy settles.
+_POLICY_ALL: dict[str, Any] = {
+    "random_episodes": 0,
+    "width": 64,
+    "copies": 32,
+    "eval_every": 320,
+    "checkpoint_every": 10_000,
+    "train_steps": 400_000,
+    "*.learning_rate": 1e-3,
+    "*.learning_rate_end": 0.0,
+}
+_POLICY_SIZES: dict[str, dict[str, Any]] = {
+    "lru": {"state_size": 64},
+    "s5": {"state_size": 64},
+    "ffm": {"trace_size": 32},
+}
+# Where what is done changes nothing but its own reward, there is nothing to look ahead for.
+_POLICY_CARDS: dict[str, Any] = {"*.discount": 0.5, "*.lambda_": 0.5}
+_POLICY_CARTPOLE: dict[str, Any] = {
+    "previous_action": True,
+    "rollout": 128,
+    "train_steps": 820_000,
+    "*.learning_rate": 5e-4,
+}
+_POLICY: dict[str, dict[str, Any]] = {
+    "RepeatFirstEasy": _POLICY_CARDS,
+    "RepeatFirstMedium": _POLICY_CARDS | {"train_steps": 1_000_000},
+    "RepeatFirstHard": _POLICY_CARDS | {"train_steps": 2_000_000},
+    "RepeatPreviousEasy": _POLICY_CARDS,
+    "RepeatPreviousMedium": _POLICY_CARDS | {"train_steps": 500_000},
+    "RepeatPreviousHard": _POLICY_CARDS | {"train_steps": 1_000_000},
+    "CountRecallEasy": _POLICY_CARDS | {"train_steps": 1_500_000},
+    "CountRecallMedium": _POLICY_CARDS | {"train_steps": 2_000_000},
+    "CountRecallHard": _POLICY_CARDS | {"train_steps": 2_000_000},
+    "AutoencodeEasy": _POLICY_CARDS | {"train_steps": 2_000_000},
+    "AutoencodeMedium": _POLICY_CARDS | {"train_steps": 2_000_000},
+    "AutoencodeHard": _POLICY_CARDS | {"train_steps": 2_000_000},
+    **{
+        f"{task}{level}": _POLICY_CARTPOLE
+        for task in ("PositionOnlyCartPole", "VelocityOnlyCartpole", "NoisyPositionOnlyCartPole")
+        for level in ("Easy", "Medium", "Hard")
+    },
+    **{
+        f"PositionOnlyPendulum{level}": {
+            "rollout": 100,
+            "train_steps": 640_000,
+            "*.discount": 0.95,
+            "*.lambda_": 0.95,
+        }
+        for level in ("Easy", "Medium", "Hard")
+    },
+    **{f"MultiarmedBandit{level}": {"train_steps": 1_500_000} for level in ("Easy", "Medium", "Hard")},
+    **{f"MineSweeper{level}": {"train_steps": 1_500_000} for level in ("Easy", "Medium", "Hard")},
+}
+_POLICY_MEMORY: dict[tuple[str, str], dict[str, Any]] = {
+    ("RepeatFirstEasy", "lru"): {"memory_sizes": {"r_min": 0.9, "r_max": 0.999, "max_phase": 0.3}},
+    ("RepeatFirstMedium", "lru"): {"memory_sizes": {"r_min": 0.998, "r_max": 0.9999, "max_phase": 0.01}},
+    ("RepeatFirstHard", "lru"): {"memory_sizes": {"r_min": 0.998, "r_max": 0.9999, "max_phase": 0.01}},
+    ("RepeatFirstEasy", "s5"): {
+        "memory_sizes": {"blocks": 32, "dt_min": 0.002, "dt_max": 0.05, "unit_variance": 1},
+    },
+    ("RepeatPreviousEasy", "ffm"): {"memory_sizes": {"min_decay": 0.1, "max_decay": 1.0, "max_period": 16}},
+    ("RepeatPreviousEasy", "linear_transformer"): {"step_periods": (4, 104)},
+    **{
+        (f"CountRecall{level}", "lru"): {"memory_sizes": {"r_min": 0.9, "r_max": 0.999}}
+        for level in ("Easy", "Medium", "Hard")
+    },
+    **{
+        (f"Autoencode{level}", "lru"): {"memory_sizes": {"state_size": 128, "r_min": 0.95, "r_max": 0.9999}}
+        for level in ("Easy", "Medium", "Hard")
+    },
+    ("RepeatPreviousMedium", "lru"): {"memory_sizes": {"state_size": 128, "r_min": 0.9, "r_max": 0.999}},
+    ("RepeatPreviousHard", "lru"): {"memory_sizes": {"state_size": 128, "r_min": 0.95, "r_max": 0.999}},
+    **{
+        (f"PositionOnlyCartPole{level}", "ffm"): {"memory_sizes": {"max_decay": 2.7}}
+        for level in ("Easy", "Medium", "Hard")
+    },
+}
+
 TASKS = tuple(_PAPER)
 """The paper's nine tasks, by POPGym's names without prefix and version."""
 MEMORIES = ("ffm", "linear_transformer", "lru", "s5")
@@ -123,15 +203,17 @@ SEGMENT_LENGTHS = (10, 20, 50, 100)
 PRESETS = ("tuned", "paper", "atari")
 
 
-def preset(name: str, env: str, memory: str) -> dict[str, Any]:
+def preset(name: str, env: str, memory: str, algorithm: str = "dqn") -> dict[str, Any]:
     """What preset `name` sets for an environment and a memory: field → value, `dqn.` before the learner's.
 
     Environments other than the nine get what the nine share (for `paper` without its `previous_action`, so that the
     environment is asked). Atari's games get `atari` whichever is named: nothing else was published or tried for them,
     and a ring as long as the nine's would not fit. Raises `ValueError` for an unknown environment.
     """
-    id_ = resolve_id(env)
-    task = short_name(id_)
+    id_ = resolve(env)
+    task = task_of(id_)
+    if algorithm != "dqn":
+        return _policy(name, task, memory, algorithm, id_.startswith(DEVICE_PREFIX))
     if name == "atari" or is_atari(id_):
         return _ATARI | ({"memory_sizes": dict(_ATARI_SIZES[memory])} if memory in _ATARI_SIZES else {})
     if name == "paper":
@@ -139,8 +221,22 @@ def preset(name: str, env: str, memory: str) -> dict[str, Any]:
     return _TUNED_ALL | _TUNED.get(task, {}) | copy.deepcopy(_TUNED_MEMORY.get((task, memory), {}))
 
 
+def _policy(name: str, task: str, memory: str, algorithm: str, on_device: bool) -> dict[str, Any]:
+    """What is set for algorithms without replay, which the paper does not have: ours, whichever preset is named."""
+    del name
+    values = _POLICY_ALL | _POLICY.get(task, {}) | _POLICY_MEMORY.get((task, memory), {})
+    sizes = _POLICY_SIZES.get(memory, {}) | values.get("memory_sizes", {})
+    if not on_device:  # where whole episodes are collected, as long as they come
+        values = {field: value for field, value in values.items() if field != "rollout"}
+        values |= {"*.learning_rate_end": None, "train_episodes": values["train_steps"] // 100, "train_steps": None}
+    named = {field.replace("*", algorithm): value for field, value in values.items()}
+    return copy.deepcopy(named) | {"algorithm": algorithm, "memory_sizes": sizes}
+
+
 def with_preset(config: TrainConfig, values: dict[str, Any]) -> TrainConfig:
-    """`config` with a preset's values, `dqn.` before the learner's."""
+    """`config` with a preset's values, the learner's with its name and a dot before theirs."""
     own = {name: value for name, value in values.items() if "." not in name}
-    learner = {name.partition(".")[2]: value for name, value in values.items() if "." in name}
-    return dataclasses.replace(config, **own, dqn=dataclasses.replace(config.dqn, **learner))
+    for learner in ("dqn", "ppo", "pqn"):
+        its = {name.partition(".")[2]: value for name, value in values.items() if name.startswith(f"{learner}.")}
+        own |= {learner: dataclasses.replace(getattr(config, learner), **its)} if its else {}
+    return dataclasses.replace(config, **own)

@@ -6,16 +6,23 @@ from typing import Any
 
 from memoroids import checkpoint, metrics
 from memoroids.config import TrainConfig
-from memoroids.evaluate import Evaluation, Evaluator
+from memoroids.evaluate import Evaluation
 from memoroids.parts import REPORT, Parts, build, environment_seeds
 
 CONFIG, METRICS, CURVE, SUMMARY, CHECKPOINTS = "config.json", "metrics.csv", "curve.png", "summary.json", "checkpoints"
 SENSITIVITY, HEATMAP = "sensitivity_training.csv", "sensitivity_training.png"
 
 
+def seed_dir(run_dir: Path, seed: int) -> Path:
+    """Where one of several seeds is written, a run directory of its own."""
+    return run_dir / f"seed{seed}"
+
+
 def load(run_dir: Path) -> tuple[TrainConfig, Parts, Any]:
     """Settings, parts and newest parameters of a run. Raises `ValueError` or `CheckpointError`."""
     config = load_config(run_dir)
+    if config.seeds > 1:
+        raise ValueError(f"{run_dir} holds {config.seeds} runs: name one, as {seed_dir(run_dir, config.seed)}")
     parts = build(config)
     path = checkpoint.latest(run_dir / CHECKPOINTS)
     checkpoint.counters(path)  # digests
@@ -56,5 +63,4 @@ def read_summary(run_dir: Path) -> dict[str, Any] | None:
 def evaluate_run(run_dir: Path, episodes: int, seed: int) -> Evaluation:
     """Greedy episodes with a run's newest parameters on fresh environment seeds, apart from the run's own."""
     config, parts, params = load(run_dir)
-    evaluator = Evaluator(parts.eval_envs, parts.algorithm.act, parts.network.initial_state())
-    return evaluator(params, episodes, environment_seeds(config.seed, REPORT, seed))
+    return parts.evaluator(params, episodes, environment_seeds(config.seed, REPORT, seed))

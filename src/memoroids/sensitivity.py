@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from memoroids.envs.device import DeviceEnv
 from memoroids.memoroid import State
 from memoroids.tape import Tape
 
@@ -165,14 +166,15 @@ _RML: dict[str, Callable[[Any], float]] = {
 }
 
 
-def reward_memory_length(env: gym.Env) -> float | None:
+def reward_memory_length(env: gym.Env | DeviceEnv) -> float | None:
     """RML of a made environment, in observations back; infinite: up to the first one; None: not known.
 
-    0 is the present observation alone. Known for POPGym's tasks, at the sizes the environment was made with.
+    0 is the present observation alone. Known for POPGym's tasks, on host or device, at the sizes they were made with.
     """
-    for parent in type(env.unwrapped).__mro__:
-        if parent.__module__.startswith("popgym.") and parent.__name__ in _RML:
-            return _RML[parent.__name__](env.unwrapped)
+    inner = env.unwrapped if isinstance(env, gym.Env) else env
+    for parent in type(inner).__mro__:
+        if parent.__module__.startswith(("popgym.", "memoroids.envs.device.")) and parent.__name__ in _RML:
+            return _RML[parent.__name__](inner)
     return None
 
 

@@ -61,13 +61,16 @@ def updater(algorithm):
 
 
 def sgd_gradient(algorithm, state, sample, count):
-    """The gradient that an update took, read back from Adam's first moment after one step: m = (1 - β1) g."""
+    """The gradient that an update took, read back from Adam's first moment after one step: m = (1 - β1) g.
+
+    And its metrics, the TD errors among them as `errors`.
+    """
 
     def moments(state, sample):
-        after, metrics = algorithm.update(state, sample, count)
+        after, metrics, errors = algorithm.update(state, sample, count)
         found = jax.tree.leaves(after.optimiser, is_leaf=lambda x: hasattr(x, "mu"))
         (adam,) = [leaf for leaf in found if hasattr(leaf, "mu")]
-        return jax.tree.map(lambda mu: mu / 0.1, adam.mu), metrics
+        return jax.tree.map(lambda mu: mu / 0.1, adam.mu), metrics | {"errors": errors}
 
     # What is not returned is not compiled.
     return jax.jit(moments, compiler_options=QUICKLY)(state, sample)
@@ -197,7 +200,7 @@ def test_warm_up_clipping_and_polyak_are_what_they_say():
     update = updater(algorithm)
     steps = []
     for _ in range(6):
-        after, _ = update(state, sample, 20)
+        after, _, _ = update(state, sample, 20)
         biggest = max(
             float(jnp.abs(a - b).max())
             for a, b in zip(jax.tree.leaves(after.params), jax.tree.leaves(state.params), strict=True)
@@ -216,8 +219,8 @@ def test_an_update_that_is_not_finite_changes_nothing_and_is_counted():
     sample = batch(episodes())
     broken = sample._replace(tape=eqx.tree_at(lambda t: t.reward, sample.tape, sample.tape.reward.at[2].set(jnp.nan)))
     update = updater(algorithm)
-    state, _ = update(state, sample, 20)
-    after, metrics = update(state, broken, 20)
+    state, _, _ = update(state, sample, 20)
+    after, metrics, _ = update(state, broken, 20)
     assert np.isnan(metrics["loss"])
     assert int(after.skipped) == 1 and int(after.updates) == int(state.updates)
     for a, b in zip(jax.tree.leaves(after[:3]), jax.tree.leaves(state[:3]), strict=True):
@@ -398,3 +401,48 @@ def test_padding_of_segments_changes_nothing():
     assert_trees_close(padded, plain, rtol=1e-5)
     for key in ("loss", "td_error", "q_mean", "transitions"):
         np.testing.assert_allclose(more[key], metrics[key], rtol=1e-5, err_msg=key)
+
+
+def test_td_errors_are_a_slow_loops_and_several_tapes_learn_what_one_does():
+    network, algorithm, state = build("lru", DQNConfig(clip=1e9, discount=0.9))
+    tapes, step, slow = episodes(), stepper("lru"), []
+    for tape in tapes:
+        q = {}
+        for who, params in (("online", state.params), ("target", state.target)):
+            memory, q[who] = network.initial_state(), []
+            for t in range(tape.slots):
+                out, memory = step(params, jnp.asarray(tape.observation[t]), jnp.asarray(t == 0), memory)
+                q[who].append(np.asarray(out))
+        for t in range(tape.slots - 1):
+            value = 0.0 if tape.terminated[t] else q["target"][t + 1][np.argmax(q["online"][t + 1])]
+            slow.append(tape.reward[t] + 0.9 * value - q["online"][t][tape.action[t]])
+    # Two episodes on each of two tapes, the first with padding.
+    parts = [batch(tapes[:2], slots=10), batch(tapes[2:])]
+    two = Sample(*jax.tree.map(lambda *leaves: jnp.stack(leaves), *[(part.tape, part.weight) for part in parts]))
+    want, _ = sgd_gradient(algorithm, state, batch(tapes), 20)
+    for sample in (batch(tapes), two, segment_batch(network, tapes, 6)):
+        got, metrics = sgd_gradient(algorithm, state, sample, 20)
+        assert_trees_close(got, want, rtol=1e-4)
+        errors, transition = np.asarray(metrics["errors"]), np.asarray(sample.flat[0].transition)
+        assert errors.shape == transition.shape
+        np.testing.assert_allclose(errors[transition], slow, rtol=1e-4, atol=1e-5)
+        assert not errors[~transition].any()
+        np.testing.assert_allclose(metrics["td_error"], np.abs(slow).mean(), rtol=1e-4)
+        assert float(metrics["transitions"]) == len(slow)
+
+
+def test_importance_weighs_the_loss_and_leaves_errors_and_counts_alone():
+    _, algorithm, state = build("lru", DQNConfig(clip=1e9, discount=0.9))
+    tapes = episodes()
+    plain = batch(tapes)
+    parts = [plain._replace(weight=plain.weight * (plain.tape.episodes() == i)) for i in range(len(tapes))]
+    importance = (0.25, 1.0, 0.5, 0.01)
+    weighted = plain._replace(weight=sum(w * part.weight for w, part in zip(importance, parts, strict=True)))
+    alone = [sgd_gradient(algorithm, state, part, 20)[0] for part in parts]
+    got, metrics = sgd_gradient(algorithm, state, weighted, 20)
+    want = jax.tree.map(lambda *g: sum(w * x for w, x in zip(importance, g, strict=True)), *alone)
+    assert_trees_close(got, want, rtol=1e-4)
+    _, plain_metrics = sgd_gradient(algorithm, state, plain, 20)
+    np.testing.assert_array_equal(metrics["errors"], plain_metrics["errors"])
+    for name in ("td_error", "q_mean", "transitions", "slots"):
+        np.testing.assert_allclose(metrics[name], plain_metrics[name], rtol=1e-6, err_msg=name)

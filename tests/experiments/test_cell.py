@@ -12,8 +12,8 @@ from memoroids import train as training
 from memoroids.config import TrainConfig
 from memoroids.experiments import cell, results, runner
 from memoroids.experiments.grid import Cell, Choice
+from memoroids.record import Outcome
 from memoroids.rundir import load_config
-from memoroids.train import Outcome
 
 
 def settings(**changes: Any) -> TrainConfig:

@@ -12,7 +12,7 @@ from memoroids.experiments.grid import FIGURES, MEMORIES, Cell, Choice, Scale, c
 from memoroids.presets import TASKS, preset, with_preset
 
 SCALES = typing.get_args(Scale)
-POPGYM = [name for name in FIGURES if name != "figure7"]
+POPGYM = [name for name in FIGURES if name not in ("figure7", "popgym")]
 ATARI = pytest.param(
     "figure7",
     marks=pytest.mark.skipif(
@@ -249,3 +249,15 @@ def test_what_cannot_be_a_grid_is_refused_in_one_line(asked: dict[str, Any], wor
     assert "\n" not in str(error.value)
     for word in words:
         assert word in str(error.value)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_popgyms_tasks_are_run_on_device_without_replay(scale: Scale):
+    found = cells(Choice("popgym", scale))
+    assert all(cell.config.algorithm == "ppo" and cell.config.on_device for cell in found)
+    assert all(cell.batching == "TBB" and not cell.task.startswith("device") for cell in found)
+    if scale != "smoke":
+        tasks = {cell.task for cell in found}
+        assert len(tasks) == 27 and {"RepeatFirstEasy", "VelocityOnlyCartpoleHard", "MineSweeperMedium"} <= tasks
+    (one, *_) = cells(Choice("popgym", scale, tasks=("repeatpreviousHard",), memories=("ffm",), seeds=1))
+    assert one.task == "RepeatPreviousHard" and one.config.env == "device:RepeatPreviousHard"

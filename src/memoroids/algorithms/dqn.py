@@ -65,7 +65,7 @@ class DQN(NamedTuple):
     init: Callable[[QNetwork], DQNState]
     network: Callable[[Any], QNetwork]
     act: Callable[..., tuple[jax.Array, State]]
-    update: Callable[[DQNState, Sample | SegmentSample, int], tuple[DQNState, dict[str, jax.Array]]]
+    update: Callable[[DQNState, Sample | SegmentSample, int], tuple[DQNState, dict[str, jax.Array], jax.Array]]
 
 
 def dqn(config: DQNConfig, network: QNetwork, *, updates: int | None = None) -> DQN:
@@ -75,7 +75,9 @@ def dqn(config: DQNConfig, network: QNetwork, *, updates: int | None = None) -> 
         state = algorithm.init(network)
         network = algorithm.network(state.params)
         action, memory = algorithm.act(state.params, memory, observation, begin, epsilon, key)   # one environment
-        state, metrics = algorithm.update(state, sample, batch_size)
+        state, metrics, td_errors = algorithm.update(state, sample, batch_size)
+
+    `td_errors` (N,) are those of `sample.flat`'s slots, 0 where there is no transition.
 
     `updates`: how many there will be in all, needed only where the learning rate falls to `learning_rate_end`.
 
@@ -106,7 +108,7 @@ def dqn(config: DQNConfig, network: QNetwork, *, updates: int | None = None) -> 
 
     def loss(
         params: Any, target_params: Any, sample: Sample | SegmentSample, count: int
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    ) -> tuple[jax.Array, tuple[dict[str, jax.Array], jax.Array]]:
         tape, weight = sample.flat
         # One pass of each network over the batch; the next state of a transition is the state in the next slot.
         alone = config.next_state == "alone"
@@ -116,17 +118,22 @@ def dqn(config: DQNConfig, network: QNetwork, *, updates: int | None = None) -> 
         target = double_q_target(tape.reward, tape.terminated, q_tp1, q_tp1_target, config.discount)
         losses, error = huber_td(q, tape.action, target)
         value = weighted_mean(losses, weight, count) if config.loss == "huber" else huber_of_mean(error, weight, count)
-        total = jnp.maximum(jnp.sum(weight), 1.0)
-        return value, {
+        # Means over the transitions of the batch, whatever each one's importance is.
+        counted = (weight > 0).astype(jnp.float32)
+        total = jnp.maximum(jnp.sum(counted), 1.0)
+        metrics = {
             "loss": value,
-            "td_error": weighted_mean(jnp.abs(error), weight, 1.0) / total,
-            "q_mean": weighted_mean(jnp.max(q, axis=-1), weight, 1.0) / total,
-            "transitions": jnp.sum(weight),
+            "td_error": weighted_mean(jnp.abs(error), counted, 1.0) / total,
+            "q_mean": weighted_mean(jnp.max(q, axis=-1), counted, 1.0) / total,
+            "transitions": jnp.sum(counted),
             "slots": jnp.full((), weight.size, jnp.float32),
         }
+        return value, (metrics, jnp.where(tape.transition, error, 0))
 
-    def update(state: DQNState, sample: Sample | SegmentSample, count: int) -> tuple[DQNState, dict[str, jax.Array]]:
-        grads, metrics = jax.grad(loss, has_aux=True)(state.params, state.target, sample, count)
+    def update(
+        state: DQNState, sample: Sample | SegmentSample, count: int
+    ) -> tuple[DQNState, dict[str, jax.Array], jax.Array]:
+        grads, (metrics, td_errors) = jax.grad(loss, has_aux=True)(state.params, state.target, sample, count)
         norm = optax.tree.norm(grads)
         finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
         steps, optimiser_state = optimiser.update(grads, state.optimiser, state.params)
@@ -134,7 +141,8 @@ def dqn(config: DQNConfig, network: QNetwork, *, updates: int | None = None) -> 
         target = optax.incremental_update(params, state.target, 1 - config.polyak)
         learned = DQNState(params, target, optimiser_state, state.updates + 1, state.skipped)
         kept = state._replace(skipped=state.skipped + 1)
-        return jax.tree.map(lambda new, old: jnp.where(finite, new, old), learned, kept), metrics | {"grad_norm": norm}
+        after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), learned, kept)
+        return after, metrics | {"grad_norm": norm}, td_errors
 
     return DQN(init, with_params, act, update)
 

@@ -68,10 +68,10 @@ def _update(config: TrainConfig, algorithm: Any, learner: Any, buffer: Any, repe
     functions, state = buffer.functions, buffer.state
     keys = (jax.random.key(i) for i in count())
     sample = jax.jit(functions.sample)
-    update = jax.jit(lambda learner, batch: algorithm.update(learner, batch, config.batch_size), donate_argnums=0)
+    update = jax.jit(lambda learner, batch: algorithm.update(learner, batch, config.batch_size)[:2], donate_argnums=0)
 
     def both(learner: Any, state: Any, key: jax.Array) -> Any:
-        return algorithm.update(learner, functions.sample(state, key), config.batch_size)
+        return algorithm.update(learner, functions.sample(state, key), config.batch_size)[:2]
 
     together = jax.jit(both, donate_argnums=0)
     batch = sample(state, next(keys))

@@ -31,7 +31,7 @@ def products(jaxpr: Any, times: int = 1) -> Iterator[tuple[Any, int]]:
                     yield from products(part, inner)
 
 
-def _program(found: list[tuple[Any, int]]) -> tuple[Any, list[Any]]:
+def matrix_program(found: list[tuple[Any, int]]) -> tuple[Any, list[Any]]:
     """The products alone as one program, at their own shapes. Products in loops run in a loop of their own."""
     rng = np.random.default_rng(0)
     operands = []
@@ -83,12 +83,12 @@ def run(repeats: int) -> None:
         learner = algorithm.init(network)
 
         def step(learner: Any, key: Any, algorithm: Any = algorithm) -> Any:
-            return algorithm.update(learner, buffer.sample(replay, key), TRANSITIONS)
+            return algorithm.update(learner, buffer.sample(replay, key), TRANSITIONS)[:2]
 
         key = jax.random.key(0)
         found = list(products(jax.make_jaxpr(step)(learner, key).jaxpr))
         seconds, update = compile_seconds(jax.jit(step, donate_argnums=0).lower(learner, key))
-        matrix, operands = _program(found)
+        matrix, operands = matrix_program(found)
         box = [learner]
 
         def one_update(box: Any = box, update: Any = update, key: Any = key) -> Any:

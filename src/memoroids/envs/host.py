@@ -1,4 +1,4 @@
-"""Gymnasium environments as the rest of the system sees them: a float vector or image in, one discrete action out."""
+"""Gymnasium environments as the rest of the system sees them: a float vector or image out, one action in."""
 
 import difflib
 import importlib
@@ -11,16 +11,17 @@ from gymnasium import spaces
 from gymnasium.spaces.utils import flatdim, flatten
 from gymnasium.wrappers import AtariPreprocessing, TimeLimit
 
+from memoroids.spaces import Actions, Continuous, action_parts, action_width, actions_of, image_shape
+
 
 class EnvironmentFault(RuntimeError):
     """An environment that misbehaved: the message names it, the step and what it did."""
 
 
 def popgym_ids() -> list[str]:
-    """The ids of POPGym's tasks with discrete actions, registered with Gymnasium on the way."""
+    """The ids of POPGym's tasks, registered with Gymnasium on the way."""
     importlib.import_module("popgym")
-    # The pendulums act on a continuous scale.
-    return [name for name in gym.registry if name.startswith("popgym-") and "Pendulum" not in name]
+    return [name for name in gym.registry if name.startswith("popgym-")]
 
 
 def short_name(id_: str) -> str:
@@ -77,13 +78,13 @@ def _make(id_: str, options: dict[str, Any]) -> gym.Env:
 
 
 class HostEnv:
-    """One copy of a Gymnasium environment, with float32 vectors or uint8 images in and a single integer action out.
+    """One copy of a Gymnasium environment, with float32 vectors or uint8 images out and one action in.
 
     Observations (Box, Discrete, MultiDiscrete, MultiBinary, Tuple and Dict of these) are flattened as
     `gymnasium.spaces.flatten` does, discrete parts one-hot. A Box of uint8 with two or three axes is an image, which
     stays as it is: (H, W, C) uint8, C = 1 where it has no third axis. MultiDiscrete actions become one index into
-    their product. Atari's games (ALE/…) come through `gymnasium.wrappers.AtariPreprocessing`: every fourth frame, in
-    84 x 84 grey levels, none stacked.
+    their product; those of a Box are clipped to it. Atari's games (ALE/…) come through
+    `gymnasium.wrappers.AtariPreprocessing`: every fourth frame, in 84 x 84 grey levels, none stacked.
 
     With `previous_action` the last action is appended, one-hot for each of its parts and all zeros at a begin; with
     `previous_reward` the last reward, 0 at a begin. None asks the environment (POPGym's `obs_requires_prev_action`).
@@ -111,9 +112,9 @@ class HostEnv:
         except Exception as error:  # a user's own module or constructor may raise anything
             given = f" with options {options}" if options else ""
             raise ValueError(f"cannot make environment {self.id!r}{given}: {_one_line(error)}") from error
-        self._action_shape, self._action_start = self._actions(self.env.action_space)
-        self.actions = math.prod(self._action_shape)
-        image = self._image = _image_shape(self.env.observation_space)
+        self.actions: Actions = actions_of(self.id, self.env.action_space)
+        """How many there are, or the box they lie in."""
+        image = self._image = image_shape(self.env.observation_space)
         self._flat_size = 0 if image else self._flat()
         if image and (previous_action or previous_reward or step_periods):
             raise ValueError(
@@ -123,7 +124,7 @@ class HostEnv:
             wanted = getattr(self.env.unwrapped, "obs_requires_prev_action", False)
             previous_action = bool(wanted) and not image
         self.previous_action, self.previous_reward = previous_action, previous_reward
-        self._tail = np.zeros(sum(self._action_shape) * previous_action + previous_reward, np.float32)
+        self._tail = np.zeros(action_width(self.env.action_space) * previous_action + previous_reward, np.float32)
         self._frequencies = 2 * np.pi / np.asarray(step_periods)
         joined = self._tail.size + 2 * self._frequencies.size
         self.observation_shape: tuple[int, ...] = image or (self._flat_size + joined,)
@@ -142,15 +143,6 @@ class HostEnv:
         except (NotImplementedError, ValueError) as error:
             raise ValueError(f"{self.id}: observations of {space} cannot be flattened: {_one_line(error)}") from error
 
-    def _actions(self, space: gym.Space) -> tuple[tuple[int, ...], np.ndarray]:
-        if isinstance(space, spaces.Discrete):
-            return (int(space.n),), np.asarray([space.start])
-        if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
-            return tuple(int(n) for n in space.nvec), np.asarray(space.start)
-        raise ValueError(
-            f"{self.id}: actions of {space} are not supported: DQN needs a Discrete or one-axis MultiDiscrete space"
-        )
-
     def reset(self, seed: int) -> np.ndarray:
         """Starts the episode of `seed`; returns o_0 of `observation_shape` and `observation_dtype`."""
         self._step = 0
@@ -161,15 +153,12 @@ class HostEnv:
         self._tail[:] = 0
         return self._observe(observation)
 
-    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool]:
-        """Does one action in [0, actions); returns the observation, reward, terminated and truncated."""
+    def step(self, action: int | np.ndarray) -> tuple[np.ndarray, float, bool, bool]:
+        """Does one action, in [0, actions) or (size,) floats; returns observation, reward, terminated and truncated."""
         self._step += 1
-        parts = np.asarray(np.unravel_index(action, self._action_shape))
-        native = parts + self._action_start
+        native, told = self._native(action)
         try:
-            observation, reward, terminated, truncated, _ = self.env.step(
-                int(native[0]) if isinstance(self.env.action_space, spaces.Discrete) else native
-            )
+            observation, reward, terminated, truncated, _ = self.env.step(native)
         except Exception as error:
             raise EnvironmentFault(f"{self.id} raised at step {self._step}: {_one_line(error)}") from error
         try:
@@ -179,11 +168,23 @@ class HostEnv:
         if not math.isfinite(reward):
             raise EnvironmentFault(f"{self.id} gave the reward {reward} at step {self._step}")
         if self.previous_action:
-            self._tail[: sum(self._action_shape)] = 0
-            self._tail[np.cumsum((0, *self._action_shape[:-1])) + parts] = 1
+            self._tail[: told.size] = told
         if self.previous_reward:
             self._tail[-1] = reward
         return self._observe(observation), reward, bool(terminated), bool(truncated)
+
+    def _native(self, action: int | np.ndarray) -> tuple[Any, np.ndarray]:
+        """An action as the environment takes it, and as a later observation shows it."""
+        space = self.env.action_space
+        if isinstance(self.actions, Continuous):
+            clipped = np.clip(np.asarray(action, np.float32), self.actions.low, self.actions.high)
+            return clipped.reshape(space.shape or ()).astype(space.dtype), clipped.astype(np.float32)
+        shape, start = action_parts(space)
+        parts = np.asarray(np.unravel_index(int(action), shape))
+        told = np.zeros(sum(shape), np.float32)
+        told[np.cumsum((0, *shape[:-1])) + parts] = 1
+        native = parts + start
+        return (int(native[0]) if isinstance(space, spaces.Discrete) else native), told
 
     def _observe(self, observation: Any) -> np.ndarray:
         space = self.env.observation_space
@@ -210,13 +211,6 @@ class HostEnv:
 
     def close(self) -> None:
         self.env.close()
-
-
-def _image_shape(space: gym.Space) -> tuple[int, ...] | None:
-    """(H, W, C) where observations of a space are images."""
-    if isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) in (2, 3):
-        return (*space.shape, 1)[:3]
-    return None
 
 
 def _image(space: gym.Space, value: Any) -> np.ndarray:

@@ -27,7 +27,8 @@ def main(directory: Path) -> None:
     from memoroids.envs import EnvironmentFault
     from memoroids.experiments import sensitivity
     from memoroids.experiments.environment import environment
-    from memoroids.train import TrainingError, train
+    from memoroids.record import TrainingError
+    from memoroids.train import train
 
     foreseen = (ValueError, EnvironmentFault, CheckpointError, TrainingError, MemoryError, OSError)
     begun = time.perf_counter()
@@ -46,7 +47,8 @@ def main(directory: Path) -> None:
         sys.exit(1)
     seconds = time.perf_counter() - begun
     try:
-        sensitivity.run(run_dir, config.eval_episodes, 0, None)
+        if config.algorithm != "ppo":  # whose network has no action values
+            sensitivity.run(run_dir, config.eval_episodes, 0, None)
     except Exception:  # a run that is whole is not lost for it
         traceback.print_exc()
     write_json(directory / DONE, {"status": "done", "seconds": seconds, "environment": environment()})

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from memoroids.config import TrainConfig, resolve_memory
-from memoroids.envs import is_atari, resolve_id, short_name
+from memoroids.envs import DEVICE_PREFIX, is_atari, resolve, short_name, task_of
 from memoroids.presets import MEMORIES, SEGMENT_LENGTHS, TASKS, preset, with_preset
 from memoroids.replay.segment_buffer import SegmentState
 
@@ -65,10 +65,11 @@ class Figure:
     lengths: tuple[int, ...] = SEGMENT_LENGTHS
     heat: bool = False
     """Whether sensitivity is recorded during training too."""
+    algorithm: Literal["dqn", "ppo", "pqn"] = "dqn"
 
 
 def _task(name: str) -> Task:
-    return Task(name, name)
+    return Task(name, task_of(name))
 
 
 RML_10 = Task("RepeatPreviousEasy", "RepeatPreviousEasy-k10", {"k": 10, "num_decks": 2})
@@ -119,8 +120,20 @@ FIGURES: dict[str, Figure] = {
         lengths=(10,),
         heat=True,
     ),
+    "popgym": Figure(
+        "POPGym's tasks at three levels, on device",
+        "PPO on tapes, against the best that POPGym's authors published (PPO, 15 million steps, the best of 13 "
+        "memories).",
+        tuple(
+            (_task(f"{DEVICE_PREFIX}{task.removesuffix('Easy')}{level}"), "lru")
+            for level in ("Easy", "Medium", "Hard")
+            for task in TASKS
+        ),
+        lengths=(),
+        algorithm="ppo",
+    ),
 }
-"""The paper's figures that are made of training runs, by name."""
+"""The paper's figures that are made of training runs, by name, and one of POPGym's."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +158,7 @@ _SMOKE = {"random_episodes": 20, "train_episodes": 30, "eval_episodes": 8, "fina
 _SMOKE_ATARI = _SMOKE | {"random_episodes": 2, "train_episodes": 4, "eval_episodes": 2, "final_episodes": 2}
 _SMOKE_ATARI |= {"width": 64, "eval_every": 2, "updates_per_episode": 1, "memory_sizes": {}, "copies": 2}
 _SMOKE_STEPS = 200
+_SMOKE_POLICY = {"train_steps": 10_000, "eval_every": 16, "eval_episodes": 8, "final_episodes": 16, "width": 16}
 # As published, an update takes a laptop half a minute.
 _LAPTOP_ATARI = {"random_episodes": 20, "train_episodes": 200, "eval_every": 20, "batch_size": 1_000, "width": 128}
 _LAPTOP_ATARI |= {"updates_per_episode": 1, "memory_sizes": {}}
@@ -161,7 +175,7 @@ def cells(choice: Choice) -> list[Cell]:
     pairs = figure.pairs
     if choice.tasks:
         memories = choice.memories or tuple(dict.fromkeys(memory for _, memory in pairs))
-        tasks = [RML_10 if name == RML_10.label else _task(short_name(resolve_id(name))) for name in choice.tasks]
+        tasks = [RML_10 if name == RML_10.label else _task(_known(name, figure)) for name in choice.tasks]
         pairs = tuple((task, memory) for task in tasks for memory in memories)
     elif choice.memories:
         tasks = dict.fromkeys(task.label for task, _ in pairs)
@@ -189,14 +203,21 @@ def cells(choice: Choice) -> list[Cell]:
     return found
 
 
+def _known(name: str, figure: Figure) -> str:
+    """A task's name as its environment spells it; on device where all of the figure's are."""
+    on_device = all(task.env.startswith(DEVICE_PREFIX) for task, _ in figure.pairs)
+    id_ = resolve(DEVICE_PREFIX + name if on_device and not name.startswith(DEVICE_PREFIX) else name)
+    return id_ if id_.startswith(DEVICE_PREFIX) else short_name(id_)
+
+
 def _cell(choice: Choice, figure: Figure, task: Task, memory: str, batching: Batching, seed: int) -> Cell:
     resolve_memory(memory)
-    env = resolve_id(task.env)
+    env = resolve(task.env)
     name = "atari" if is_atari(env) else "paper" if choice.scale == "paper" else "tuned"
-    values = preset(name, env, memory)
+    values = preset(name, env, memory, figure.algorithm)
     options = task.options
     if choice.scale == "smoke":
-        values |= _SMOKE_ATARI if name == "atari" else _SMOKE
+        values |= _SMOKE_ATARI if name == "atari" else _SMOKE if figure.algorithm == "dqn" else _SMOKE_POLICY
         options = options | ({"max_episode_steps": _SMOKE_STEPS} if name == "atari" else {})
     elif choice.scale == "laptop" and name == "atari":
         values |= _LAPTOP_ATARI
@@ -213,7 +234,7 @@ def _cell(choice: Choice, figure: Figure, task: Task, memory: str, batching: Bat
             "segment_state": choice.segment_state,
             "segment_count": choice.segment_count,
         }
-    config = with_preset(TrainConfig(), values)
+    config = with_preset(TrainConfig(env=env), values)
     heat = max(1, config.train_episodes // 20 // config.eval_every) * config.eval_every if figure.heat else 0
     config = dataclasses.replace(
         config,
@@ -230,7 +251,7 @@ def _cell(choice: Choice, figure: Figure, task: Task, memory: str, batching: Bat
         if batching.length is None or choice.segment_state == "zero"
         else (f"{batching.label} {choice.segment_state}")
     )
-    parts = (short_name(env), *(f"{k}{v}" for k, v in task.options.items()), memory, label, f"seed{seed}")
+    parts = (task_of(env), *(f"{k}{v}" for k, v in task.options.items()), memory, label, f"seed{seed}")
     slug = "-".join(parts)
     for old, new in ((" ", "-"), ("(", ""), (")", ""), ("=", ""), ("/", "-"), (":", "-")):
         slug = slug.replace(old, new)

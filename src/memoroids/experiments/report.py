@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from memoroids.envs import DEVICE_PREFIX
 from memoroids.experiments import figures, results, tables
 from memoroids.experiments.environment import environment
 from memoroids.experiments.grid import FIGURES, RML_10
@@ -73,9 +74,14 @@ def _page(found: Results, rows: dict[str, list[Row]], captions: dict[str, str], 
     figure = FIGURES[choice["figure"]]
     total, done = len(found.grid["cells"]), len(found.runs)
     parts = [f"<h1>{_text(figure.title)}</h1>", f"<p>{_text(figure.about)}</p>", _ABOUT]
+    source = (
+        ""
+        if choice["figure"] == "popgym"
+        else (" of Morad et al. 2024, <em>Recurrent Reinforcement Learning with Memoroids</em>")
+    )
     parts.append(
-        f'<p class="note">{_text(choice["figure"])} of Morad et al. 2024, <em>Recurrent Reinforcement Learning with '
-        f"Memoroids</em>, at scale {_text(choice['scale'])}: {done} of {total} runs done.</p>"
+        f'<p class="note">{_text(choice["figure"])}{source}, at scale {_text(choice["scale"])}: '
+        f"{done} of {total} runs done.</p>"
     )
     if choice["scale"] == "smoke":
         parts.append(
@@ -134,6 +140,14 @@ def _body(rows: dict[str, list[Row]], captions: dict[str, str], directory: Path,
             '<p class="note">Confirmed: the 95% interval lies wholly above zero; contradicted: wholly below; '
             "undecided: it holds zero, or there is none.</p>"
         )
+    if rows["against_published"]:
+        parts += [
+            "<h2>Against what was published</h2>",
+            "<p>Of each task and level, the memory with the best mean final return beside "
+            "POPGym's best published (the best of 13 memories, PPO, 15 million steps); where there is no number, none "
+            "was at hand.</p>",
+            _table(rows["against_published"]),
+        ]
     curves = [name for name in captions if name.startswith("curves")]
     parts += ["<h2>Learning curves</h2>", *(_figure(name, captions[name], directory) for name in curves)]
     parts += ["<h2>Returns</h2>", _table(rows["scores"])]
@@ -230,8 +244,10 @@ def _overall(table: Sequence[Row]) -> list[Row]:
     return [row for row in table if row["task"] == "all" or (row["better"], row["than"]) not in whole]
 
 
-_VARIED = ("version", "seed", "run_dir", "env", "memory", "dqn", "batching")
+_VARIED = ("version", "seed", "run_dir", "env", "memory", "dqn", "ppo", "pqn", "priority", "batching")
 """Settings in which the runs of one task and memory differ, or that stand elsewhere on the page."""
+_DEVICE = ("rollout", "tapes", "seeds", "mapping", "devices", "prioritised")
+"""Settings that only device environments have."""
 
 
 def _setting(found: Results) -> list[str]:
@@ -249,15 +265,20 @@ def _setting(found: Results) -> list[str]:
     shown: dict[str, dict[str, Any]] = {}
     for cell in cells:
         label = f"{cell['task']}, {cell['memory']}"
-        values = {k: v for k, v in cell["config"].items() if k not in _VARIED and not k.startswith("segment_")}
-        shown.setdefault(label, values | cell["config"]["dqn"])
+        config = cell["config"]
+        values = {k: v for k, v in config.items() if k not in _VARIED and not k.startswith("segment_")}
+        if not config["env"].startswith(DEVICE_PREFIX):
+            values = {k: v for k, v in values.items() if k not in _DEVICE}
+        if config["train_steps"] is None:
+            del values["train_steps"]
+        shown.setdefault(label, values | config[config["algorithm"]])
         if cell["config"]["batching"] == "segments":
             shown[label] |= {k: cell["config"][k] for k in ("segment_state", "segment_count")}
-    names = list(next(iter(shown.values()))) if shown else []
-    differing = [name for name in names if len({json.dumps(values[name]) for values in shown.values()}) > 1]
+    names = list(dict.fromkeys(name for values in shown.values() for name in values))
+    differing = [name for name in names if len({json.dumps(values.get(name)) for values in shown.values()}) > 1]
     same = {name: next(iter(shown.values()))[name] for name in names if name not in differing}
     if differing:
-        parts.append(_table([{"": label} | {n: _plain(v[n]) for n in differing} for label, v in shown.items()]))
+        parts.append(_table([{"": label} | {n: _plain(v.get(n)) for n in differing} for label, v in shown.items()]))
     parts.append(
         f"<p class='note'>The same in all: {_text(', '.join(f'{k} {_plain(v)}' for k, v in same.items()))}.</p>"
     )

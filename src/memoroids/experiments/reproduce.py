@@ -9,7 +9,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from memoroids.benchmarks import batching
 from memoroids.display import clock
-from memoroids.envs import short_name
+from memoroids.envs import task_of
 from memoroids.experiments import report, results, runner, tables
 from memoroids.experiments.grid import FIGURES, Cell, Choice, Scale, cells
 from memoroids.experiments.runner import GridProgress
@@ -44,7 +44,7 @@ def _split(scale: Scale, found: Sequence[Cell]) -> list[tables.Row]:
     pairs = dict.fromkeys((cell.config.env, cell.memory) for cell in found)
     repeats = 3 if scale == "smoke" else 20
     return [
-        {"task": short_name(env)} | row
+        {"task": task_of(env)} | row
         for env, memory in pairs
         for row in batching.measure(repeats, env=env, memories=[memory], lengths=lengths)
     ]

@@ -232,7 +232,7 @@ def _share(root: Path, cell: Cell) -> float:
         rows = read(cell_dir(root, cell) / RUN / METRICS)
     except (ValueError, OSError):
         return 0.0
-    return rows[-1]["episode"] / cell.config.train_episodes if rows else 0.0
+    return cell.config.share_done(int(rows[-1]["episode"]), int(rows[-1]["env_steps"])) if rows else 0.0
 
 
 def _progress(

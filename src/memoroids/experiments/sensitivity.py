@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 from memoroids.config import TrainConfig
 from memoroids.envs import short_name
-from memoroids.evaluate import Evaluator
 from memoroids.parts import REPORT, environment_seeds
 from memoroids.presets import SEGMENT_LENGTHS
 from memoroids.rundir import load
@@ -31,10 +30,11 @@ def measure(run_dir: Path, episodes: int, seed: int) -> Measured:
     Raises `ValueError` or `CheckpointError` where the run cannot be read.
     """
     config, parts, params = load(run_dir)
-    evaluator = Evaluator(parts.eval_envs, parts.algorithm.act, parts.network.initial_state())
-    played = evaluator.play(params, episodes, environment_seeds(config.seed, REPORT, seed))
+    if config.algorithm == "ppo":
+        raise ValueError(f"{run_dir} is a run of ppo, whose network has no action values: sensitivity needs dqn or pqn")
+    played = parts.evaluator.play(params, episodes, environment_seeds(config.seed, REPORT, seed))
     found = sensitivities(parts.algorithm.network(params), [episode.tape for episode in played])
-    return Measured(config, Profile.of(found), reward_memory_length(parts.eval_envs[0].env))
+    return Measured(config, Profile.of(found), reward_memory_length(parts.env))
 
 
 def report(measured: Measured) -> dict[str, Any]:

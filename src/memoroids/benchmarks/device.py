@@ -1,0 +1,56 @@
+"""How close is the compiled loop to the arithmetic of its updates? An episode with its update, start to finish."""
+
+import dataclasses
+from typing import Any
+
+import jax
+
+from memoroids.benchmarks.timing import compile_seconds, medians
+from memoroids.benchmarks.update import matrix_program, products
+from memoroids.config import TrainConfig
+from memoroids.device_loop import Keys, program
+from memoroids.parts import build
+from memoroids.presets import MEMORIES, preset, with_preset
+
+ENV = "device:RepeatFirstEasy"
+
+
+def run(repeats: int) -> None:
+    """Prints, for the paper's memories and settings, what an episode with its update costs beside its products."""
+    print(f"{ENV}, the paper's settings, an episode with its update, on {jax.devices()[0]}")
+    print(f"{'memory':20}{'compile s':>10}{'episode ms':>12}{'collect ms':>12}{'matrix ms':>11}{'ratio':>7}")
+    for memory in MEMORIES:
+        row = measure(repeats, memory)
+        ratio = row["episode"] / row["matrix"]
+        figures = f"{1e3 * row['episode']:12.2f}{1e3 * row['collect']:12.2f}{1e3 * row['matrix']:11.2f}{ratio:7.2f}"
+        print(f"{memory:20}{row['compile']:10.2f}{figures}")
+
+
+def measure(repeats: int, memory: str, env: str = ENV, **changes: Any) -> dict[str, float]:
+    """Seconds of an episode with its update, of the same without updates, and of an update's products alone."""
+    config = with_preset(TrainConfig(env=env, memory=memory), preset("paper", env, memory))
+    config = dataclasses.replace(config, memory=memory, copies=10, random_episodes=10, buffer_size=100_000, **changes)
+    parts = build(config)
+    keys = Keys(*(jax.random.key_data(key) for key in (parts.act_key, parts.update_key)))
+    calls, boxes = {}, {}
+    seconds = 0.0
+    for name, updates in (("episode", 1), ("collect", 0)):
+        made = program(dataclasses.replace(config, updates_per_episode=updates), parts)
+        state = jax.jit(made.init)(parts.algorithm.init(parts.network), keys)
+        took, advance = compile_seconds(jax.jit(made.advance, donate_argnums=0).lower(state, keys))
+        seconds = max(seconds, took)
+        boxes[name] = [advance(state, keys)[0]]  # the random episodes
+
+        def call(box: list[Any] = boxes[name], advance: Any = advance) -> Any:
+            box[0], stats = advance(box[0], keys)
+            return box[0].learner, stats
+
+        calls[name] = call
+    ring, state = parts.rings, boxes["episode"][0]
+    assert ring is not None
+    sample = jax.jit(ring.sample)(state.replay, jax.random.key(0))
+    jaxpr = jax.make_jaxpr(parts.algorithm.update, static_argnums=2)(state.learner, sample, config.batch_size).jaxpr
+    matrix, operands = matrix_program(list(products(jaxpr)))
+    times = medians({**calls, "matrix": lambda: matrix(operands)}, repeats)
+    episodes = max(1, config.eval_every // config.copies) * config.copies
+    return {name: times[name] / episodes for name in calls} | {"matrix": times["matrix"], "compile": seconds}

@@ -1,0 +1,123 @@
+"""How fast are device environments? Random steps a second, resets included, beside POPGym's own in Python."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gymnasium as gym
+import jax
+import jax.numpy as jnp
+from gymnasium import spaces
+from jax import lax
+
+from memoroids.benchmarks.timing import medians
+from memoroids.envs import popgym_ids, short_name
+from memoroids.envs.device import DEVICE, DeviceEnv, make_device
+
+COPIES, SLOTS, PYTHON_STEPS = 16_384, 256, 4_000
+
+
+def device_steps(env: DeviceEnv, copies: int, slots: int) -> Callable[[], dict[str, jax.Array]]:
+    """A function that goes on with `copies` of an environment for some slots, and says what it saw, summed up.
+
+    A slot is a transition of every copy, or the reset of those whose episode is over. Fixed lengths get whole episodes.
+    """
+    rounds = -(-slots // (env.max_length + 1)) if env.min_length == env.max_length else 0
+    slots = rounds * (env.max_length + 1) or slots
+
+    def slot(carry: Any, at: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
+        state, final, key = carry
+        for_actions, for_steps, for_resets = jax.random.split(jax.random.fold_in(key, at), 3)
+        actions = _random_actions(env.action_space, for_actions, copies)
+        state, step = jax.vmap(env.step)(state, actions, jax.random.split(for_steps, copies))
+
+        def begun() -> Any:
+            fresh = jax.vmap(env.reset)(jax.random.split(for_resets, copies))
+            return jax.tree.map(lambda new, old: jnp.where(_expand(final, new), new, old), fresh, going)
+
+        going = state, step.observation
+        state, observation = lax.cond(jnp.any(final), begun, lambda: going)
+        seen = {
+            "transitions": jnp.sum(~final, dtype=jnp.int32),
+            "reward": jnp.sum(jnp.where(final, 0, step.reward)),
+            # Nothing that is not used would be computed.
+            "observation": sum(jnp.sum(leaf, dtype=jnp.float32) for leaf in jax.tree.leaves(observation)),
+        }
+        return (state, ~final & (step.terminated | step.truncated), key), seen
+
+    @jax.jit
+    def run(state: Any, final: jax.Array, key: jax.Array) -> tuple[Any, jax.Array, dict[str, jax.Array]]:
+        (state, final, _), seen = lax.scan(slot, (state, final, key), jnp.arange(slots))
+        return state, final, jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), seen)
+
+    state, _ = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(0), copies))
+    carry: list[Any] = [state, jnp.zeros(copies, bool), jax.random.key(1)]
+
+    def on() -> dict[str, jax.Array]:
+        state, final, seen = run(*carry)
+        carry[:] = state, final, jax.random.fold_in(carry[2], 0)
+        return seen
+
+    return on
+
+
+def _random_actions(space: gym.Space, key: jax.Array, copies: int) -> jax.Array:
+    if isinstance(space, spaces.Box):
+        low, high = jnp.asarray(space.low), jnp.asarray(space.high)
+        return jax.random.uniform(key, (copies, *space.shape), minval=low[None], maxval=high[None])
+    if isinstance(space, spaces.Discrete):
+        return (jax.random.bits(key, (copies,)) % jnp.uint32(space.n)).astype(jnp.int32)
+    assert isinstance(space, spaces.MultiDiscrete)
+    sizes = jnp.asarray(space.nvec, jnp.uint32)
+    return (jax.random.bits(key, (copies, sizes.size)) % sizes[None]).astype(jnp.int32)
+
+
+def _expand(flag: jax.Array, leaf: jax.Array) -> jax.Array:
+    return flag.reshape(flag.shape + (1,) * (leaf.ndim - flag.ndim))
+
+
+def python_steps(id_: str, steps: int) -> Callable[[], None]:
+    """A function that takes random steps in POPGym's own environment, without Gymnasium's wrappers."""
+    env = gym.make(id_, disable_env_checker=True).unwrapped
+    env.reset(seed=0)
+    env.action_space.seed(0)
+
+    def on() -> None:
+        for _ in range(steps):
+            _, _, terminated, truncated, _ = env.step(env.action_space.sample())
+            if terminated or truncated:
+                env.reset()
+
+    return on
+
+
+def measure(
+    repeats: int, names: Sequence[str], *, copies: int = COPIES, slots: int = SLOTS, python: int = PYTHON_STEPS
+) -> list[dict[str, Any]]:
+    """For each name: transitions a second on device and in Python, and their ratio, measured in turns."""
+    ids = {short_name(id_): id_ for id_ in popgym_ids()}
+    rows = []
+    for name in names:
+        device = device_steps(make_device(name), copies, slots)
+        transitions = [int(device()["transitions"])]
+
+        def on_device(device: Any = device, transitions: list[int] = transitions) -> None:
+            transitions.append(int(device()["transitions"]))
+
+        times = medians({"device": on_device, "python": python_steps(ids[name], python)}, repeats)
+        # The first call begins all copies at once; later ones are alike.
+        counted = sorted(transitions[1:])[len(transitions[1:]) // 2]
+        rates = {"device": counted / times["device"], "python": python / times["python"]}
+        rows.append({"name": name, **rates, "ratio": rates["device"] / rates["python"]})
+    return rows
+
+
+def run(repeats: int, names: Sequence[str] = tuple(DEVICE), copies: int = COPIES) -> None:
+    """Prints the rates of every device task that POPGym has in Python, and the lowest ratio."""
+    print(f"random steps a second, resets included; {copies:,} copies in one scan on {jax.devices()[0]}")
+    print(f"{'environment':34}{'device':>14}{'POPGym':>12}{'ratio':>9}")
+    ratios = []
+    for name in names:
+        (row,) = measure(repeats, (name,), copies=copies)
+        ratios.append(row["ratio"])
+        print(f"{name:34}{row['device']:14,.0f}{row['python']:12,.0f}{row['ratio']:9,.0f}", flush=True)
+    print(f"lowest ratio: {min(ratios):,.0f}")

@@ -1,0 +1,126 @@
+"""JAX environments as the rest of the system sees them: the twin of `envs.host.HostEnv`, compiled and mapped."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from gymnasium import spaces
+from gymnasium.spaces.utils import flatdim
+
+from memoroids.envs.device.environment import DeviceEnv, EnvState, Step
+from memoroids.spaces import Continuous, action_parts, action_width, actions_of, image_shape
+
+
+class ViewState(NamedTuple):
+    """The environment's own state, and the step of the episode, int32."""
+
+    env: EnvState
+    step: jax.Array
+
+
+class DeviceView:
+    """One copy of a `DeviceEnv`, with float32 vectors or uint8 images out and an action that networks give in.
+
+    Observations are flattened, and previous actions, rewards and step periods joined, exactly as `HostEnv` does;
+    MultiDiscrete actions are one index into their product, Box actions are clipped to the box.
+
+    Raises `ValueError` for a space that is not supported, or something to append to an image.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        env: DeviceEnv,
+        *,
+        previous_action: bool | None = None,
+        previous_reward: bool = False,
+        step_periods: tuple[float, ...] = (),
+    ):
+        self.name, self.env = name, env
+        self.actions = actions_of(name, env.action_space)
+        """How many there are, or the box they lie in."""
+        image = self._image = image_shape(env.observation_space)
+        if image and (previous_action or previous_reward or step_periods):
+            raise ValueError(
+                f"{name} shows images {image}: no previous action, reward or step periods can be joined to them"
+            )
+        if previous_action is None:
+            previous_action = env.requires_previous_action and not image
+        self.previous_action, self.previous_reward, self._periods = previous_action, previous_reward, step_periods
+        joined = action_width(env.action_space) * previous_action + previous_reward + 2 * len(step_periods)
+        try:
+            self.observation_shape: tuple[int, ...] = image or (flatdim(env.observation_space) + joined,)
+        except (NotImplementedError, ValueError) as error:
+            raise ValueError(f"{name}: observations of {env.observation_space} cannot be flattened") from error
+        self.max_length, self.min_length = env.max_length, env.min_length
+
+    @property
+    def fixed_length(self) -> bool:
+        """Whether all episodes have as many transitions."""
+        return self.min_length == self.max_length
+
+    def reset(self, key: jax.Array) -> tuple[ViewState, jax.Array]:
+        """An episode's first state, and its observation of `observation_shape`."""
+        state, observation = self.env.reset(key)
+        step = jnp.zeros((), jnp.int32)
+        return ViewState(state, step), self._observe(observation, None, jnp.zeros(()), step)
+
+    def step(self, state: ViewState, action: jax.Array, key: jax.Array) -> tuple[ViewState, Step]:
+        """One action, an int32 scalar or (size,) floats; both ends told apart, terminated wins."""
+        native = self._native(action)
+        env_state, (observation, reward, terminated, truncated) = self.env.step(state.env, native, key)
+        step = state.step + 1
+        reward = jnp.asarray(reward, jnp.float32)
+        observation = self._observe(observation, action, reward, step)
+        return ViewState(env_state, step), Step(observation, reward, terminated, truncated & ~terminated)
+
+    def _native(self, action: jax.Array) -> jax.Array:
+        if isinstance(self.actions, Continuous):
+            space = self.env.action_space
+            return self._clipped(action).reshape(space.shape or ())
+        parts, start = action_parts(self.env.action_space)
+        if isinstance(self.env.action_space, spaces.Discrete):
+            return action + int(start[0])
+        return jnp.stack(jnp.unravel_index(action, parts)) + jnp.asarray(start, jnp.int32)
+
+    def _clipped(self, action: jax.Array) -> jax.Array:
+        assert isinstance(self.actions, Continuous)
+        return jnp.clip(action, jnp.asarray(self.actions.low), jnp.asarray(self.actions.high))
+
+    def _observe(self, observation: Any, action: jax.Array | None, reward: jax.Array, step: jax.Array) -> jax.Array:
+        if self._image:
+            return jnp.asarray(observation, jnp.uint8).reshape(self._image)
+        flat = [_flatten(self.env.observation_space, observation)]
+        if self.previous_action:
+            flat.append(jnp.zeros(action_width(self.env.action_space)) if action is None else self._told(action))
+        if self.previous_reward:
+            flat.append(reward[None])
+        if self._periods:
+            angle = 2 * math.pi * step / jnp.asarray(self._periods, jnp.float32)
+            flat += [jnp.sin(angle), jnp.cos(angle)]
+        return jnp.concatenate(flat)
+
+    def _told(self, action: jax.Array) -> jax.Array:
+        """An action as a later observation shows it."""
+        if isinstance(self.actions, Continuous):
+            return self._clipped(action)
+        parts, _ = action_parts(self.env.action_space)
+        return jnp.concatenate(
+            [jax.nn.one_hot(index, n) for index, n in zip(jnp.unravel_index(action, parts), parts, strict=True)]
+        )
+
+
+def _flatten(space: Any, value: Any) -> jax.Array:
+    """As `gymnasium.spaces.flatten`, float32: discrete parts one-hot, the rest end to end."""
+    match space:
+        case spaces.Discrete():
+            return jax.nn.one_hot(jnp.asarray(value) - int(space.start), int(space.n))
+        case spaces.MultiDiscrete():
+            index = (jnp.asarray(value) - jnp.asarray(space.start, jnp.int32)).ravel()
+            return jnp.concatenate([jax.nn.one_hot(i, int(n)) for i, n in zip(index, space.nvec.ravel(), strict=True)])
+        case spaces.Tuple():
+            return jnp.concatenate([_flatten(part, v) for part, v in zip(space.spaces, value, strict=True)])
+        case spaces.Dict():
+            return jnp.concatenate([_flatten(part, value[name]) for name, part in space.spaces.items()])
+    return jnp.asarray(value, jnp.float32).ravel()

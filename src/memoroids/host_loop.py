@@ -1,0 +1,226 @@
+"""Training with environments on the host: episodes come in one at a time, and learning follows each."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from memoroids import checkpoint
+from memoroids import tape as tapes
+from memoroids.collect import Episode, RandomPolicy, RecurrentPolicy, collect
+from memoroids.config import TrainConfig
+from memoroids.evaluate import Evaluation
+from memoroids.metrics import MEANS
+from memoroids.parts import EVALUATE, FINAL, RANDOM, TRAIN, Parts, environment_seeds, replay
+from memoroids.record import Outcome, Record
+from memoroids.replay import Rollout
+from memoroids.rundir import HEATMAP, SENSITIVITY
+from memoroids.sensitivity import (
+    Profile,
+    SensitivityLog,
+    draw_heatmap,
+    read_log,
+    reward_memory_length,
+    sensitivities,
+)
+from memoroids.spaces import Continuous
+
+
+class HostRun:
+    """One run's mutable state: what has been collected and learned so far."""
+
+    def __init__(self, config: TrainConfig, parts: Parts, record: Record, learner: Any):
+        self.config, self.parts, self.record, self.learner = config, parts, record, learner
+        self.counters = record.counters
+        self.replay = replay(config, parts, (self.counters.bounds[0], self.counters.bounds[1]))
+        self.profiles = None
+        if config.sensitivity_every:
+            self.profiles = SensitivityLog(record.run_dir / SENSITIVITY, keep=self.counters.episode)
+        record.went_on_from(int(learner.skipped))
+        self.update = self._compile_update()
+        self.recent: list[dict[str, jax.Array]] = []  # on device until they are needed
+
+    def restore(self, path: Path) -> None:
+        """Takes up the replay of a checkpoint."""
+        if self.config.algorithm != "dqn" or self.counters.random + self.counters.episode == 0:
+            return
+        env = self.parts.envs[0]
+        observation = np.zeros((2, *env.observation_shape), env.observation_dtype)
+        several = (env.actions.size,) if isinstance(env.actions, Continuous) else ()
+        action = np.zeros((1, *several), np.float32 if several else np.int32)
+        example = tapes.episode(observation, action, np.zeros(1), True, False)
+        restored = checkpoint.restore(path, "replay", self.replay.like(example))
+        self.replay.restore(restored, self.counters.env_steps)
+
+    def run(self, interrupted: Callable[[], bool]) -> Outcome:
+        """Collects and learns to the end, or until `interrupted`; a checkpoint is written either way."""
+        config, counters, parts = self.config, self.counters, self.parts
+        self.record.report()
+        random = RandomPolicy(parts.envs[0].actions, config.seed)
+        seeds = environment_seeds(config.seed, RANDOM)
+        for episode in collect(parts.envs, random, seeds, counters.random, config.random_episodes):
+            self.store(episode)
+            counters.random += 1
+            if counters.random % 50 == 0:
+                self.record.report()
+            if interrupted():
+                return self.stop()
+
+        self.record.training_begins()
+        learn = self.learn_from_replay if config.algorithm == "dqn" else self.learn_on_policy
+        for _ in learn(environment_seeds(config.seed, TRAIN)):
+            if interrupted():
+                return self.stop()
+        final = parts.evaluator(self.learner.params, config.final_episodes, environment_seeds(config.seed, FINAL))
+        self.save()
+        self.record.finish(final)
+        return Outcome(final, self.record.rows, self.record.run_dir)
+
+    def learn_from_replay(self, seeds: Callable[[int], int]) -> Any:
+        """Stores each episode as it comes in and follows it with updates; yields after each."""
+        config, counters = self.config, self.counters
+        policy = self.policy(self.epsilon)
+        stop = config.train_episodes if config.train_steps is None else 2**31 - 1
+        if self.done():
+            return
+        for episode in collect(self.parts.envs, policy, seeds, counters.episode, stop):
+            self.store(episode)
+            self.record.add_returns(episode.total, 1)
+            for _ in range(config.updates_per_episode):
+                key = jax.random.fold_in(self.parts.update_key, counters.updates)
+                self.learner, metrics, _ = self.update(self.learner, self.replay.state, key)
+                self.recent.append(metrics)
+                counters.updates += 1
+            counters.episode += 1
+            self.after(1)
+            yield
+            if self.done():
+                return
+
+    def learn_on_policy(self, seeds: Callable[[int], int]) -> Any:
+        """Whole episodes of one policy, one for each copy, then an update; yields after each."""
+        config, counters = self.config, self.counters
+        greedy_or_not = self.epsilon if config.algorithm == "pqn" else lambda number: np.ones(number.shape, np.float32)
+        each = config.rollout_updates
+        while not self.done():
+            policy = self.policy(greedy_or_not)
+            start = counters.episode
+            played = list(collect(self.parts.envs, policy, seeds, start, start + config.copies))
+            # Powers of two, so that few shapes are compiled; rows end in padding.
+            longest = max(episode.tape.slots for episode in played)
+            room = 1 << (longest - 1).bit_length()
+            rows = [tapes.pad(episode.tape, room) for episode in played]
+            tape = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *rows)
+            begun = [self.parts.network.initial_state()] * len(rows)
+            state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *begun)
+            key = jax.random.fold_in(self.parts.update_key, counters.updates)
+            self.learner, metrics = self.update(self.learner, Rollout(tape, state), key)
+            self.recent.append({name: leaf * each if name in MEANS else leaf for name, leaf in metrics.items()})
+            counters.updates += each
+            counters.env_steps += sum(episode.length for episode in played)
+            counters.episode += len(played)
+            self.record.add_returns(sum(episode.total for episode in played), len(played))
+            self.after(len(played))
+            yield
+
+    def policy(self, epsilon: Callable[[np.ndarray], np.ndarray]) -> RecurrentPolicy:
+        parts = self.parts
+        return RecurrentPolicy(
+            parts.algorithm.act,
+            parts.network.initial_state(),
+            self.config.copies,
+            params=lambda: self.learner.params,
+            epsilon=epsilon,
+            key=parts.act_key,
+        )
+
+    def done(self) -> bool:
+        return self.config.share_done(self.counters.episode, self.counters.env_steps) >= 1
+
+    def after(self, episodes: int) -> None:
+        """Evaluates and saves where the newest `episodes` have reached the next time for it."""
+        config, counters = self.config, self.counters
+        before = counters.episode - episodes
+        if counters.episode // config.eval_every > before // config.eval_every or self.done():
+            self.evaluate()
+            self.record.report()
+        if counters.episode // config.checkpoint_every > before // config.checkpoint_every and not self.done():
+            self.save()
+
+    def epsilon(self, number: np.ndarray) -> np.ndarray:
+        config = self.config
+        if config.train_steps is None:
+            share = np.minimum(number / max(config.train_episodes - 1, 1), 1.0)
+        else:
+            share = np.full(number.shape, config.share_done(0, self.counters.env_steps))
+        return (config.epsilon_start + share * (config.epsilon_end - config.epsilon_start)).astype(np.float32)
+
+    def store(self, episode: Episode) -> None:
+        try:
+            changed = self.replay.add(episode.tape, self.learner.params)
+        except ValueError as error:
+            raise ValueError(f"{error} (--buffer-size)") from error
+        if changed:
+            self.counters.bounds = list(self.replay.bounds)
+            self.update = self._compile_update()
+        self.counters.env_steps += episode.length
+
+    def _compile_update(self) -> Callable[..., Any]:
+        """Learning as one program, sampling included; the learner's arrays are donated to their successors."""
+        buffer, count = self.replay.functions, self.config.batch_size
+        learn: Any = self.parts.algorithm.update  # from a sample or from a rollout
+        if self.config.algorithm != "dqn":
+            return jax.jit(learn, donate_argnums=0)
+
+        def sample_and_update(learner: Any, replay: Any, key: jax.Array) -> Any:
+            assert buffer is not None
+            return learn(learner, buffer.sample(replay, key), count)
+
+        return jax.jit(sample_and_update, donate_argnums=0)
+
+    def evaluate(self) -> None:
+        config, counters, parts = self.config, self.counters, self.parts
+        seeds = environment_seeds(config.seed, EVALUATE, counters.episode)
+        if self.profiles is None or counters.episode - self.profiles.episode < config.sensitivity_every:
+            evaluation = parts.evaluator(self.learner.params, config.eval_episodes, seeds)
+        else:
+            played = parts.evaluator.play(self.learner.params, config.eval_episodes, seeds)
+            evaluation = Evaluation.of(played)
+            found = sensitivities(parts.algorithm.network(self.learner.params), [episode.tape for episode in played])
+            self.profiles.write(counters.episode, Profile.of(found))
+        self.fetch()
+        epsilon = float(self.epsilon(np.asarray([counters.episode - 1]))[0])
+        self.record.write_row(evaluation.mean, epsilon, int(self.learner.skipped))
+
+    def fetch(self) -> None:
+        """Moves the metrics of recent updates from the device into the counters, which a checkpoint keeps."""
+        for metrics in jax.device_get(self.recent):
+            self.record.add_updates(metrics, self.config.rollout_updates)
+        self.recent = []
+
+    def save(self) -> None:
+        """Writes a checkpoint."""
+        self.fetch()
+        parts: dict[str, Any] = {"learner": self.learner}
+        if self.replay.state is not None:
+            parts["replay"] = self.replay.state
+        self.record.save(parts)
+        if self.profiles is not None and self.profiles.episode:
+            rml = reward_memory_length(self.parts.envs[0].env)
+            path = self.record.run_dir
+            draw_heatmap(path / HEATMAP, read_log(path / SENSITIVITY), rml=rml, title=self.record.title)
+
+    def stop(self) -> Outcome:
+        self.save()
+        return Outcome(None, self.record.rows, self.record.run_dir)
+
+    def close(self) -> None:
+        """Closes files and environments."""
+        self.record.close()
+        if self.profiles is not None:
+            self.profiles.close()
+        for env in (*self.parts.envs, *self.parts.eval_envs):
+            env.close()

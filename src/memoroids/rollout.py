@@ -1,0 +1,188 @@
+"""Collection on device: copies of a JAX environment stepped together, one slot of each one's tape at a time."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from memoroids.envs.device.view import DeviceView
+from memoroids.memoroid import State
+from memoroids.tape import Tape
+
+Act = Callable[..., tuple[jax.Array, State]]
+"""`act(params, memory, observation, begin, explore, key)`, unbatched, of any algorithm."""
+
+
+class Workers(NamedTuple):
+    """n copies of an environment and the policy's memory of each, between two slots of their tapes.
+
+    `env` and `memory`, leaves (n, …); `observation` (n, …), what the next slot shows; `begin` and `final` (n,) bool,
+    whether it opens an episode, or only holds the last observation of one; `number` (n,) int32, of the episode, in the
+    order of their starts; `total` (n,), its rewards so far; `started` and `slot`, int32, episodes and slots so far.
+    """
+
+    env: Any
+    memory: State
+    observation: jax.Array
+    begin: jax.Array
+    final: jax.Array
+    number: jax.Array
+    total: jax.Array
+    started: jax.Array
+    slot: jax.Array
+
+
+class Collected(NamedTuple):
+    """N slots of n tapes, leaves (n, N, …), and where an episode's final slot is, its number and its total reward."""
+
+    tape: Tape
+    number: jax.Array
+    total: jax.Array
+
+
+def start(view: DeviceView, memory: State, copies: int, key: jax.Array) -> Workers:
+    """`copies` workers, each at the beginning of an episode; `memory` is one copy's initial state."""
+    number = jnp.arange(copies, dtype=jnp.int32)
+    env, observation = jax.vmap(view.reset)(_keys(key, jnp.full((), -1, jnp.int32), copies)[0])
+    return Workers(
+        env=env,
+        # Distinct arrays: donated buffers may not alias each other.
+        memory=jax.tree.map(lambda leaf: jnp.array(jnp.broadcast_to(leaf, (copies, *leaf.shape))), memory),
+        observation=observation,
+        begin=jnp.ones(copies, bool),
+        final=jnp.zeros(copies, bool),
+        number=number,
+        total=jnp.zeros(copies),
+        started=jnp.full((), copies, jnp.int32),
+        slot=jnp.zeros((), jnp.int32),
+    )
+
+
+def collect_slots(
+    view: DeviceView,
+    act: Act,
+    params: Any,
+    workers: Workers,
+    key: jax.Array,
+    slots: int,
+    *,
+    explore: Callable[[jax.Array], jax.Array],
+    axis: str | None = None,
+) -> tuple[Workers, Collected]:
+    """The next `slots` slots of every worker's tape.
+
+    A slot is a transition, or the final observation of an episode, after which the copy begins the next one. What is
+    drawn depends on `key`, the copy and the slot alone. `explore(number)`, of episode numbers (n,), is how much the
+    policy explores; `axis` names the mapped axis of runs, where there is one.
+
+    Copies are reset behind one condition for all: under `vmap` both sides of one for each would run at every slot.
+    """
+    copies = workers.begin.shape[0]
+
+    def slot(workers: Workers, _: None) -> tuple[Workers, Collected]:
+        act_key, env_key, reset_key = _keys(key, workers.slot, copies)
+        action, memory = jax.vmap(act, (None, 0, 0, 0, 0, 0))(
+            params, workers.memory, workers.observation, workers.begin, explore(workers.number), act_key
+        )
+        env, (observation, reward, terminated, truncated) = jax.vmap(view.step)(workers.env, action, env_key)
+        final = workers.final
+
+        def begun() -> tuple[Any, jax.Array]:
+            fresh = jax.vmap(view.reset)(reset_key)
+            return jax.tree.map(lambda new, old: jnp.where(_expand(final, new), new, old), fresh, (env, observation))
+
+        due = jnp.any(final)
+        if axis is not None:
+            # A sum over the mapped axis is one number for all runs, so the condition stays a condition.
+            due = lax.psum(due.astype(jnp.int32), axis) > 0
+        env, observation = lax.cond(due, begun, lambda: (env, observation))
+        written = Tape(
+            observation=workers.observation,
+            begin=workers.begin,
+            action=jnp.where(_expand(final, action), jnp.zeros((), action.dtype), action),
+            reward=jnp.where(final, 0, reward),
+            terminated=terminated & ~final,
+            truncated=truncated & ~terminated & ~final,
+            transition=~final,
+        )
+        after = Workers(
+            env=env,
+            memory=memory,
+            observation=observation,
+            begin=final,
+            final=~final & (terminated | truncated),
+            number=jnp.where(final, workers.started + jnp.cumsum(final.astype(jnp.int32)) - 1, workers.number),
+            total=jnp.where(final, 0, workers.total + reward),
+            started=workers.started + jnp.sum(final, dtype=jnp.int32),
+            slot=workers.slot + 1,
+        )
+        return after, Collected(written, workers.number, workers.total)
+
+    workers, collected = lax.scan(slot, workers, length=slots)
+    return workers, jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), collected)
+
+
+def with_following(collected: Tape, workers: Workers) -> Tape:
+    """Collected tapes (n, N, …) with one slot more, (n, N + 1, …): what `workers`, as they are now, see next.
+
+    It holds only that observation, for its value; where an episode begins there instead, the slot is padding.
+    """
+    none = workers.begin
+
+    def append(leaf: jax.Array, last: jax.Array) -> jax.Array:
+        return jnp.concatenate((leaf, last[:, None]), axis=1)
+
+    blank = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[:, 0]), collected)
+    observation = jnp.where(
+        _expand(none, workers.observation), jnp.zeros_like(workers.observation), workers.observation
+    )
+    last = Tape(
+        observation=observation,
+        begin=none,
+        action=blank.action,
+        reward=blank.reward,
+        terminated=blank.terminated,
+        truncated=blank.truncated,
+        transition=blank.transition,
+    )
+    return jax.tree.map(append, collected, last)
+
+
+def play(view: DeviceView, act: Act, params: Any, memory: State, keys: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """One greedy episode for each of the keys (m,): returns (m,) float32 and lengths (m,) int32."""
+    copies = keys.shape[0]
+    env, observation = jax.vmap(lambda key: view.reset(jax.random.fold_in(key, 0)))(keys)
+    memory = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (copies, *leaf.shape)), memory)
+    zeros = jnp.zeros(copies)
+    begun = (env, memory, observation, zeros, zeros.astype(jnp.int32), zeros.astype(bool), jnp.zeros((), jnp.int32))
+
+    def going(carry: Any) -> jax.Array:
+        *_, over, step = carry
+        return ~jnp.all(over) & (step < view.max_length)
+
+    def step(carry: Any) -> Any:
+        env, memory, observation, total, length, over, step = carry
+        # The mode of a policy draws nothing, the environment does.
+        drawn = jax.vmap(lambda key: jax.random.fold_in(key, step + 1))(keys)
+        begin = jnp.broadcast_to(step == 0, over.shape)
+        action, memory = jax.vmap(act, (None, 0, 0, 0, 0, 0))(params, memory, observation, begin, zeros, drawn)
+        env, (observation, reward, terminated, truncated) = jax.vmap(view.step)(env, action, drawn)
+        total = total + jnp.where(over, 0, reward)
+        length = length + ~over
+        return env, memory, observation, total, length, over | terminated | truncated, step + 1
+
+    *_, total, length, _, _ = lax.while_loop(going, step, begun)
+    return total, length
+
+
+def _keys(key: jax.Array, slot: jax.Array, copies: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """A key for the policy, the environment and a reset, of each copy, at one slot."""
+    at = jax.random.fold_in(key, slot)
+    keys = jax.vmap(lambda copy: jax.random.split(jax.random.fold_in(at, copy), 3))(jnp.arange(copies))
+    return keys[:, 0], keys[:, 1], keys[:, 2]
+
+
+def _expand(flag: jax.Array, leaf: jax.Array) -> jax.Array:
+    return flag.reshape(flag.shape + (1,) * (leaf.ndim - flag.ndim))

@@ -1,0 +1,183 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from memoroids.envs.device.view import DeviceView
+from memoroids.rollout import collect_slots, play, start, with_following
+from toy_env import Lengths
+
+COPIES = 4
+# Nearly all the time of these tests is compilation.
+quickly = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def act(params, memory, observation, begin, explore, key):
+    """A policy with a memory: how many observations it has taken in since the begin flag, and the last tag."""
+    count, _ = memory
+    count = jnp.where(begin, 0, count) + 1
+    action = jnp.where(explore > 0, jax.random.randint(key, (), 0, 3), params)
+    return action.astype(jnp.int32), (count, observation[0])
+
+
+MEMORY = (jnp.zeros((), jnp.int32), jnp.zeros(()))
+VIEW = DeviceView("toy", Lengths())
+KEY = jax.random.key(3)
+
+
+def collected(slots_each, *, copies=COPIES, view=VIEW, explore=1.0, act=act, memory=MEMORY):
+    """Chunks of slots, end to end, with the memory before each and the workers after."""
+    workers = quickly(lambda: start(view, memory, copies, KEY))()
+    run = quickly(
+        lambda workers, slots: collect_slots(
+            view, act, jnp.ones((), jnp.int32), workers, KEY, slots, explore=lambda n: jnp.full(n.shape, explore)
+        ),
+        static_argnums=1,
+    )
+    chunks, states = [], []
+    for slots in slots_each:
+        states.append(workers)
+        workers, got = run(workers, slots)
+        chunks.append(got)
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), *chunks), states, workers
+
+
+def test_tapes_are_whole_episodes_end_to_end():
+    got, _, _ = collected([60])
+    tape = got.tape
+    ends = set()
+    for row in range(COPIES):
+        t, seen = 0, 0
+        while True:
+            stop = t + 1
+            while stop < 60 and not tape.begin[row, stop]:
+                stop += 1
+            if stop == 60:
+                break
+            # One episode: its tag throughout, steps that count up, a final slot alone without a transition.
+            assert tape.begin[row, t]
+            tags = tape.observation[row, t:stop, 0]
+            assert (tags == tags[0]).all()
+            np.testing.assert_allclose(tape.observation[row, t:stop, 1], np.arange(stop - t) / 10, rtol=1e-6)
+            length = stop - t - 1
+            assert 1 <= length <= 5
+            np.testing.assert_array_equal(tape.transition[row, t:stop], np.arange(length + 1) < length)
+            over = np.arange(length + 1) == length - 1
+            np.testing.assert_array_equal(tape.terminated[row, t:stop], over & (length % 2 == 1))
+            np.testing.assert_array_equal(tape.truncated[row, t:stop], over & (length % 2 == 0))
+            paid = tape.action[row, t : stop - 1] + np.arange(length) / 10
+            np.testing.assert_allclose(tape.reward[row, t : stop - 1], paid, rtol=1e-6)
+            assert tape.reward[row, stop - 1] == 0 and tape.action[row, stop - 1] == 0
+            np.testing.assert_allclose(got.total[row, stop - 1], paid.sum(), rtol=1e-5)
+            ends.add((length % 2, length))
+            t, seen = stop, seen + 1
+        assert seen > 5
+    assert {length for _, length in ends} == {1, 2, 3, 4, 5}
+
+
+def test_episodes_are_numbered_in_the_order_of_their_starts():
+    got, _, workers = collected([40])
+    begins = [(t, row, got.number[row, t]) for t in range(40) for row in range(COPIES) if got.tape.begin[row, t]]
+    numbers = [number for _, _, number in begins]
+    assert numbers == list(range(len(numbers)))
+    assert int(workers.started) in (len(numbers), len(numbers) + int(np.sum(workers.begin)))
+
+
+def test_chunks_of_any_length_make_the_same_tape():
+    whole, _, _ = collected([24])
+    parts, _, _ = collected([5, 1, 11, 7])
+    jax.tree.map(np.testing.assert_array_equal, whole, parts)
+
+
+def test_the_memory_before_a_chunk_is_from_before_its_first_slot():
+    got, states, _ = collected([7, 9, 8])
+    for workers, first in zip(states, (0, 7, 16), strict=True):
+        for row in range(COPIES):
+            np.testing.assert_array_equal(workers.observation[row], got.tape.observation[row, first])
+            if got.tape.begin[row, first]:
+                continue
+            # As many observations as the episode had before this slot.
+            age = 1
+            while not got.tape.begin[row, first - age]:
+                age += 1
+            assert int(workers.memory[0][row]) == age
+
+
+def test_the_following_slot_holds_what_comes_next_or_nothing():
+    first, _, after = collected([7], copies=7)
+    both, _, _ = collected([7, 3], copies=7)
+    tape = with_following(first.tape, after)
+    kinds = set()
+    for row in range(7):
+        begins = bool(both.tape.begin[row, 7])
+        kinds.add(begins)
+        assert not tape.transition[row, 7]
+        assert bool(tape.begin[row, 7]) == begins
+        expected = np.zeros(2) if begins else both.tape.observation[row, 7]
+        np.testing.assert_array_equal(tape.observation[row, 7], expected)
+        assert tape.reward[row, 7] == 0 and not tape.terminated[row, 7] and not tape.truncated[row, 7]
+    assert kinds == {True, False}
+
+
+def test_what_is_drawn_does_not_depend_on_other_copies():
+    few, _, _ = collected([9], copies=2)
+    many, _, _ = collected([9], copies=5)
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[:2]), few.tape, many.tape)
+
+
+def test_a_mapped_axis_of_runs_changes_nothing():
+    def run(key, axis):
+        workers = start(VIEW, MEMORY, COPIES, key)
+        ones = jnp.ones(COPIES)
+        _, got = collect_slots(VIEW, act, jnp.ones((), jnp.int32), workers, key, 20, explore=lambda _: ones, axis=axis)
+        return got
+
+    keys = jax.random.split(jax.random.key(8), 3)
+    mapped = quickly(jax.vmap(lambda key: run(key, "runs"), axis_name="runs"))(keys)
+    for i in range(3):
+        alone = quickly(lambda key: run(key, None))(keys[i])
+        jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-6), mapped, alone)
+
+
+def test_resets_stay_behind_a_condition_under_a_mapped_axis():
+    def run(key):
+        workers = start(VIEW, MEMORY, COPIES, key)
+        ones = jnp.ones(COPIES)
+        return collect_slots(VIEW, act, jnp.ones((), jnp.int32), workers, key, 20, explore=lambda _: ones, axis="runs")
+
+    keys = jax.random.split(jax.random.key(8), 3)
+    assert " cond[" in str(jax.make_jaxpr(jax.vmap(run, axis_name="runs"))(keys))
+
+
+def test_continuous_actions_are_clipped_where_they_act_and_kept_as_drawn():
+    view = DeviceView("toy", Lengths(floats=True), previous_action=True)
+    assert view.observation_shape == (4,)
+
+    def far(params, memory, observation, begin, explore, key):
+        return jnp.asarray([-9.0, 9.0]), memory
+
+    got, _, _ = collected([12], view=view, act=far)
+    tape = got.tape
+    np.testing.assert_array_equal(tape.action[tape.transition], np.tile([-9.0, 9.0], (tape.transition.sum(), 1)))
+    step = np.round(10 * tape.observation[..., 1])
+    np.testing.assert_allclose(tape.reward[tape.transition], (1 + step / 10)[tape.transition], rtol=1e-5)
+    np.testing.assert_array_equal(tape.observation[~tape.begin][:, 2:], np.tile([-2.0, 3.0], ((~tape.begin).sum(), 1)))
+    assert (tape.observation[tape.begin][:, 2:] == 0).all()
+
+
+@pytest.mark.parametrize("count", [1, 6])
+def test_played_episodes_equal_a_loop_over_steps(count):
+    keys = jax.random.split(jax.random.key(5), count)
+    total, length = quickly(lambda keys: play(VIEW, act, jnp.full((), 2, jnp.int32), MEMORY, keys))(keys)
+    for i in range(count):
+        state, _ = VIEW.reset(jax.random.fold_in(keys[i], 0))
+        expected, steps = 0.0, 0
+        while True:
+            state, (_, reward, terminated, truncated) = VIEW.step(state, jnp.full((), 2, jnp.int32), keys[i])
+            expected, steps = expected + float(reward), steps + 1
+            if terminated or truncated:
+                break
+        assert int(length[i]) == steps
+        np.testing.assert_allclose(total[i], expected, rtol=1e-5)

@@ -1,0 +1,46 @@
+"""A device environment for tests: everything that it shows and pays follows from a seed drawn at reset."""
+
+import equinox as eqx
+import gymnasium as gym
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from memoroids.envs.device.environment import DeviceEnv, Step
+
+
+class Lengths(DeviceEnv):
+    """Episodes of 1 to `max_length` actions, odd ones terminated and even ones truncated.
+
+    Shows the episode's tag and the step; pays action + step / 10.
+    """
+
+    max_length: int = eqx.field(static=True, default=5)
+    min_length: int = eqx.field(static=True, default=1)
+    floats: bool = eqx.field(static=True, default=False)
+
+    @property
+    def observation_space(self) -> gym.Space:
+        return gym.spaces.Box(-1, 1, (2,), np.float32)
+
+    @property
+    def action_space(self) -> gym.Space:
+        return gym.spaces.Box(-2, 3, (2,), np.float32) if self.floats else gym.spaces.Discrete(3)
+
+    def _show(self, state):
+        tag, _, step = state
+        return jnp.stack((tag, step / 10))
+
+    def reset(self, key):
+        tag_key, length_key = jax.random.split(key)
+        length = jax.random.randint(length_key, (), self.min_length, self.max_length + 1)
+        state = jax.random.uniform(tag_key), length, jnp.zeros((), jnp.int32)
+        return state, self._show(state)
+
+    def step(self, state, action, key):
+        del key
+        tag, length, step = state
+        state = tag, length, step + 1
+        over = step + 1 >= length
+        odd = length % 2 == 1
+        return state, Step(self._show(state), jnp.sum(action) + step / 10, over & odd, over & ~odd)
