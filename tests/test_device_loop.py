@@ -94,7 +94,7 @@ def test_a_run_is_written_as_host_runs_are(algorithm: str, tmp_path: Path):
     assert len(evaluation.returns) == 5 and (evaluation.lengths <= 5).all()
 
 
-@pytest.mark.parametrize("algorithm", LEARNERS)
+@pytest.mark.parametrize("algorithm", ["dqn", "ppo"])
 def test_a_resumed_run_ends_as_one_that_was_not_interrupted(algorithm: str, tmp_path: Path):
     train(config(algorithm), tmp_path / "whole")
     shown = 0
@@ -235,7 +235,7 @@ def close(a: list[dict[str, float]], b: list[dict[str, float]]) -> None:
         np.testing.assert_allclose([r[name] for r in a], [r[name] for r in b], rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("algorithm, changes", [("dqn", {"tapes": 4}), ("ppo", {})])
+@pytest.mark.parametrize("algorithm, changes", [("dqn", {"tapes": 4})])
 def test_four_devices_learn_what_one_does(algorithm: str, changes: dict, tmp_path: Path):
     short = {"train_episodes": 20, **changes}
     four = run_on(4, tmp_path / "four", algorithm, {**short, "devices": 4})

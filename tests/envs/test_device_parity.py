@@ -253,9 +253,12 @@ def test_a_card_is_drawn_as_often_as_it_is_left(kinds, rng):
     # The first bits of each card's share, and the last.
     starts = [-(-(i << 32) // int(total)) for i in range(total + 1)]
     bits = np.array([bit for a, b in pairwise(starts) for bit in (a, b - 1)])
-    drawn, after = jax.jit(jax.vmap(draw, (0, None)))(jnp.asarray(bits, jnp.uint32), jnp.asarray(left, jnp.int32))
+    sums = jnp.asarray(np.cumsum(left), jnp.uint16)
+    drawn, after = jax.jit(jax.vmap(draw, (0, None)))(jnp.asarray(bits, jnp.uint32), sums)
     np.testing.assert_array_equal(drawn, np.repeat(np.arange(kinds), 2 * left))
-    np.testing.assert_array_equal(np.asarray(after), left - np.eye(kinds, dtype=int)[np.asarray(drawn)])
+    expected = left - np.eye(kinds, dtype=int)[np.asarray(drawn)]
+    np.testing.assert_array_equal(np.asarray(after), np.cumsum(expected, axis=1))
+    assert after.dtype == jnp.uint16
 
 
 def test_all_orders_of_cards_are_equally_likely():

@@ -33,7 +33,7 @@ class PQNConfig:
     """Largest global norm of a gradient; longer ones are scaled down to it."""
     discount: float = 0.99
     """Discount factor γ for one step."""
-    lambda_: float = 0.9
+    lambda_: float = 0.65
     """λ of the returns: 0 looks one step ahead, 1 to the end of the episode or the chunk."""
     epochs: int = 4
     """Passes over each rollout."""

@@ -20,18 +20,12 @@ MOST = 2**16 // DECK
 
 
 def draw(bits: jax.Array, left: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The kind of the card that 32 random bits choose among those `left`, (kinds,) int32, and what is left then."""
-    ends = _sums(left)
-    chosen = below(bits, ends[-1]).astype(jnp.int32)
-    kind = sum((chosen >= end).astype(jnp.int32) for end in ends[:-1])
-    return jnp.asarray(kind), left - (jnp.arange(left.size) == kind)
+    """The kind of the card that 32 random bits choose, and what is left then.
 
-
-def _sums(left: jax.Array) -> list[jax.Array]:
-    sums = [left[0]]
-    for count in left[1:]:
-        sums.append(sums[-1] + count)
-    return sums
+    `left`, (kinds,) uint16: how many cards are left of each kind and those before it.
+    """
+    passed = below(bits, left[-1]).astype(jnp.uint16) >= left
+    return jnp.sum(passed, dtype=jnp.int32), left - ~passed
 
 
 def _paid(right: jax.Array, scale: float) -> jax.Array:
@@ -66,14 +60,14 @@ class _Cards(DeviceEnv):
         return spaces.Discrete(SUITS)
 
     def _full(self, kinds: int = SUITS) -> jax.Array:
-        return jnp.full(kinds, self.cards // kinds, jnp.int32)
+        return jnp.arange(1, kinds + 1, dtype=jnp.uint16) * (self.cards // kinds)
 
     def _over(self, time: jax.Array) -> dict[str, jax.Array]:
         return {"terminated": time == self.max_length, "truncated": jnp.zeros((), bool)}
 
 
 class Dealt(NamedTuple):
-    """Cards left of each suit, (4,) int32, the suits dealt that still matter, and transitions so far, int32.
+    """Cards left (see `draw`), (4,) uint16, the suits dealt that still matter, and transitions so far, int32.
 
     `kept`: (words,) uint32, suit i in two bits of word i // 16.
     """
@@ -178,7 +172,7 @@ class Autoencode(_Suits):
 
 
 class Counted(NamedTuple):
-    """Cards left to show and to ask for, each (kinds,) int32, the one asked for last, and the transitions so far."""
+    """Cards left to show and to ask for (see `draw`), (kinds,) uint16, the kind asked for last, transitions so far."""
 
     values: jax.Array
     queries: jax.Array
@@ -216,7 +210,8 @@ class CountRecall(_Cards):
         return self._deal(Counted(full, full, jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32)), key)
 
     def step(self, state: Counted, action: jax.Array, key: jax.Array) -> tuple[Counted, Step]:
-        shown = self.cards // self.kinds - state.values[state.query]
+        before = jnp.where(state.query > 0, state.values[state.query - 1], 0)
+        shown = self.cards // self.kinds - (state.values[state.query] - before).astype(jnp.int32)
         reward = _paid(action == shown, 1 / self.max_length)
         state, observation = self._deal(state, key)
         return state, Step(observation, reward, **self._over(state.time))
