@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from memoroids.algorithms import optimiser as optimisers
+from memoroids.distributions import epsilon_greedy
 from memoroids.losses import double_q_target, huber_of_mean, huber_td, weighted_mean
 from memoroids.memoroid import State
 from memoroids.networks import QNetwork
@@ -37,16 +39,7 @@ class DQNConfig:
     """Mean of Huber losses, or, as the paper's code has it for segments, the Huber loss of the mean error."""
 
     def __post_init__(self) -> None:
-        for name, low, high in (("polyak", 0.0, 1.0), ("discount", 0.0, 1.0)):
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(f"{name} must be between {low:g} and {high:g}, got {getattr(self, name)}")
-        for name in ("learning_rate", "clip"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        if self.learning_rate_end is not None and not self.learning_rate_end >= 0:
-            raise ValueError(f"learning_rate_end must not be negative, got {self.learning_rate_end}")
-        if self.warmup < 0:
-            raise ValueError(f"warmup must not be negative, got {self.warmup}")
+        optimisers.check(self, shares=("polyak", "discount"))
 
 
 class DQNState(NamedTuple):
@@ -85,7 +78,7 @@ def dqn(config: DQNConfig, network: QNetwork, *, updates: int | None = None) -> 
     gradient is not finite changes nothing and is counted in `state.skipped`.
     """
     static = eqx.partition(network, eqx.is_inexact_array)[1]
-    optimiser = optax.chain(optax.clip_by_global_norm(config.clip), optax.adam(_schedule(config, updates)))
+    optimiser = optimisers.adam(config, updates)
 
     def init(network: QNetwork) -> DQNState:
         params = eqx.filter(network, eqx.is_inexact_array)
@@ -101,10 +94,7 @@ def dqn(config: DQNConfig, network: QNetwork, *, updates: int | None = None) -> 
         params: Any, memory: State, observation: jax.Array, begin: jax.Array, epsilon: jax.Array, key: jax.Array
     ) -> tuple[jax.Array, State]:
         q, memory = with_params(params).step(observation, begin, memory)
-        explore_key, action_key = jax.random.split(key)
-        random = jax.random.randint(action_key, (), 0, q.shape[0])
-        explore = jax.random.uniform(explore_key) < epsilon
-        return jnp.where(explore, random, jnp.argmax(q)).astype(jnp.int32), memory
+        return epsilon_greedy(q, epsilon, key), memory
 
     def loss(
         params: Any, target_params: Any, sample: Sample | SegmentSample, count: int
@@ -145,13 +135,3 @@ def dqn(config: DQNConfig, network: QNetwork, *, updates: int | None = None) -> 
         return after, metrics | {"grad_norm": norm}, td_errors
 
     return DQN(init, with_params, act, update)
-
-
-def _schedule(config: DQNConfig, updates: int | None) -> optax.Schedule:
-    rate, warmup = config.learning_rate, config.warmup
-    after = optax.constant_schedule(rate)
-    if config.learning_rate_end is not None:
-        if updates is None:
-            raise ValueError("dqn: learning_rate_end needs the number of updates")
-        after = optax.linear_schedule(rate, config.learning_rate_end, max(updates - warmup, 1))
-    return optax.join_schedules([optax.linear_schedule(0.0, rate, warmup), after], [warmup]) if warmup else after
