@@ -8,6 +8,8 @@ from typing import Any
 
 import jax
 
+from memoroids.wording import one_line
+
 
 class CheckpointError(RuntimeError):
     """A checkpoint that cannot be read or written; the message names the path and what is wrong."""
@@ -41,7 +43,7 @@ def save(root: Path, step: int, parts: dict[str, Any], counters: dict[str, Any],
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
     except Exception as error:
-        raise CheckpointError(f"cannot write checkpoint {final}: {_one_line(error)}") from error
+        raise CheckpointError(f"cannot write checkpoint {final}: {_said(error)}") from error
     for old in _steps(root)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return final
@@ -63,11 +65,11 @@ def counters(path: Path) -> dict[str, Any]:
         if manifest["digest"] != _digest({"counters": values, "files": manifest["files"]}):
             raise ValueError("it is not what was written")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"unreadable checkpoint {path}: {_MANIFEST}: {_one_line(error)}") from error
+        raise CheckpointError(f"unreadable checkpoint {path}: {_MANIFEST}: {_said(error)}") from error
     try:
         found = _digests(path)
     except OSError as error:
-        raise CheckpointError(f"unreadable checkpoint {path}: {_one_line(error)}") from error
+        raise CheckpointError(f"unreadable checkpoint {path}: {_said(error)}") from error
     if found != files:
         wrong = sorted(name for name in {*files, *found} if files.get(name) != found.get(name))
         raise CheckpointError(f"damaged checkpoint {path}: {wrong[0]} is not what was written")
@@ -83,7 +85,7 @@ def restore(path: Path, part: str, like: Any) -> Any:
         with _checkpointer(ocp) as checkpointer:
             leaves = checkpointer.restore((path / part).absolute(), abstract)
     except Exception as error:
-        raise CheckpointError(f"unreadable checkpoint {path}: {part}: {_one_line(error)}") from error
+        raise CheckpointError(f"unreadable checkpoint {path}: {part}: {_said(error)}") from error
     restored = [leaves.get(_name(i), leaf) for i, leaf in enumerate(jax.tree.leaves(like))]
     return jax.tree.unflatten(jax.tree.structure(like), restored)
 
@@ -122,5 +124,7 @@ def _digests(path: Path) -> dict[str, str]:
     }
 
 
-def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+def _said(error: BaseException) -> str:
+    """Orbax says much: its first 300 characters name what is wrong."""
+    kind, _, said = one_line(error).partition(": ")
+    return f"{kind}: {said[:300]}"

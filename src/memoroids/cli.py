@@ -211,7 +211,7 @@ def _dispatch(arguments: list[str]) -> None:
         return
     command, rest = arguments[0], arguments[1:]
     if command not in commands:
-        from memoroids.config import suggest
+        from memoroids.wording import suggest
 
         raise UsageError(f"unknown command {command!r}{suggest(command, commands)}")
     import jax

@@ -1,12 +1,10 @@
 """The settings of a run, typed; the command line and the run directory's config.json are made from them."""
 
 import dataclasses
-import difflib
 import importlib
 import json
 import types
 import typing
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -21,6 +19,7 @@ from memoroids.envs import DEVICE_PREFIX
 from memoroids.memory import REGISTRY, Factory
 from memoroids.replay import PriorityConfig
 from memoroids.replay.segment_buffer import SegmentState
+from memoroids.wording import suggest
 
 
 @dataclass(frozen=True)
@@ -237,6 +236,10 @@ class TrainConfig:
         done, total = (episode, self.train_episodes) if self.train_steps is None else (env_steps, self.train_steps)
         return min(done / total, 1.0)
 
+    def epsilon_at(self, share: Any) -> Any:
+        """ε after a share of training, a number or an array of them."""
+        return self.epsilon_start + share * (self.epsilon_end - self.epsilon_start)
+
     def memory_factory(self) -> Factory:
         """The factory that `memory` names. Raises `ValueError` where there is none."""
         return resolve_memory(self.memory)
@@ -305,13 +308,6 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, hint)
-
-
-def suggest(name: str, known: Iterable[str]) -> str:
-    """'; did you mean …?' with the nearest of `known`, or their list where none is near."""
-    known = list(known)
-    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}"
 
 
 def resolve_memory(name: str) -> Factory:

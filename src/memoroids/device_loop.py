@@ -82,8 +82,7 @@ def program(
             share = jnp.clip(trained / max(config.train_episodes - 1, 1), 0, 1)
         else:
             share = jnp.minimum(slot * (config.copies / config.train_steps), 1.0)
-        epsilon = config.epsilon_start + share * (config.epsilon_end - config.epsilon_start)
-        return jnp.where(trained < 0, 1.0, epsilon).astype(jnp.float32)
+        return jnp.where(trained < 0, 1.0, config.epsilon_at(share)).astype(jnp.float32)
 
     def trained(entered: jax.Array) -> jax.Array:
         after = jnp.maximum(entered - config.random_episodes, 0)
@@ -206,15 +205,13 @@ class DeviceRun:
         self.advance = self.placement.compile(made.advance, self.states)
         self.played = self.placement.compile_evaluation(evaluator.played)
         self.finals: dict[int, Evaluation] = {}
-        for record, learner in zip(records, learners, strict=True):
-            record.went_on_from(int(learner.skipped))
 
     def restore(self, paths: Sequence[Any]) -> None:
-        """Takes up the whole state of each seed's checkpoint."""
+        """Takes up the rest of each seed's state from its checkpoint; its learner is there from the start."""
         taken = []
         for seed, path in enumerate(paths):
             like = self.placement.state(self.states, seed)
-            kept = {name: part for name, part in like._asdict().items() if part is not None}
+            kept = {name: part for name, part in like._asdict().items() if name != "learner" and part is not None}
             taken.append(like._replace(**{name: checkpoint.restore(path, name, part) for name, part in kept.items()}))
         self.states = self.placement.relay(taken, self.states)
 
@@ -307,8 +304,7 @@ class DeviceRun:
         config, counters = self.config, self.records[seed].counters
         if config.algorithm == "ppo":
             return 0.0
-        done = config.share_done(counters.episode, counters.env_steps)
-        return config.epsilon_start + done * (config.epsilon_end - config.epsilon_start)
+        return config.epsilon_at(config.share_done(counters.episode, counters.env_steps))
 
     def save(self, seed: int) -> None:
         """Writes a seed's checkpoint: everything that its run goes on from."""

@@ -39,7 +39,6 @@ class HostRun:
         self.profiles = None
         if config.sensitivity_every:
             self.profiles = SensitivityLog(record.run_dir / SENSITIVITY, keep=self.counters.episode)
-        record.went_on_from(int(learner.skipped))
         self.update = self._compile_update()
         self.recent: list[dict[str, jax.Array]] = []  # on device until they are needed
 
@@ -156,7 +155,7 @@ class HostRun:
             share = np.minimum(number / max(config.train_episodes - 1, 1), 1.0)
         else:
             share = np.full(number.shape, config.share_done(0, self.counters.env_steps))
-        return (config.epsilon_start + share * (config.epsilon_end - config.epsilon_start)).astype(np.float32)
+        return config.epsilon_at(share).astype(np.float32)
 
     def store(self, episode: Episode) -> None:
         try:

@@ -69,20 +69,26 @@ class Record:
     Rows beyond those that `counters` knows of go: they were written after the checkpoint that the run goes on from.
     """
 
-    def __init__(self, config: TrainConfig, run_dir: Path, counters: Counters, loggers: Loggers, watch: Watch):
+    def __init__(
+        self,
+        config: TrainConfig,
+        run_dir: Path,
+        counters: Counters,
+        loggers: Loggers,
+        watch: Watch,
+        *,
+        skipped: int = 0,
+    ):
+        """`skipped`: updates that had been skipped where the run starts or goes on."""
         self.config, self.run_dir, self.counters = config, run_dir, counters
         self._loggers, self._watch = loggers, watch
         self._metrics = MetricsFile(run_dir / METRICS, keep=counters.rows)
         now = time.perf_counter()
         self._started = now - counters.seconds
         self._begun, self._first = now, config.share_done(counters.episode, counters.env_steps)
-        self._then, self._steps, self._skipped = now, counters.env_steps, 0
+        self._then, self._steps, self._skipped = now, counters.env_steps, skipped
         self.rows = self._metrics.rows
         self.title = f"{config.env}, {config.memory}, seed {config.seed}"
-
-    def went_on_from(self, skipped: int) -> None:
-        """Tells how many updates had been skipped where the run starts or goes on."""
-        self._skipped = skipped
 
     def add_updates(self, sums: Mapping[str, float], number: int) -> None:
         """Adds `number` updates that the counters have counted, by the sums of their metrics."""

@@ -9,6 +9,7 @@ from jax import lax
 
 from memoroids.envs.device.view import DeviceView
 from memoroids.memoroid import State
+from memoroids.resettable import select
 from memoroids.tape import Tape
 
 Act = Callable[..., tuple[jax.Array, State]]
@@ -91,7 +92,7 @@ def collect_slots(
 
         def begun() -> tuple[Any, jax.Array]:
             fresh = jax.vmap(view.reset)(reset_key)
-            return jax.tree.map(lambda new, old: jnp.where(_expand(final, new), new, old), fresh, (env, observation))
+            return jax.vmap(select)(final, fresh, (env, observation))
 
         due = jnp.any(final)
         if axis is not None:
@@ -101,7 +102,7 @@ def collect_slots(
         written = Tape(
             observation=workers.observation,
             begin=workers.begin,
-            action=jnp.where(_expand(final, action), jnp.zeros((), action.dtype), action),
+            action=jax.vmap(select)(final, jnp.zeros_like(action), action),
             reward=jnp.where(final, 0, reward),
             terminated=terminated & ~final,
             truncated=truncated & ~terminated & ~final,
@@ -135,9 +136,7 @@ def with_following(collected: Tape, workers: Workers) -> Tape:
         return jnp.concatenate((leaf, last[:, None]), axis=1)
 
     blank = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[:, 0]), collected)
-    observation = jnp.where(
-        _expand(none, workers.observation), jnp.zeros_like(workers.observation), workers.observation
-    )
+    observation = jax.vmap(select)(none, jnp.zeros_like(workers.observation), workers.observation)
     last = Tape(
         observation=observation,
         begin=none,
@@ -182,7 +181,3 @@ def _keys(key: jax.Array, slot: jax.Array, copies: int) -> tuple[jax.Array, jax.
     at = jax.random.fold_in(key, slot)
     keys = jax.vmap(lambda copy: jax.random.split(jax.random.fold_in(at, copy), 3))(jnp.arange(copies))
     return keys[:, 0], keys[:, 1], keys[:, 2]
-
-
-def _expand(flag: jax.Array, leaf: jax.Array) -> jax.Array:
-    return flag.reshape(flag.shape + (1,) * (leaf.ndim - flag.ndim))

@@ -88,7 +88,7 @@ class _Opened:
         if not self.resume:
             run_dir.mkdir(parents=True, exist_ok=True)
             (run_dir / CONFIG).write_text(config.to_json() + "\n")
-        return Record(config, run_dir, self.counters, loggers, watch)
+        return Record(config, run_dir, self.counters, loggers, watch, skipped=int(self.learner.skipped))
 
 
 def _train_host(opened: _Opened, record: Record) -> Outcome:

@@ -12,6 +12,7 @@ from jax import lax
 from memoroids.benchmarks.timing import medians
 from memoroids.envs import popgym_ids, short_name
 from memoroids.envs.device import DEVICE, DeviceEnv, make_device
+from memoroids.resettable import select
 
 COPIES, SLOTS, PYTHON_STEPS = 16_384, 256, 4_000
 
@@ -32,7 +33,7 @@ def device_steps(env: DeviceEnv, copies: int, slots: int) -> Callable[[], dict[s
 
         def begun() -> Any:
             fresh = jax.vmap(env.reset)(jax.random.split(for_resets, copies))
-            return jax.tree.map(lambda new, old: jnp.where(_expand(final, new), new, old), fresh, going)
+            return jax.vmap(select)(final, fresh, going)
 
         going = state, step.observation
         state, observation = lax.cond(jnp.any(final), begun, lambda: going)
@@ -69,10 +70,6 @@ def _random_actions(space: gym.Space, key: jax.Array, copies: int) -> jax.Array:
     assert isinstance(space, spaces.MultiDiscrete)
     sizes = jnp.asarray(space.nvec, jnp.uint32)
     return (jax.random.bits(key, (copies, sizes.size)) % sizes[None]).astype(jnp.int32)
-
-
-def _expand(flag: jax.Array, leaf: jax.Array) -> jax.Array:
-    return flag.reshape(flag.shape + (1,) * (leaf.ndim - flag.ndim))
 
 
 def python_steps(id_: str, steps: int) -> Callable[[], None]:

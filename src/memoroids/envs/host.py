@@ -12,6 +12,7 @@ from gymnasium.spaces.utils import flatdim, flatten
 from gymnasium.wrappers import AtariPreprocessing, TimeLimit
 
 from memoroids.spaces import Actions, Continuous, action_parts, action_width, actions_of, image_shape
+from memoroids.wording import one_line
 
 
 class EnvironmentFault(RuntimeError):
@@ -111,7 +112,7 @@ class HostEnv:
             self.env = _make(self.id, options or {})
         except Exception as error:  # a user's own module or constructor may raise anything
             given = f" with options {options}" if options else ""
-            raise ValueError(f"cannot make environment {self.id!r}{given}: {_one_line(error)}") from error
+            raise ValueError(f"cannot make environment {self.id!r}{given}: {one_line(error)}") from error
         self.actions: Actions = actions_of(self.id, self.env.action_space)
         """How many there are, or the box they lie in."""
         image = self._image = image_shape(self.env.observation_space)
@@ -141,7 +142,7 @@ class HostEnv:
         try:
             return flatdim(space)
         except (NotImplementedError, ValueError) as error:
-            raise ValueError(f"{self.id}: observations of {space} cannot be flattened: {_one_line(error)}") from error
+            raise ValueError(f"{self.id}: observations of {space} cannot be flattened: {one_line(error)}") from error
 
     def reset(self, seed: int) -> np.ndarray:
         """Starts the episode of `seed`; returns o_0 of `observation_shape` and `observation_dtype`."""
@@ -149,7 +150,7 @@ class HostEnv:
         try:
             observation, _ = self.env.reset(seed=seed)
         except Exception as error:
-            raise EnvironmentFault(f"{self.id} raised at reset (seed {seed}): {_one_line(error)}") from error
+            raise EnvironmentFault(f"{self.id} raised at reset (seed {seed}): {one_line(error)}") from error
         self._tail[:] = 0
         return self._observe(observation)
 
@@ -160,7 +161,7 @@ class HostEnv:
         try:
             observation, reward, terminated, truncated, _ = self.env.step(native)
         except Exception as error:
-            raise EnvironmentFault(f"{self.id} raised at step {self._step}: {_one_line(error)}") from error
+            raise EnvironmentFault(f"{self.id} raised at step {self._step}: {one_line(error)}") from error
         try:
             reward = float(reward)
         except (TypeError, ValueError) as error:
@@ -195,7 +196,7 @@ class HostEnv:
             flat = np.asarray(flatten(space, observation), np.float32)
         except Exception as error:
             raise EnvironmentFault(
-                f"{self.id} gave an observation at step {self._step} that is not in {space}: {_one_line(error)}"
+                f"{self.id} gave an observation at step {self._step} that is not in {space}: {one_line(error)}"
             ) from error
         if flat.shape != (self._flat_size,):
             raise EnvironmentFault(
@@ -232,7 +233,3 @@ def _check_discrete(space: gym.Space, value: Any) -> None:
     elif isinstance(space, spaces.Dict):
         for name, part in space.spaces.items():
             _check_discrete(part, value[name])
-
-
-def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -29,6 +29,7 @@ def main(directory: Path) -> None:
     from memoroids.experiments.environment import environment
     from memoroids.record import TrainingError
     from memoroids.train import train
+    from memoroids.wording import one_line
 
     foreseen = (ValueError, EnvironmentFault, CheckpointError, TrainingError, MemoryError, OSError)
     begun = time.perf_counter()
@@ -41,7 +42,7 @@ def main(directory: Path) -> None:
     except Exception as error:
         if not isinstance(error, foreseen):
             traceback.print_exc()
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        reason = one_line(error)
         write_json(directory / DONE, {"status": "failed", "reason": reason})
         print(reason, file=sys.stderr)
         sys.exit(1)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from memoroids.memoroid import State
+from memoroids.resettable import select
 from memoroids.tape import Tape
 
 SegmentState = Literal["zero", "stored", "burn-in"]
@@ -55,7 +56,7 @@ class SegmentSample(NamedTuple):
             _, warm = jax.vmap(network)(previous.observation[:, :-1], previous.begin[:, :-1], state)
             # The part before only sets the state; nothing is learned through it.
             warm = lax.stop_gradient(warm)
-            state = jax.tree.map(lambda w, s: jnp.where(_expand(present, w.ndim), w, s), warm, state)
+            state = jax.vmap(select)(present, warm, state)
         tape = self.tape
         out, _ = jax.vmap(network)(tape.observation, tape.begin, state)
         if alone:
@@ -153,7 +154,3 @@ def segment_buffer(
 
 def _flatten(leaf: jax.Array) -> jax.Array:
     return leaf.reshape(-1, *leaf.shape[2:])
-
-
-def _expand(flag: jax.Array, axes: int) -> jax.Array:
-    return flag.reshape(flag.shape + (1,) * (axes - 1))

@@ -1,9 +1,8 @@
 """Device environments: pure JAX functions, by short name, by another library's id, or the user's own."""
 
-import difflib
 import importlib
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
@@ -17,6 +16,7 @@ from memoroids.envs.device.environment import Step as Step
 from memoroids.envs.device.minesweeper import MineSweeper
 from memoroids.envs.device.pendulum import PositionOnlyPendulum
 from memoroids.envs.device.view import DeviceView as DeviceView
+from memoroids.wording import one_line, suggest
 
 Factory = Callable[..., DeviceEnv]
 
@@ -52,6 +52,10 @@ DEVICE: dict[str, Factory] = {
 """Factories by short name."""
 
 
+_LISTED = 12
+"""Names that an error lists where none is near; more would fill a screen."""
+
+
 def make_device(name: str, options: dict[str, Any] | None = None) -> DeviceEnv:
     """The device environment of a name: a short one, library:id (gymnax, navix, xminigrid), or package.module:Factory.
 
@@ -64,12 +68,14 @@ def make_device(name: str, options: dict[str, Any] | None = None) -> DeviceEnv:
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted):
         known = [parameter.name for parameter in accepted]
         if unknown := [option for option in options if option not in known]:
-            raise ValueError(f"environment {name!r} has no option {unknown[0]!r}{_suggest(unknown[0], known)}")
+            raise ValueError(
+                f"environment {name!r} has no option {unknown[0]!r}{suggest(unknown[0], known, most=_LISTED)}"
+            )
     try:
         env = factory(**options)
     except Exception as error:  # a user's own factory, or a library's, may raise anything
         given = f" with options {options}" if options else ""
-        raise ValueError(f"cannot make environment {name!r}{given}: {_one_line(error)}") from error
+        raise ValueError(f"cannot make environment {name!r}{given}: {one_line(error)}") from error
     if not isinstance(env, DeviceEnv):
         raise ValueError(f"environment {name!r} is of type {type(env).__name__}, not memoroids.envs.device.DeviceEnv")
     if not 1 <= env.min_length <= env.max_length:
@@ -85,7 +91,7 @@ def _factory(name: str) -> Factory:
         return short[name.lower()]
     before, colon, after = name.partition(":")
     if not colon:
-        raise ValueError(f"unknown device environment {name!r}{_suggest(name, DEVICE)}")
+        raise ValueError(f"unknown device environment {name!r}{suggest(name, DEVICE, most=_LISTED)}")
     if before in LIBRARIES:
         library = LIBRARIES[before]
         try:
@@ -93,25 +99,13 @@ def _factory(name: str) -> Factory:
         except ImportError as error:
             raise ValueError(f"{name} needs the extra {before} ({error}): pip install 'memoroids[{before}]'") from error
         if after not in known:
-            raise ValueError(f"{before} has no environment {after!r}{_suggest(after, known)}")
+            raise ValueError(f"{before} has no environment {after!r}{suggest(after, known, most=_LISTED)}")
         return partial(library.make, after)
     try:
         module = importlib.import_module(before)
     except Exception as error:
-        raise ValueError(f"environment {name!r}: cannot import {before}: {_one_line(error)}") from error
+        raise ValueError(f"environment {name!r}: cannot import {before}: {one_line(error)}") from error
     own = getattr(module, after, None)
     if not callable(own):
         raise ValueError(f"environment {name!r}: {before} has no callable {after!r}")
     return cast(Factory, own)
-
-
-def _suggest(name: str, known: Iterable[str]) -> str:
-    lower = {each.lower(): each for each in known}
-    near = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5)
-    if near:
-        return f"; did you mean {lower[near[0]]}?"
-    return f"; there are {', '.join(lower.values())}" if 0 < len(lower) <= 12 else ""
-
-
-def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
