@@ -16,10 +16,8 @@ settings.register_profile("deterministic", derandomize=True, deadline=None, prin
 settings.load_profile("deterministic")
 
 # Optax promotes dtypes itself, so strictness holds only where no optimiser runs.
-STRICT_MODULES = {
-    f"test_{room}"
-    for room in ("monoid", "resettable", "scan", "memoroid", "memory", "laws", "returns", "tape", "rings")
-}
+ROOMS = "monoid resettable scan recurrence linear_attention memoroid memory chunks laws returns tape rings"
+STRICT_MODULES = {f"test_{room}" for room in ROOMS.split()}
 
 
 def pytest_report_header() -> str:

@@ -191,7 +191,7 @@ def test_every_option_has_its_sentence_in_the_help(command: str, terminal: Calla
         expected |= {field.name for field in dataclasses.fields(DQNConfig)}
         for prefix, config in (("ppo", PPOConfig), ("pqn", PQNConfig), ("priority", PriorityConfig)):
             expected |= {f"{prefix}.{field.name}" for field in dataclasses.fields(config)}
-    positional = {"run": "PATH", "runs": "[[PATH", "what": "{envs" if command == "list" else "{update"}
+    positional = {"run": "PATH", "runs": "[[PATH", "what": "{envs" if command == "list" else "WHAT"}
     positional |= {"figure": "{figure3", "grid": "PATH"}
     for field in expected:
         text = described[positional.get(field, "--" + re.sub("_(?=.)", "-", field))]
@@ -263,8 +263,8 @@ def test_every_option_has_its_sentence_in_the_help(command: str, terminal: Calla
         (["report", "nowhere"], ["nowhere holds no grid"]),
         (["list"], ["envs", "memories", "presets"]),
         (["list", "env"], ["'env'", "envs"]),
-        (["bench", "speed"], ["'speed'", "update", "scan"]),
-        (["bench", "scan", "--repeats", "0"], ["repeats", "at least 1"]),
+        (["bench", "speed"], ["'speed'", "update", "recurrence"]),
+        (["bench", "update", "--repeats", "0"], ["repeats", "at least 1"]),
     ],
     ids=" ".join,
 )

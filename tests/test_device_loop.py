@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 
+from compilations import compiled, compiled_between
 from memoroids import checkpoint, metrics
 from memoroids.algorithms.dqn import DQNConfig
 from memoroids.algorithms.ppo import PPOConfig
@@ -261,3 +262,10 @@ def test_two_processes_learn_what_one_does(tmp_path: Path):
     assert [process.returncode for process in both] == [0, 0], said
     train(config("ppo", train_episodes=20), tmp_path / "one")
     close(rows_of(tmp_path / "one"), rows_of(tmp_path / "both"))
+
+
+def test_nothing_is_compiled_after_the_first_epochs(tmp_path):
+    moments: list[tuple[int, int]] = []
+    settings = config("ppo", train_episodes=120)
+    train(settings, tmp_path / "run", watch=lambda p: moments.append((p.counters.episode, compiled())))
+    assert compiled_between(moments, 45, 120) == 0

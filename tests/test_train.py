@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import pytest
 
+from compilations import compiled, compiled_between
 from memoroids import checkpoint, metrics
 from memoroids import tape as tapes
 from memoroids.algorithms.dqn import DQNConfig
@@ -571,3 +572,13 @@ def test_a_level_may_be_asked_to_stay_for_longer_or_shorter():
     assert episodes_to(rows_of(0, 1, 0, 1, 1), 0.5, stay=1) == 40
     assert episodes_to(rows_of(0, 1, 0, 1, 1), 0.5, stay=0) == 20
     assert episodes_to(rows_of(0, 1, 0, 1, 1), 0.5, stay=2) is None
+
+
+@pytest.mark.parametrize("changes", [{}, {"batching": "segments"}], ids=["tape", "segments"])
+def test_nothing_is_compiled_after_the_first_epochs(tmp_path, changes):
+    moments: list[tuple[int, int]] = []
+    settings = config(train_episodes=24, checkpoint_every=6, **changes)
+    train(settings, tmp_path / "run", watch=lambda p: moments.append((p.counters.episode, compiled())))
+    assert moments[0][1] < moments[-1][1], "nothing was counted"
+    # By the seventh episode there has been a checkpoint too.
+    assert compiled_between(moments, 8, 24) == 0

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import json
 import re
 import shlex
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
+
+from memoroids.allocator import keep_freed_memory
 
 # Everything heavier is imported by the command that needs it, so that --help and a typing error answer at once.
 
@@ -142,16 +145,37 @@ class List:
 
 @dataclass(frozen=True)
 class Bench:
-    """Measure, and print each figure beside its reference from the same process."""
+    """Measure, and print each figure beside its references and limits from the same process."""
 
-    what: Annotated[Literal["update", "scan", "returns", "batching", "environments", "device"], tyro.conf.Positional]
-    """update: DQN updates against matrix products; scan: its backends; returns: memoroids against padding and loops;
-    batching: where a training episode's time goes, with tapes and with segments; environments: device tasks against
-    POPGym's Python; device: an episode with its update in the compiled loop against the update's matrix products."""
+    what: Annotated[
+        Literal[
+            "limits",
+            "recurrence",
+            "attention",
+            "tape",
+            "long_returns",
+            "replay",
+            "acting",
+            "update",
+            "device",
+            "returns",
+            "batching",
+            "environments",
+        ],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="WHAT"),
+    ] = "limits"
+    """limits: all from recurrence to device; recurrence: linear recurrences against a copy of memory; attention: matrix
+    states in chunks; tape: tapes up to 2^20 slots; long_returns: returns over 1,000,000 slots; replay: drawing from
+    4,000,000; acting: a step of the policy; update: DQN updates against matrix products; device: an episode with its
+    update; returns: memoroids against padding and loops; batching: where a training episode's time goes;
+    environments: device tasks against POPGym's Python."""
     repeats: int = 20
     """Timed repetitions; the median is printed."""
     output: Path | None = None
     """Directory to write the figures to, as a table and a picture (returns only)."""
+    json: bool = False
+    """Print one JSON object instead of the table, which goes to standard error."""
 
     def __post_init__(self) -> None:
         if self.repeats < 1:
@@ -168,6 +192,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a redirected stream may not know ε
+    keep_freed_memory()
     try:
         _dispatch(arguments)
     except UsageError as error:
@@ -377,13 +402,12 @@ def _report(arguments: list[str]) -> None:
 
 def _bench(arguments: list[str]) -> None:
     options: Bench = _parse(Bench, "bench", arguments)
-    from importlib import import_module
+    from memoroids import benchmarks
 
-    module = import_module(f"memoroids.benchmarks.{options.what}")
-    if options.what == "returns":
-        module.run(options.repeats, options.output)
-    else:
-        module.run(options.repeats)
+    with contextlib.redirect_stdout(sys.stderr) if options.json else contextlib.nullcontext():
+        report = benchmarks.run(options.what, options.repeats, options.output)
+    if options.json:
+        print(json.dumps(report))
 
 
 def _list(arguments: list[str]) -> None:

@@ -76,7 +76,7 @@ class RecurrentPolicy:
         key: jax.Array,
     ):
         def act_all(
-            params: Any, memory: State, observation: jax.Array, meta: jax.Array, epsilon: jax.Array, key: jax.Array
+            params: Any, memory: State, observation: jax.Array, meta: jax.Array, epsilon: jax.Array
         ) -> tuple[jax.Array, State]:
             def one(memory: State, observation: jax.Array, meta: jax.Array, epsilon: jax.Array) -> Any:
                 number, step = meta
@@ -86,8 +86,11 @@ class RecurrentPolicy:
             return jax.vmap(one)(memory, observation, meta, epsilon)
 
         # Plain jit on arrays alone: a filtered jit costs twice as much a call, and there is a call for every step.
-        self._act = jax.jit(act_all, donate_argnums=1)
-        self._params, self._epsilon, self._key = params, epsilon, key
+        # A step of a few copies is a queue of kernels shorter than it takes to hand one to another thread of the CPU.
+        in_turn = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
+        options = in_turn if jax.default_backend() == "cpu" else None
+        self._act = jax.jit(act_all, donate_argnums=1, compiler_options=options)
+        self._params, self._epsilon = params, epsilon
         self._memory = jax.tree.map(
             lambda leaf: jnp.array(jnp.broadcast_to(leaf, (copies, *leaf.shape))), initial_state
         )
@@ -95,9 +98,7 @@ class RecurrentPolicy:
     def __call__(self, observation: np.ndarray, begin: np.ndarray, number: np.ndarray, step: np.ndarray) -> np.ndarray:
         del begin  # the same as step == 0
         meta = np.stack((number, step), axis=1)
-        actions, self._memory = self._act(
-            self._params(), self._memory, observation, meta, self._epsilon(number), self._key
-        )
+        actions, self._memory = self._act(self._params(), self._memory, observation, meta, self._epsilon(number))
         return np.asarray(actions)
 
 

@@ -54,6 +54,8 @@ class TrainConfig:
 
     width: int = 256
     """Width of the network around the memory."""
+    chunk: int | None = None
+    """Slots of a tape that the network runs at once; a longer one goes chunk by chunk, exactly; None: 16,384."""
     previous_action: bool | None = None
     """Join the previous action to the observation; None asks the environment."""
     previous_reward: bool = False
@@ -141,6 +143,7 @@ class TrainConfig:
             ("sensitivity_every", 0),
             *([("train_steps", 1)] if self.train_steps is not None else []),
             *([("rollout", 1)] if self.rollout is not None else []),
+            *([("chunk", 1)] if self.chunk is not None else []),
         ]:
             if getattr(self, name) < low:
                 raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from memoroids.monoid import DiagonalAffine, Element, Monoid
+from memoroids.recurrence import available_backends, linear_recurrence
 from memoroids.resettable import Resettable, select
-from memoroids.scan import BACKENDS, linear_recurrence, scan
+from memoroids.scan import BACKENDS, scan
 
 State = Any
 """A pytree of arrays: what a memory carries from one step to the next."""
@@ -27,7 +28,7 @@ class Memory(eqx.Module):
     A set begin[t] discards all that came before t. A subclass defines `initial_state`, `__call__` and `step` (or, for a
     `Memoroid`, the monoid and its two maps); `memoroids.check_memory` tests the result.
 
-    `backends` names the scan backends that the sequence call can use; None picks the platform's default.
+    `backends` names the ways to compute the sequence call, those of `scan` or the model's own; None picks its default.
     """
 
     input_size: eqx.AbstractVar[int]
@@ -53,7 +54,8 @@ class Memoroid(Memory):
     """A memory given by a monoid with a map in and a map out; the rest follows.
 
     A subclass defines `monoid`, `lift` (the paper's f: (o, b) → H) and `readout` (the paper's g: (H, (o, b)) → s), each
-    for a single step. The state is an element of H. Source: Morad et al. 2024, Definition 3.1.
+    for a single step. The state is an element of H. The sequence call raises `ValueError` for a backend that is not one
+    of `backends` and for a sequence without steps. Source: Morad et al. 2024, Definition 3.1.
     """
 
     backends: ClassVar[tuple[str, ...]] = BACKENDS
@@ -77,15 +79,20 @@ class Memoroid(Memory):
     def __call__(
         self, x: jax.Array, begin: jax.Array, state: State | None = None, *, backend: str | None = None
     ) -> tuple[jax.Array, State]:
+        name = type(self).__name__
+        if backend not in (None, *self.backends):
+            raise ValueError(f"{name}: backend {backend!r} is not defined, only {', '.join(self.backends)}")
         if x.shape[0] == 0:
-            raise ValueError(f"{type(self).__name__}: a sequence needs at least one step, got x of shape {x.shape}")
-        state = self.initial_state() if state is None else state
-        h = self._accumulate(x, begin, state, backend)
-        return jax.vmap(self.readout)(h, x, begin), jax.tree.map(lambda leaf: leaf[-1], h)
+            raise ValueError(f"{name}: a sequence needs at least one step, got x of shape {x.shape}")
+        return self._run(x, begin, self.initial_state() if state is None else state, backend)
 
     def step(self, x: jax.Array, begin: jax.Array, state: State) -> tuple[jax.Array, State]:
         state = self.monoid.combine(select(begin, self.initial_state(), state), self.lift(x, begin))
         return self.readout(state, x, begin), state
+
+    def _run(self, x: jax.Array, begin: jax.Array, state: State, backend: str | None) -> tuple[jax.Array, State]:
+        h = self._accumulate(x, begin, state, backend)
+        return jax.vmap(self.readout)(h, x, begin), jax.tree.map(lambda leaf: leaf[-1], h)
 
     def _accumulate(self, x: jax.Array, begin: jax.Array, state: State, backend: str | None) -> State:
         """The states at every t: h_t = (e if begin[t] else h_{t-1}) • lift(x_t)."""
@@ -100,6 +107,10 @@ class LinearMemoroid(Memoroid):
     A subclass defines `decay`, `drive` and `readout`. The state is h alone, the second half of the monoid's element;
     the sequence call is `memoroids.linear_recurrence`, which never broadcasts the decay over time.
     """
+
+    @property
+    def backends(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return available_backends()
 
     @abc.abstractmethod
     def decay(self) -> jax.Array:
@@ -165,8 +176,8 @@ class Stack(Memory):
 
     @property
     def backends(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        shared = set.intersection(*(set(layer.backends) for layer in self.layers))
-        return tuple(name for name in BACKENDS if name in shared)
+        first, *others = self.layers
+        return tuple(name for name in first.backends if all(name in layer.backends for layer in others))
 
     def initial_state(self) -> State:
         return tuple(layer.initial_state() for layer in self.layers)

@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from memoroids.chunks import check_chunk, in_chunks
 from memoroids.distributions import Categorical, Gaussian
 from memoroids.layers import Block
 from memoroids.memoroid import Memory, State
@@ -133,14 +134,16 @@ class Recurrent(eqx.Module):
         out_t, state = network.step(observation_t, begin_t, state)  # acting, O(1) in time
 
     `memory` is a factory from `memoroids.memory.REGISTRY` or the user's own, called with `width` for both sizes and
-    `sizes`. Raises what the factory raises, `TypeError` where it does not give a `Memory`, and `ValueError` for
-    observations of another shape.
+    `sizes`. A tape longer than `chunk` slots (None: 16,384) is run chunk by chunk, as by `memoroids.in_chunks`. Raises
+    what the factory raises, `TypeError` where it does not give a `Memory`, and `ValueError` for observations of another
+    shape or a chunk below 1.
     """
 
     encoder: Block | ConvEncoder
     memory: Memory
     decoder: tuple[Block, Block]
     head: eqx.AbstractVar[Any]
+    chunk: int | None = eqx.field(static=True)
 
     def __init__(
         self,
@@ -151,7 +154,10 @@ class Recurrent(eqx.Module):
         key: jax.Array,
         width: int = 256,
         sizes: dict[str, Any] | None = None,
+        chunk: int | None = None,
     ):
+        check_chunk(chunk)
+        self.chunk = chunk
         encoder_key, memory_key, first_key, second_key, head_key = jax.random.split(key, 5)
         self.encoder = _encoder(observation_shape, width, key=encoder_key)
         self.memory = memory(width, width, key=memory_key, **(sizes or {}))
@@ -177,6 +183,16 @@ class Recurrent(eqx.Module):
     def __call__(
         self, observation: jax.Array, begin: jax.Array, state: State | None = None, *, backend: str | None = None
     ) -> tuple[Any, State]:
+        return in_chunks(
+            self._run,
+            observation,
+            begin,
+            self.initial_state() if state is None else state,
+            chunk=self.chunk,
+            backend=backend,
+        )
+
+    def _run(self, observation: jax.Array, begin: jax.Array, state: State, *, backend: str | None) -> tuple[Any, State]:
         s, state = self.memory(jax.vmap(self._encode)(observation, begin), begin, state, backend=backend)
         return jax.vmap(self._decode)(s), state
 
@@ -194,7 +210,7 @@ class QNetwork(Recurrent):
     head: Dueling
 
     def __init__(self, observation_shape: int | tuple[int, ...], actions: int, memory: Factory, **rest: Any):
-        """`rest`: `key`, `width` and `sizes`, as in `Recurrent`."""
+        """`rest`: `key`, `width`, `sizes` and `chunk`, as in `Recurrent`."""
         super().__init__(observation_shape, memory, lambda width, key: Dueling(width, actions, key=key), **rest)
 
 
@@ -209,7 +225,7 @@ class ActorCritic(Recurrent):
     head: ActorCriticHead
 
     def __init__(self, observation_shape: int | tuple[int, ...], actions: Actions, memory: Factory, **rest: Any):
-        """`rest`: `key`, `width` and `sizes`, as in `Recurrent`."""
+        """`rest`: `key`, `width`, `sizes` and `chunk`, as in `Recurrent`."""
         super().__init__(observation_shape, memory, lambda width, key: ActorCriticHead(width, actions, key=key), **rest)
 
 

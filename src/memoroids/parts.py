@@ -123,6 +123,7 @@ def _agent(
             key=key,
             width=config.width,
             sizes=config.memory_sizes,
+            chunk=config.chunk,
         )
     except Exception as error:
         said = " ".join(str(error).split())

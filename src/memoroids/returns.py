@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from memoroids.monoid import Monoid
-from memoroids.scan import linear_recurrence
+from memoroids.recurrence import linear_recurrence
 from memoroids.tape import continues
 
 

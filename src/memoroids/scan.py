@@ -1,16 +1,15 @@
-"""Scans over time: one meaning, several backends, and a default for each platform that was measured."""
+"""Scans of any monoid over time: one meaning, several backends, and a default for each platform."""
 
-from functools import partial
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from memoroids.monoid import DiagonalAffine, Element, Monoid
-from memoroids.resettable import Resettable
+from memoroids.monoid import Element, Monoid
 
-BACKENDS = ("sequential", "associative")
+BACKENDS = ("sequential", "blocked", "associative")
 
 # Two CPU cores: sequential is faster at every size measured, forward and with gradient (`memoroids bench scan`).
 # Accelerators: a step of a sequential scan is a kernel launch, so the logarithmic depth wins; a choice by reason.
@@ -68,8 +67,9 @@ def scan(
     operands keep their order in time either way.
 
     **Arguments:** `elements`, a pytree like `monoid.identity()` with a leading time axis T on every leaf; `initial`,
-    one element without the time axis (default: the identity); `backend`, "sequential" (`lax.scan`, O(T) depth) or
-    "associative" (`lax.associative_scan`, O(log T) depth), default by platform.
+    one element without the time axis (default: the identity); `backend`, "sequential" (`lax.scan`, O(T) depth),
+    "blocked" (√T blocks side by side, O(√T) depth, twice the operations) or "associative" (`lax.associative_scan`,
+    O(log T) depth), default by platform.
 
     **Returns:** a pytree like `elements`.
 
@@ -85,7 +85,61 @@ def scan(
         _check_element(monoid, jax.eval_shape(lambda: initial), "initial")
     if backend == "sequential":
         return _sequential(monoid, elements, monoid.identity() if initial is None else initial, reverse)
+    if backend == "blocked":
+        return _blocked(monoid, elements, monoid.identity() if initial is None else initial, reverse)
     return _associative(monoid, elements, initial, reverse)
+
+
+def in_blocks(tree: Any, filler: Any, reverse: bool) -> Any:
+    """Leaves (T, …) as (L, B, …): B blocks of L neighbouring steps side by side, in the direction of the scan.
+
+    L is √T rounded up; the end of the last block is filled with `filler`, a pytree of leaves without a time axis.
+    """
+
+    def cut(leaf: jax.Array, fill: jax.Array) -> jax.Array:
+        steps = leaf.shape[0]
+        length = math.isqrt(steps - 1) + 1
+        blocks = -(-steps // length)
+        leaf = jnp.flip(leaf, 0) if reverse else leaf
+        rest = jnp.broadcast_to(fill, (blocks * length - steps, *leaf.shape[1:]))
+        leaf = jnp.concatenate((leaf, rest)) if rest.size else leaf
+        return jnp.swapaxes(leaf.reshape(blocks, length, *leaf.shape[1:]), 0, 1)
+
+    return jax.tree.map(cut, tree, filler)
+
+
+def out_of_blocks(tree: Any, steps: int, reverse: bool) -> Any:
+    """The inverse of `in_blocks`, for a sequence of `steps`."""
+
+    def join(leaf: jax.Array) -> jax.Array:
+        leaf = jnp.swapaxes(leaf, 0, 1)
+        leaf = leaf.reshape(-1, *leaf.shape[2:])[:steps]
+        return jnp.flip(leaf, 0) if reverse else leaf
+
+    return jax.tree.map(join, tree)
+
+
+def _blocked(monoid: Monoid, elements: Element, initial: Element, reverse: bool) -> Element:
+    steps = _length(elements)
+
+    def combine(accumulated: Element, x: Element) -> Element:
+        return monoid.combine(x, accumulated) if reverse else monoid.combine(accumulated, x)
+
+    def step(carry: Element, x: Element) -> tuple[Element, Element]:
+        carry = jax.vmap(combine)(carry, x)
+        return carry, carry
+
+    blocks = in_blocks(elements, monoid.identity(), reverse)
+    first = jax.tree.map(lambda leaf: leaf[0], blocks)
+    _, rest = lax.scan(step, first, jax.tree.map(lambda leaf: leaf[1:], blocks))
+    local = jax.tree.map(lambda one, more: jnp.concatenate((one[None], more)), first, rest)
+
+    def enter(carry: Element, total: Element) -> tuple[Element, Element]:
+        return combine(carry, total), carry
+
+    _, entering = lax.scan(enter, initial, jax.tree.map(lambda leaf: leaf[-1], local))
+    whole = jax.vmap(lambda within: jax.vmap(combine)(entering, within))(local)
+    return out_of_blocks(whole, steps, reverse)
 
 
 def _sequential(monoid: Monoid, elements: Element, initial: Element, reverse: bool) -> Element:
@@ -107,134 +161,3 @@ def _associative(monoid: Monoid, elements: Element, initial: Element | None, rev
         # lax hands over the accumulated future as the left operand; in time it stands on the right.
         return lax.associative_scan(lambda future, now: combine(now, future), elements, reverse=True)
     return lax.associative_scan(combine, elements)
-
-
-def linear_recurrence(
-    decay: jax.Array,
-    x: jax.Array,
-    *,
-    reset: jax.Array | None = None,
-    initial: jax.Array | None = None,
-    reverse: bool = False,
-    backend: str | None = None,
-) -> jax.Array:
-    """h_t = decay_t ⊙ h_{t-1} + x_t for every t: the scan of `DiagonalAffine`, with a reverse pass of its own.
-
-    **Arguments:** `x` (T, …), real or complex; `decay`, of x's shape, or without the time axis (time-invariant, never
-    broadcast over time) and then broadcastable to x.shape[1:]; `reset` (T,) bool: where set, the state that enters t,
-    in the direction of the scan, is 0 (the identity); `initial`, of x.shape[1:]: the state before the first element
-    (default 0); `reverse`: run from the end, h_t = decay_t h_{t+1} + x_t; `backend` as in `scan`.
-
-    **Returns:** h (T, …) in the promoted dtype of `decay` and `x`.
-
-    The associative backend multiplies decays up along time, so its error grows with the steps that a decay near 1 is
-    remembered: at |decay| = 0.999 and 1,024 steps it is up to ten times the sequential one's.
-
-    Nothing crosses a reset, forwards or backwards, NaN and inf included. Reverse-mode derivatives of every order;
-    forward mode is not defined. Raises `ValueError` on shapes that do not fit.
-    """
-    decay, x = jnp.asarray(decay), jnp.asarray(x)
-    with jax.numpy_dtype_promotion("standard"):  # a real decay of a complex state is meant, however strict the session
-        dtype = jnp.promote_types(decay.dtype, x.dtype)
-    if x.ndim == 0:
-        raise ValueError("linear_recurrence: x needs a leading time axis, got a scalar")
-    state_shape = x.shape[1:]
-    if decay.ndim == x.ndim and decay.shape != x.shape:
-        raise ValueError(f"linear_recurrence: decay {decay.shape} with a time axis must have the shape of x {x.shape}")
-    if decay.ndim > x.ndim:
-        raise ValueError(f"linear_recurrence: decay {decay.shape} has more axes than x {x.shape}")
-    if decay.ndim < x.ndim:
-        try:
-            decay = jnp.broadcast_to(decay, state_shape)
-        except ValueError:
-            raise ValueError(
-                f"linear_recurrence: decay {decay.shape} without a time axis does not broadcast to {state_shape}"
-            ) from None
-    reset = None if reset is None else jnp.asarray(reset)
-    if reset is not None and reset.shape != x.shape[:1]:
-        raise ValueError(f"linear_recurrence: reset {reset.shape} must have shape {x.shape[:1]}")
-    initial = jnp.zeros(state_shape, dtype) if initial is None else jnp.asarray(initial)
-    if initial.shape != state_shape:
-        raise ValueError(f"linear_recurrence: initial {initial.shape} must have shape {state_shape}")
-    backend = resolve_backend(backend)
-    if x.shape[0] == 0:
-        return x.astype(dtype)
-    return _recurrence(backend, reverse, decay.astype(dtype), x.astype(dtype), reset, initial.astype(dtype))
-
-
-def _run(
-    backend: str, reverse: bool, decay: jax.Array, x: jax.Array, reset: jax.Array | None, initial: jax.Array
-) -> jax.Array:
-    varying = decay.ndim == x.ndim
-    if backend == "sequential":
-
-        def step(h: jax.Array, inputs: Any) -> tuple[jax.Array, jax.Array]:
-            a, x_t, reset_t = inputs
-            decayed = (a if varying else decay) * h
-            # Selected after the product, so that not even a NaN in the decay of a reset step gets through.
-            kept = decayed if reset_t is None else jnp.where(reset_t, jnp.zeros((), h.dtype), decayed)
-            h = kept + x_t
-            return h, h
-
-        return lax.scan(step, initial, (decay if varying else None, x, reset), reverse=reverse)[1]
-    # The recurrence runs in the direction of the scan, so a reversed one is the forward one of the flipped sequence.
-    flip = (lambda tree: jax.tree.map(lambda leaf: jnp.flip(leaf, 0), tree)) if reverse else (lambda t: t)
-    monoid = DiagonalAffine(x.shape[1:], x.dtype)
-    decay = decay if varying else jnp.broadcast_to(decay, x.shape)
-    if reset is not None:
-        # What decays at a reset is the identity, whatever the decay is.
-        decay = jnp.where(lax.broadcast_in_dim(reset, x.shape, (0,)), jnp.ones((), x.dtype), decay)
-    elements = flip((decay, x))
-    start = (jnp.ones_like(initial), initial)
-    if reset is None:
-        return flip(_associative(monoid, elements, start, reverse=False)[1])
-    flagged = (elements, flip(reset))
-    (_, h), _ = _associative(Resettable(monoid), flagged, (start, jnp.zeros((), bool)), reverse=False)
-    return flip(h)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _recurrence(
-    backend: str, reverse: bool, decay: jax.Array, x: jax.Array, reset: jax.Array | None, initial: jax.Array
-) -> jax.Array:
-    return _run(backend, reverse, decay, x, reset, initial)
-
-
-def _recurrence_fwd(
-    backend: str, reverse: bool, decay: jax.Array, x: jax.Array, reset: jax.Array | None, initial: jax.Array
-) -> tuple[jax.Array, Any]:
-    h: Any = _recurrence(backend, reverse, decay, x, reset, initial)
-    return h, (decay, reset, initial, h)
-
-
-def _recurrence_bwd(backend: str, reverse: bool, residuals: Any, h_bar: jax.Array) -> tuple[Any, Any, None, Any]:
-    # The cotangent g obeys the same recurrence in the other direction, g_t = h̄_t + decay_{t+1} g_{t+1}, cut where t+1
-    # is reset: with t+1 the next element in the direction of the scan. Then x̄_t = g_t and decay̅_t = g_t h_{t-1}.
-    decay, reset, initial, h = residuals
-    varying = decay.ndim == h.ndim
-
-    def following(values: jax.Array) -> jax.Array:
-        parts = (values[:1], values[:-1]) if reverse else (values[1:], values[-1:])
-        return jnp.concatenate(parts)
-
-    g: Any = _recurrence(
-        backend,
-        not reverse,
-        following(decay) if varying else decay,
-        h_bar,
-        None if reset is None else following(reset),
-        jnp.zeros_like(initial),
-    )
-    previous = jnp.concatenate((h[1:], initial[None]) if reverse else (initial[None], h[:-1]))
-    product = g * previous
-    if reset is not None:
-        product = jnp.where(lax.broadcast_in_dim(reset, h.shape, (0,)), jnp.zeros((), h.dtype), product)
-    decay_bar = product if varying else jnp.sum(product, axis=0)
-    first = -1 if reverse else 0
-    initial_bar = (decay[first] if varying else decay) * g[first]
-    if reset is not None:
-        initial_bar = jnp.where(reset[first], jnp.zeros((), h.dtype), initial_bar)
-    return decay_bar, g, None, initial_bar
-
-
-_recurrence.defvjp(_recurrence_fwd, _recurrence_bwd)

@@ -12,7 +12,7 @@ import pytest
 
 from memoroids.benchmarks import returns as bench
 from memoroids.cli import main
-from memoroids.scan import BACKENDS, default_backend
+from memoroids.recurrence import available_backends, default_backend
 
 LENGTHS, EPISODES = (3, 6), (2, 5)
 
@@ -52,7 +52,7 @@ def test_only_what_is_slow_is_left_out_and_ratios_are_to_ours(rows: list[dict[st
 def test_every_method_gives_the_same(rows: list[dict[str, Any]]):
     for quantity in ("discounted return", "gae"):
         compared = [row for row in rows if row["quantity"] == quantity and not np.isnan(row["difference"])]
-        assert {row["method"] for row in compared} == {*BACKENDS, "flat loop", "padded loop", "python loop"}
+        assert {row["method"] for row in compared} == {*available_backends(), "flat loop", "padded loop", "python loop"}
         assert max(row["difference"] for row in compared) <= 1e-5
 
 
@@ -122,6 +122,6 @@ def test_nothing_is_written_where_no_place_is_named(tiny: None, tmp_path: Path, 
 
 def test_a_place_for_a_benchmark_that_writes_nothing_is_refused(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as stop:
-        main(["bench", "scan", "--output", "here"])
+        main(["bench", "update", "--output", "here"])
     said = capsys.readouterr().err
     assert stop.value.code == 2 and "returns only" in said and said.count("\n") == 1

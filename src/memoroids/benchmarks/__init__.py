@@ -1,1 +1,45 @@
-"""What `memoroids bench` runs, one file for each question: figures beside references from the same process."""
+"""What `memoroids bench` runs: one file for each question."""
+
+import os
+import platform
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+LIMITS = ("recurrence", "attention", "tape", "long_returns", "replay", "acting", "update", "device")
+"""The questions that ask how far a figure is from what the machine can do."""
+
+
+def run(what: str, repeats: int, output: Path | None = None) -> dict[str, Any]:
+    """Runs the file that `what` names, or each of `LIMITS`; prints as it goes.
+
+    **Returns:** the machine and, for each question, its rows: a JSON object.
+    """
+    machine = describe_machine()
+    print(", ".join(f"{name} {value}" for name, value in machine.items()))
+    rows = {}
+    for question in LIMITS if what == "limits" else (what,):
+        module = import_module(f"memoroids.benchmarks.{question}")
+        print(f"\n# {question}: {(module.__doc__ or '').splitlines()[0]}", flush=True)
+        rows[question] = module.run(repeats) if output is None else module.run(repeats, output)
+    return {"machine": machine, "repeats": repeats, "rows": rows}
+
+
+def describe_machine() -> dict[str, Any]:
+    """What figures depend on: device, cores, versions and allocator."""
+    import jax
+
+    from memoroids import __version__
+    from memoroids.allocator import keep_freed_memory
+    from memoroids.recurrence import default_backend
+
+    return {
+        "device": jax.devices()[0].device_kind,
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "system": platform.platform(terse=True),
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "memoroids": __version__,
+        "recurrence": default_backend(),
+        "freed memory kept": keep_freed_memory(),
+    }

@@ -90,10 +90,12 @@ def _update(config: TrainConfig, algorithm: Any, learner: Any, buffer: Any, repe
     return medians(calls, repeats)
 
 
-def run(repeats: int) -> None:
+def run(repeats: int) -> list[dict[str, Any]]:
     """Prints the split for RepeatFirstEasy, every memory of the paper and every length of segments."""
     names = ("collect", "store", "sample", "update", "together")
     print("milliseconds for a training episode with one update, RepeatFirstEasy, paper's settings")
     print(f"{'memory':20}{'batching':12}" + "".join(f"{name:>10}" for name in names))
-    for row in measure(repeats, env="RepeatFirstEasy", memories=MEMORIES, lengths=SEGMENT_LENGTHS):
+    rows = measure(repeats, env="RepeatFirstEasy", memories=MEMORIES, lengths=SEGMENT_LENGTHS)
+    for row in rows:
         print(f"{row['memory']:20}{row['batching']:12}" + "".join(f"{row[name]:10.2f}" for name in names))
+    return rows

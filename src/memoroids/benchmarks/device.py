@@ -1,10 +1,12 @@
 """How close is the compiled loop to the arithmetic of its updates? An episode with its update, start to finish."""
 
 import dataclasses
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 
+from memoroids.benchmarks.figures import Figure, show
 from memoroids.benchmarks.timing import compile_seconds, medians
 from memoroids.benchmarks.update import matrix_program, products
 from memoroids.config import TrainConfig
@@ -15,15 +17,22 @@ from memoroids.presets import MEMORIES, preset, with_preset
 ENV = "device:RepeatFirstEasy"
 
 
-def run(repeats: int) -> None:
-    """Prints, for the paper's memories and settings, what an episode with its update costs beside its products."""
-    print(f"{ENV}, the paper's settings, an episode with its update, on {jax.devices()[0]}")
-    print(f"{'memory':20}{'compile s':>10}{'episode ms':>12}{'collect ms':>12}{'matrix ms':>11}{'ratio':>7}")
-    for memory in MEMORIES:
+def figures(repeats: int, memories: Sequence[str] = MEMORIES) -> Iterator[Figure]:
+    """For the paper's memories and settings, an episode with its update beside the update's products."""
+    for memory in memories:
         row = measure(repeats, memory)
-        ratio = row["episode"] / row["matrix"]
-        figures = f"{1e3 * row['episode']:12.2f}{1e3 * row['collect']:12.2f}{1e3 * row['matrix']:11.2f}{ratio:7.2f}"
-        print(f"{memory:20}{row['compile']:10.2f}{figures}")
+        yield Figure(
+            f"{ENV}, an episode with its update, {memory}, paper's settings",
+            row["episode"],
+            {"collecting alone": row["collect"]},
+            {"the update's matrix products": row["matrix"]},
+            {"ours": row["compile"]},
+        )
+
+
+def run(repeats: int) -> list[dict[str, Any]]:
+    """Prints and returns the figures."""
+    return show(figures(repeats))
 
 
 def measure(repeats: int, memory: str, env: str = ENV, **changes: Any) -> dict[str, float]:

@@ -108,13 +108,14 @@ def measure(
     return rows
 
 
-def run(repeats: int, names: Sequence[str] = tuple(DEVICE), copies: int = COPIES) -> None:
+def run(repeats: int, names: Sequence[str] = tuple(DEVICE), copies: int = COPIES) -> list[dict[str, Any]]:
     """Prints the rates of every device task that POPGym has in Python, and the lowest ratio."""
     print(f"random steps a second, resets included; {copies:,} copies in one scan on {jax.devices()[0]}")
     print(f"{'environment':34}{'device':>14}{'POPGym':>12}{'ratio':>9}")
-    ratios = []
+    rows = []
     for name in names:
-        (row,) = measure(repeats, (name,), copies=copies)
-        ratios.append(row["ratio"])
+        rows += measure(repeats, (name,), copies=copies)
+        row = rows[-1]
         print(f"{name:34}{row['device']:14,.0f}{row['python']:12,.0f}{row['ratio']:9,.0f}", flush=True)
-    print(f"lowest ratio: {min(ratios):,.0f}")
+    print(f"lowest ratio: {min(row['ratio'] for row in rows):,.0f}")
+    return rows

@@ -12,11 +12,12 @@ import numpy as np
 from jax import lax
 
 from memoroids.benchmarks.timing import compile_seconds, medians
+from memoroids.recurrence import available_backends, default_backend
 from memoroids.returns import discounted_return, gae
-from memoroids.scan import BACKENDS, default_backend
 
 LENGTHS, EPISODES = (10, 100, 1_000), (10, 100, 1_000, 10_000)
 DISCOUNT, LAMBDA = 0.99, 0.95
+BACKENDS = available_backends()
 METHODS = (*BACKENDS, "flat loop", "padded loop", "padding", "python loop", "copy")
 FIELDS: tuple[str, ...] = (
     "quantity",
@@ -223,7 +224,7 @@ def measure(repeats: int, lengths: Sequence[int] = LENGTHS, episodes: Sequence[i
     return [row for rows in _cases(repeats, lengths, episodes) for row in rows]
 
 
-def run(repeats: int, output: Path | None = None) -> None:
+def run(repeats: int, output: Path | None = None) -> list[dict[str, Any]]:
     """Prints milliseconds and ratios to ours; writes returns.csv and returns.png to the directory `output`, if named.
 
     Raises `RuntimeError` as `measure`.
@@ -248,6 +249,7 @@ def run(repeats: int, output: Path | None = None) -> None:
         write_csv(rows, output / "returns.csv")
         for kind in ("png", "pdf"):
             draw(rows, output / f"returns.{kind}")
+    return rows
 
 
 def _figure(row: dict[str, Any]) -> str:

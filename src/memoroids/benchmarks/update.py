@@ -9,7 +9,8 @@ import numpy as np
 from jax import lax
 
 from memoroids.algorithms.dqn import DQNConfig, dqn
-from memoroids.benchmarks.timing import compile_seconds, medians
+from memoroids.benchmarks.figures import Figure, measure, show
+from memoroids.benchmarks.timing import compile_seconds
 from memoroids.memory import REGISTRY
 from memoroids.networks import QNetwork
 from memoroids.replay import tape_buffer
@@ -64,8 +65,8 @@ def matrix_program(found: list[tuple[Any, int]]) -> tuple[Any, list[Any]]:
     return jax.jit(run), operands
 
 
-def run(repeats: int) -> None:
-    """Prints, for each registered memory at the paper's sizes, compile time, update time and matrix time."""
+def figures(repeats: int) -> Iterator[Figure]:
+    """For each registered memory at the paper's sizes: sampling and update, beside their matrix products."""
     rng = np.random.default_rng(0)
     buffer = tape_buffer(100_000, TRANSITIONS, LENGTH, min_length=LENGTH)
     replay = None
@@ -75,8 +76,6 @@ def run(repeats: int) -> None:
         tape = episode(observation, action, rng.normal(size=LENGTH), True, False)
         replay = buffer.add(replay or buffer.init(tape), tape)
     assert replay is not None
-    print(f"DQN updates of {TRANSITIONS} transitions ({buffer.slots} slots), sampling included, on {jax.devices()[0]}")
-    print(f"{'memory':20}{'compile s':>10}{'update ms':>11}{'matrix ms':>11}{'ratio':>7}{'GFLOP/s':>9}")
     for name, factory in REGISTRY.items():
         network = QNetwork(OBSERVATION, ACTIONS, factory, key=jax.random.key(0))
         algorithm = dqn(DQNConfig(), network)
@@ -95,12 +94,16 @@ def run(repeats: int) -> None:
             box[0], metrics = update(box[0], key)
             return box[0], metrics
 
-        times = medians({"update": one_update, "matrix": lambda m=matrix, o=operands: m(o)}, repeats)
         flops = sum(_operations(equation) * count for equation, count in found)
-        print(
-            f"{name:20}{seconds:10.2f}{1e3 * times['update']:11.2f}{1e3 * times['matrix']:11.2f}"
-            f"{times['update'] / times['matrix']:7.2f}{flops / times['matrix'] / 1e9:9.0f}"
-        )
+        limit = f"its matrix products, {flops / 1e9:.1f} GFLOP"
+        limits = {limit: lambda matrix=matrix, operands=operands: matrix(operands)}
+        what = f"DQN update, {TRANSITIONS:,} transitions, {name}"
+        yield measure(what, {"ours": one_update}, repeats, limits=limits, compile={"ours": seconds})
+
+
+def run(repeats: int) -> list[dict[str, Any]]:
+    """Prints and returns the figures."""
+    return show(figures(repeats))
 
 
 def _operations(equation: Any) -> int:

@@ -1,12 +1,16 @@
 """The Linear Transformer (Katharopoulos et al. 2020; Morad et al. 2024, G.1)."""
 
+from typing import ClassVar
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
 from memoroids.layers import Block
+from memoroids.linear_attention import linear_attention
 from memoroids.memoroid import Memoroid
 from memoroids.monoid import Monoid, Product, Sum
+from memoroids.scan import BACKENDS
 
 
 def phi(x: jax.Array) -> jax.Array:
@@ -21,7 +25,12 @@ class LinearTransformer(Memoroid):
     contracts the value side; ε keeps the division defined where φ underflows.
 
     State: float32 (key_size, value_size) and (key_size,), the paper's j and k.
+
+    The backend "chunked", the default, is `memoroids.linear_attention.linear_attention`, which holds one state; those
+    of `scan` hold one for every step.
     """
+
+    backends: ClassVar[tuple[str, ...]] = ("chunked", *BACKENDS)
 
     input_size: int = eqx.field(static=True)
     output_size: int = eqx.field(static=True)
@@ -59,13 +68,30 @@ class LinearTransformer(Memoroid):
 
     def lift(self, x: jax.Array, begin: jax.Array) -> tuple[jax.Array, jax.Array]:
         del begin
-        key = phi(self.w_k(x))
+        key = self._key(x)
         return jnp.outer(key, self.w_v(x)), key
 
     def readout(self, h: tuple[jax.Array, jax.Array], x: jax.Array, begin: jax.Array) -> jax.Array:
         del begin
         key_values, keys = h
-        query = phi(self.w_q(x))
-        attended = (key_values.T @ query) / (jnp.dot(keys, query) + self.epsilon)
+        query = self._query(x)
+        return self._output(key_values.T @ query, jnp.dot(keys, query), x)
+
+    def _run(
+        self, x: jax.Array, begin: jax.Array, state: tuple[jax.Array, jax.Array], backend: str | None
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        if backend not in (None, "chunked"):
+            return super()._run(x, begin, state, backend)
+        query, key, value = (jax.vmap(project)(x) for project in (self._query, self._key, self.w_v))
+        attended, normaliser, state = linear_attention(query, key, value, reset=begin, initial=state)
+        return jax.vmap(self._output)(attended, normaliser, x), state
+
+    def _key(self, x: jax.Array) -> jax.Array:
+        return phi(self.w_k(x))
+
+    def _query(self, x: jax.Array) -> jax.Array:
+        return phi(self.w_q(x))
+
+    def _output(self, attended: jax.Array, normaliser: jax.Array, x: jax.Array) -> jax.Array:
         block, linear = self.mlp
-        return linear(block(self.w_o(attended))) + self.w_s(x)
+        return linear(block(self.w_o(attended / (normaliser + self.epsilon)))) + self.w_s(x)

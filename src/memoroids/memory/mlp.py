@@ -5,7 +5,7 @@ import jax
 
 from memoroids.layers import Block
 from memoroids.memoroid import Memory, State
-from memoroids.scan import BACKENDS, resolve_backend
+from memoroids.recurrence import BACKENDS
 
 
 class MLP(Memory):
@@ -31,5 +31,6 @@ class MLP(Memory):
         self, x: jax.Array, begin: jax.Array, state: State | None = None, *, backend: str | None = None
     ) -> tuple[jax.Array, State]:
         del begin
-        resolve_backend(backend)
+        if backend not in (None, *self.backends):
+            raise ValueError(f"MLP: backend {backend!r} is not defined, only {', '.join(self.backends)}")
         return jax.vmap(self.block)(x), () if state is None else state

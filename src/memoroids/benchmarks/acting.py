@@ -1,0 +1,56 @@
+"""What does a step of the policy cost? The LRU network acting for one environment and for many, in one dispatch."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from memoroids.algorithms.dqn import DQNConfig, dqn
+from memoroids.benchmarks.figures import Figure, measure, show
+from memoroids.benchmarks.update import matrix_program, products
+from memoroids.collect import RecurrentPolicy
+from memoroids.memory import REGISTRY
+from memoroids.networks import QNetwork
+
+OBSERVATION, ACTIONS = 51, 4
+
+
+def figures(repeats: int, copies: tuple[int, ...] = (1, 8, 1_024)) -> Iterator[Figure]:
+    """From observations in NumPy to actions in NumPy, the memories staying on device."""
+    network = QNetwork(OBSERVATION, ACTIONS, REGISTRY["lru"], key=jax.random.key(0))
+    algorithm = dqn(DQNConfig(), network)
+    params = algorithm.init(network).params
+    weights = jnp.ones(sum(leaf.size for leaf in jax.tree.leaves(params)))
+    read = jax.jit(jnp.sum)
+    for n in copies:
+        policy = RecurrentPolicy(
+            algorithm.act,
+            network.initial_state(),
+            n,
+            params=lambda: params,
+            epsilon=lambda number: np.full(number.shape, 0.1, np.float32),
+            key=jax.random.key(0),
+        )
+        observation, begin = np.ones((n, OBSERVATION), np.float32), np.zeros(n, bool)
+        number, step = np.arange(n, dtype=np.int32), np.ones(n, np.int32)
+
+        def act(policy: Any = policy, inputs: Any = (observation, begin, number, step)) -> np.ndarray:
+            return policy(*inputs)
+
+        state = jax.vmap(lambda _: network.initial_state())(jnp.arange(n))
+        step = jax.vmap(lambda s, o, b: algorithm.network(params).step(o, b, s))
+        jaxpr = jax.make_jaxpr(step)(state, observation, begin)
+        matrix, operands = matrix_program(list(products(jaxpr.jaxpr)))
+        limits = {
+            "its weights read once": lambda: read(weights),
+            "its matrix products": lambda matrix=matrix, operands=operands: matrix(operands),
+        }
+        what = f"acting, LRU network, {weights.size:,} weights, {n:,} environment{'s' if n > 1 else ''}"
+        yield measure(what, {"ours": act}, 10 * repeats, limits=limits)
+
+
+def run(repeats: int) -> list[dict[str, Any]]:
+    """Prints and returns the figures."""
+    return show(figures(repeats))

@@ -1,0 +1,104 @@
+"""Is `linear_recurrence` at the speed of memory? Every backend, forward and with gradient, against a copy."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from memoroids.benchmarks.figures import Figure, copy_calls, measure, show
+from memoroids.benchmarks.timing import compile_seconds
+from memoroids.recurrence import available_backends, default_backend, linear_recurrence
+
+LENGTH, CHANNELS = 16_384, 256
+
+
+def associative_scan(decays: jax.Array, x: jax.Array, *, reverse: bool = False) -> jax.Array:
+    """The affine recurrence by `lax.associative_scan`, decays over all of time."""
+    return lax.associative_scan(lambda a, b: (b[0] * a[0], b[0] * a[1] + b[1]), (decays, x), reverse=reverse)[1]
+
+
+def associative(decay: jax.Array, x: jax.Array, reset: jax.Array) -> jax.Array:
+    """What one would write with `lax.associative_scan`: decays over all of time, 0 at resets, XLA's own gradient."""
+    decays = jnp.where(reset[:, None], 0, jnp.broadcast_to(decay, x.shape)).astype(x.dtype)
+    return associative_scan(decays, x)
+
+
+def plain_scan(decay: jax.Array, x: jax.Array, reset: jax.Array) -> jax.Array:
+    """What one would write with `lax.scan`, with XLA's own gradient."""
+
+    def step(h: jax.Array, inputs: Any) -> tuple[jax.Array, jax.Array]:
+        h = jnp.where(inputs[1], 0, decay * h) + inputs[0]
+        return h, h
+
+    return lax.scan(step, jnp.zeros_like(x[0]), (x, reset))[1]
+
+
+def memax_scan() -> dict[str, Callable[..., jax.Array]]:
+    """The same recurrence through memax's resettable semigroup, where that package is installed."""
+    if find_spec("memax") is None:
+        return {}
+    from memax.equinox.groups import Resettable  # pyright: ignore[reportMissingImports]
+    from memax.equinox.scans import semigroup_scan  # pyright: ignore[reportMissingImports]
+    from memax.equinox.semigroups.lru import LRUSemigroup  # pyright: ignore[reportMissingImports]
+
+    algebra = Resettable(LRUSemigroup(CHANNELS))
+
+    def run(decay: jax.Array, x: jax.Array, reset: jax.Array) -> jax.Array:
+        elements = ((jnp.broadcast_to(decay, x.shape), x), reset)
+        (_, h), _ = semigroup_scan(algebra, algebra.initialize_carry(), elements)
+        return h
+
+    return {"memax": run}
+
+
+def figures(repeats: int, length: int = LENGTH) -> Iterator[Figure]:
+    """Forward and gradient for float32, complex64 and bfloat16, with resets and a time-invariant decay."""
+    for dtype in (jnp.float32, jnp.complex64, jnp.bfloat16):
+        key = jax.random.key(0)
+        x = jax.random.normal(key, (length, CHANNELS), jnp.float32 if dtype == jnp.bfloat16 else dtype).astype(dtype)
+        decay = jnp.linspace(0.9, 0.999, CHANNELS).astype(dtype)
+        reset = jax.random.bernoulli(key, 0.02, (length,))
+        ways: dict[str, Callable[..., jax.Array]] = {"ours": partial(linear_recurrence, backend=default_backend())}
+        for backend in available_backends():
+            if backend != default_backend():
+                ways[f"ours, backend {backend}"] = partial(linear_recurrence, backend=backend)
+        if dtype != jnp.bfloat16:
+            ways |= {"lax.associative_scan": associative, "lax.scan": plain_scan}
+        if dtype == jnp.complex64:
+            ways |= memax_scan()
+        state = 4 if dtype == jnp.bfloat16 else x.dtype.itemsize
+        numbers = x.size
+
+        def forward(way: Any, decay: Any, x: Any, h_bar: Any, reset: Any = reset) -> Any:
+            del h_bar
+            return _call(way, decay, x, reset)
+
+        def gradient(way: Any, decay: Any, x: Any, h_bar: Any, reset: Any = reset) -> Any:
+            h, pull = jax.vjp(lambda decay, x: _call(way, decay, x, reset), decay, x)
+            return h, pull(h_bar)
+
+        # What must move: x and h; with the gradient h̄ and h once more, and x̄.
+        moved = {"forward": numbers * (x.dtype.itemsize + state), "forward and gradient": 0}
+        moved["forward and gradient"] = moved["forward"] + numbers * (2 * state + x.dtype.itemsize)
+        h_bar = jax.random.normal(key, x.shape, jnp.float32 if dtype == jnp.bfloat16 else dtype)
+        for name, function in (("forward", forward), ("forward and gradient", gradient)):
+            calls, seconds = {}, {}
+            for way, run in ways.items():
+                lowered = jax.jit(partial(function, run)).lower(decay, x, h_bar)
+                seconds[way], compiled = compile_seconds(lowered)
+                calls[way] = partial(compiled, decay, x, h_bar)
+            what = f"linear recurrence, {name}, {jnp.dtype(dtype).name}, T={length:,}, {CHANNELS} channels"
+            yield measure(what, calls, repeats, limits=copy_calls(moved[name]), compile=seconds)
+
+
+def _call(way: Any, decay: Any, x: Any, reset: Any) -> Any:
+    return way(decay, x, reset=reset) if isinstance(way, partial) else way(decay, x, reset)
+
+
+def run(repeats: int) -> list[dict[str, Any]]:
+    """Prints and returns the figures."""
+    return show(figures(repeats))

@@ -1,0 +1,61 @@
+"""How long may a tape be? Loss and gradient of the two-layer LRU over tapes up to 2^20 slots, chunk by chunk."""
+
+import multiprocessing
+import resource
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from memoroids.allocator import keep_freed_memory
+from memoroids.benchmarks.figures import Figure, show
+from memoroids.chunks import in_chunks
+from memoroids.memory import REGISTRY
+
+LENGTHS, WIDTH, CHUNK = (16_384, 65_536, 262_144, 1_048_576), 256, 4_096
+
+
+def gradient_seconds(length: int, chunk: int, repeats: int) -> tuple[float, int]:
+    """Median seconds of loss and gradient over one tape, and the peak of this process's memory in bytes."""
+    keep_freed_memory()
+    model = REGISTRY["lru"](WIDTH, WIDTH, key=jax.random.key(0))
+    begin = jnp.asarray(np.random.default_rng(0).random(length) < 0.01)
+    x = jax.block_until_ready(jax.random.normal(jax.random.key(1), (length, WIDTH)))
+
+    @jax.jit
+    def step(model: Any, x: jax.Array, begin: jax.Array) -> Any:
+        def loss(model: Any) -> jax.Array:
+            return jnp.mean(jnp.square(in_chunks(model, x, begin, chunk=chunk)[0]))
+
+        return jax.value_and_grad(loss)(model)
+
+    times = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        jax.block_until_ready(step(model, x, begin))
+        times.append(time.perf_counter() - start)
+    return float(np.median(times[1:])), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def figures(repeats: int, lengths: tuple[int, ...] = LENGTHS, chunk: int = CHUNK) -> Iterator[Figure]:
+    """Each length in a process of its own, whose peak is measured; the first one's time a slot is the limit."""
+    spawn = multiprocessing.get_context("spawn")
+    a_slot = None
+    for length in lengths:
+        with ProcessPoolExecutor(1, spawn) as pool:
+            seconds, peak = pool.submit(
+                gradient_seconds, length, chunk, max(2, repeats * lengths[0] // length)
+            ).result()
+        a_slot = a_slot or seconds / length
+        what = f"two-layer LRU, width {WIDTH}, loss and gradient, {length:,} slots, chunk {chunk:,}"
+        limits = {f"at the {lengths[0]:,} slots' time a slot": a_slot * length}
+        yield Figure(what, seconds, limits=limits, bytes={"ours": peak})
+
+
+def run(repeats: int) -> list[dict[str, Any]]:
+    """Prints and returns the figures; the memory is the peak of the process, the tape of 1 KiB a slot included."""
+    return show(figures(repeats))

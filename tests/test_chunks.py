@@ -1,0 +1,82 @@
+"""Tapes run chunk by chunk: the outputs, states and gradients of the whole, in memory that does not grow with it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from arrays import normal
+from memoroids import in_chunks
+from memoroids.memory import REGISTRY
+from memoroids.networks import QNetwork
+
+WIDTH, LENGTH = 4, 23
+
+
+def sequence(rng):
+    begin = np.isin(np.arange(LENGTH), (5, 8, 16, 17))
+    return jnp.asarray(normal(rng, (LENGTH, WIDTH))), jnp.asarray(begin), jnp.asarray(normal(rng, (LENGTH, WIDTH)))
+
+
+def loss_and_gradients(model, x, begin, weight, chunk):
+    @jax.jit
+    def run(model, x, state):
+        def loss(model, x, state):
+            s, state = in_chunks(model, x, begin, state, chunk=chunk)
+            return jnp.sum(weight * s), (s, state)
+
+        # A GRU's state is differentiable too: what enters the tape matters to its first episode.
+        return jax.value_and_grad(loss, (0, 1, 2), has_aux=True, allow_int=True)(model, x, state)
+
+    return run(model, x, jax.tree.map(lambda leaf: leaf + jnp.ones((), leaf.dtype) / 2, model.initial_state()))
+
+
+@pytest.mark.parametrize("name", ["lru", "linear_transformer", "gru"])
+def test_outputs_state_and_gradients_are_those_of_the_whole_tape(rng, name):
+    model = REGISTRY[name](WIDTH, WIDTH, key=jax.random.key(0))
+    x, begin, weight = sequence(rng)
+    expected = loss_and_gradients(model, x, begin, weight, None)
+    # Chunks that divide the tape and that do not, that begin at a flag and beside one.
+    for chunk in (8, 5, 22) if name == "lru" else (8,):
+        got = loss_and_gradients(model, x, begin, weight, chunk)
+        for g, want in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+            if jnp.issubdtype(want.dtype, jnp.inexact):
+                np.testing.assert_allclose(g, want, rtol=2e-4, atol=2e-5, err_msg=f"chunk {chunk}")
+
+
+def test_a_network_runs_its_tape_in_chunks(rng):
+    whole, chunked = (
+        QNetwork(WIDTH, 3, REGISTRY["lru"], key=jax.random.key(0), width=8, chunk=chunk) for chunk in (None, 7)
+    )
+    x, begin, _ = sequence(rng)
+    (q, state), (expected, final) = (jax.jit(lambda n: n(x, begin))(n) for n in (chunked, whole))
+    np.testing.assert_allclose(q, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(state, final, rtol=1e-5, atol=1e-6)
+
+
+def gradient_bytes(slots, chunk):
+    """Bytes beside arguments and results that the gradient of a loss over a tape takes."""
+    network = QNetwork(WIDTH, 3, REGISTRY["lru"], key=jax.random.key(0), width=64, chunk=chunk)
+
+    def loss(network, x, begin):
+        return jnp.sum(network(x, begin)[0] ** 2)
+
+    x = jax.ShapeDtypeStruct((slots, WIDTH), jnp.float32), jax.ShapeDtypeStruct((slots,), bool)
+    return jax.jit(jax.grad(loss)).lower(network, *x).compile().memory_analysis().temp_size_in_bytes
+
+
+def test_memory_grows_with_the_chunk_and_not_with_the_tape():
+    short, long = gradient_bytes(4_096, 256), gradient_bytes(32_768, 256)
+    whole = gradient_bytes(32_768, 32_768)
+    # Ten numbers a slot are the observation and the values with their cotangents; the network's own are above 1,000.
+    assert long - short < 28_672 * 4 * 20
+    assert whole > 8 * long
+
+
+def test_a_chunk_below_one_is_refused():
+    model = REGISTRY["lru"](WIDTH, WIDTH, key=jax.random.key(0))
+    message = "chunk must be a number of slots, at least 1, or None for 16,384; got 0"
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        in_chunks(model, jnp.zeros((3, WIDTH)), jnp.zeros(3, bool), chunk=0)
+    with pytest.raises(ValueError, match=message):
+        QNetwork(WIDTH, 3, REGISTRY["lru"], key=jax.random.key(0), chunk=0)
