@@ -18,6 +18,10 @@ settings.load_profile("deterministic")
 # Optax promotes dtypes itself, so strictness holds only where no optimiser runs.
 ROOMS = "monoid resettable scan recurrence linear_attention memoroid memory chunks laws returns tape rings"
 STRICT_MODULES = {f"test_{room}" for room in ROOMS.split()}
+# Nearly all the time of the suite is compilation, so most of it is done without XLA's optimisations. Contracts of
+# single numbers are held against programs as users run them, and convolutions are too slow otherwise.
+OPTIMISED = "scan recurrence linear_attention memory returns pixels"
+OPTIMISED_MODULES = {f"test_{room}" for room in OPTIMISED.split()}
 
 
 def pytest_report_header() -> str:
@@ -31,6 +35,14 @@ def strict_dtypes(request: pytest.FixtureRequest):
             yield
     else:
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_quickly(request: pytest.FixtureRequest):
+    optimised = request.module.__name__.rpartition(".")[2] in OPTIMISED_MODULES
+    jax.config.update("jax_disable_most_optimizations", not optimised)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="session", autouse=True)

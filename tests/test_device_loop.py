@@ -21,15 +21,6 @@ from memoroids.record import Outcome
 from memoroids.rundir import CHECKPOINTS, METRICS, evaluate_run, load, seed_dir
 from memoroids.train import train
 
-
-# Nearly all the time of these tests is compilation.
-@pytest.fixture(autouse=True, scope="module")
-def quickly():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 TIMES = {"seconds", "steps_per_s"}
 LEARNERS = {
     "dqn": {"random_episodes": 8, "batch_size": 12, "buffer_size": 200, "dqn": DQNConfig(warmup=0)},

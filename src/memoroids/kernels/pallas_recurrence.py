@@ -1,0 +1,162 @@
+"""The linear recurrence as a Pallas kernel for GPUs, lowered through Triton."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton
+
+# A program runs one part of time for one block of channels, a channel a thread. 16,384 steps of 256 channels make 128
+# programs, about one for each multiprocessor of a large GPU; longer tapes and batches make more.
+TIME_BLOCK, CHANNEL_BLOCK = 256, 128
+# Rows asked for before the first of them is used: while the chain waits for one, others are on their way.
+AHEAD = 8
+
+
+def recurrence(
+    decay: jax.Array,
+    x: jax.Array,
+    reset: jax.Array | None,
+    initial: jax.Array,
+    *,
+    reverse: bool,
+    interpret: bool = False,
+    time_block: int = TIME_BLOCK,
+    channel_block: int = CHANNEL_BLOCK,
+    ahead: int = AHEAD,
+) -> jax.Array:
+    """h_t = decay_t h_{t-1} + x_t, with 0 for the first term where reset[t]; see `memoroids.linear_recurrence`.
+
+    **Arguments:** x (T, C); decay (C,), never broadcast over time, or (T, C); reset (T,) bool or None; initial (C,), of
+    the state's dtype; `time_block` steps a program runs in a row, `channel_block` channels (a power of two) and
+    `ahead` rows it asks for at once; `interpret`: run on any platform, slowly.
+
+    **Returns:** h (T, C), of the dtype of `initial`.
+
+    A tape of one part reads x once and writes h once: 8 bytes a number in float32. A longer one is read twice, once for
+    what each part hands on, 12 bytes: programs of a single pass would have to wait for each other, which Pallas does
+    not promise. A batch that fills the GPU may set `time_block` to T. Complex numbers are run as two planes.
+    """
+    steps, parts = x.shape[0], -(-x.shape[0] // time_block)
+    block = time_block, channel_block, ahead
+    run = partial(_run, reset=reset, reverse=reverse, block=block, interpret=interpret)
+    if parts == 1:
+        return run(decay, x, initial[None], totals=False)
+    varying = decay.ndim == x.ndim
+    nothing = jnp.zeros((parts, *initial.shape), initial.dtype)
+    ends = run(decay, x, nothing, totals=True)
+    if varying:
+        # The product of a part's decays is what is left of 1 with nothing added to it.
+        products = run(decay, jnp.zeros_like(x), jnp.ones_like(nothing), totals=True)
+    else:
+        products = jnp.broadcast_to(lax.integer_pow(decay, time_block), nothing.shape)
+    cut = None
+    if reset is not None:
+        ordered = jnp.flip(reset) if reverse else reset
+        cut = jnp.pad(ordered, (0, parts * time_block - steps)).reshape(parts, time_block).any(axis=1)
+    options: dict[str, Any] = {"interpret": interpret, "channel_block": channel_block, "ahead": ahead}
+    after = recurrence(products, ends, cut, initial, reverse=False, time_block=parts, **options)
+    return run(decay, x, jnp.concatenate((initial[None], after[:-1])), totals=False)
+
+
+def _run(
+    decay: jax.Array,
+    x: jax.Array,
+    start: jax.Array,
+    *,
+    reset: jax.Array | None,
+    reverse: bool,
+    totals: bool,
+    block: tuple[int, int, int],
+    interpret: bool,
+) -> jax.Array:
+    """Every part from its `start` (parts, C): all states (T, C), or with `totals` the last of each part (parts, C)."""
+    (steps, channels), dtype = x.shape, start.dtype
+    split = _planes if jnp.issubdtype(dtype, jnp.complexfloating) else lambda array: [array]
+    arrays = [split(array) for array in (decay, x, start)]
+    flags = [] if reset is None else [reset.astype(jnp.int32)]
+    plane = jnp.finfo(dtype).dtype
+    shape = jax.ShapeDtypeStruct(start.shape if totals else x.shape, plane)
+    kernel = partial(
+        _kernel,
+        planes=len(arrays[0]),
+        steps=steps,
+        channels=channels,
+        varying=decay.ndim == x.ndim,
+        resets=reset is not None,
+        reverse=reverse,
+        totals=totals,
+        block=block,
+    )
+    out = pl.pallas_call(
+        kernel,
+        out_shape=[shape] * len(arrays[0]),
+        grid=(start.shape[0], -(-channels // block[1])),
+        interpret=interpret,
+        compiler_params=None if interpret else triton.CompilerParams(num_warps=max(1, block[1] // 32)),
+    )(*[plane for array in arrays for plane in array], *flags)
+    return out[0] if len(out) == 1 else lax.complex(*out)
+
+
+def _planes(array: jax.Array) -> list[jax.Array]:
+    return [jnp.real(array), jnp.imag(array)]
+
+
+def _kernel(
+    *refs: Any,
+    planes: int,
+    steps: int,
+    channels: int,
+    varying: bool,
+    resets: bool,
+    reverse: bool,
+    totals: bool,
+    block: tuple[int, int, int],
+) -> None:
+    decay, x, start = (refs[i * planes : (i + 1) * planes] for i in range(3))
+    reset, out = refs[3 * planes] if resets else None, refs[-planes:]
+    part = pl.program_id(0)
+    channel = pl.program_id(1) * block[1] + jnp.arange(block[1])
+    inside = channel < channels
+    dtype = start[0].dtype
+
+    def row(arrays: Any, *at: Any, mask: Any) -> list[jax.Array]:
+        return [triton.load(a.at[(*at, channel)], mask=mask, other=0).astype(dtype) for a in arrays]
+
+    constant = None if varying else row(decay, mask=inside)
+
+    def several(k: Any, h: Any) -> Any:
+        loaded = []
+        for j in range(block[2]):
+            i = k * block[2] + j
+            place = part * block[0] + i
+            # Past the end, or past this part's own steps, a row is neither read nor written.
+            ok = (i < block[0]) & (place < steps)
+            t = jnp.where(ok, steps - 1 - place if reverse else place, 0)
+            mask = inside & ok
+            cut = None if reset is None else reset[t] != 0
+            loaded.append((t, ok, mask, cut, row(decay, t, mask=mask) if varying else constant, row(x, t, mask=mask)))
+        for t, ok, mask, cut, a, x_t in loaded:
+            moved = _product(a, h)
+            # Selected after the product, so that not even a NaN in the decay of a reset step gets through.
+            kept = moved if cut is None else [jnp.where(cut, jnp.zeros_like(m), m) for m in moved]
+            new = [m + value for m, value in zip(kept, x_t, strict=True)]
+            h = [jnp.where(ok, n, old) for n, old in zip(new, h, strict=True)]
+            if not totals:
+                for ref, value in zip(out, h, strict=True):
+                    triton.store(ref.at[t, channel], value, mask=mask)
+        return tuple(h)
+
+    h = lax.fori_loop(0, -(-block[0] // block[2]), several, tuple(row(start, part, mask=inside)))
+    if totals:
+        for ref, value in zip(out, h, strict=True):
+            triton.store(ref.at[part, channel], value, mask=inside)
+
+
+def _product(a: Any, h: Any) -> list[jax.Array]:
+    if len(a) == 1:
+        return [a[0] * h[0]]
+    return [a[0] * h[0] - a[1] * h[1], a[0] * h[1] + a[1] * h[0]]
