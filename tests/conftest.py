@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+# Commands are run inside the suite, which is to stay small.
+os.environ["MEMOROIDS_KEEP_MEMORY"] = "0"
+
 SEED = int(os.environ.get("MEMOROIDS_TEST_SEED", "0"))
 
 # A silent broadcast over a missing axis is how a state of one episode gets into all others.
