@@ -39,6 +39,12 @@ class Memory(eqx.Module):
     def initial_state(self) -> State:
         """The state before the first observation."""
 
+    def check_backend(self, backend: str | None) -> None:
+        """Raises `ValueError` for a backend that is neither None nor one of `backends`."""
+        if backend not in (None, *self.backends):
+            name = type(self).__name__
+            raise ValueError(f"{name}: backend {backend!r} is not defined, only {', '.join(self.backends)}")
+
     @abc.abstractmethod
     def __call__(
         self, x: jax.Array, begin: jax.Array, state: State | None = None, *, backend: str | None = None
@@ -79,11 +85,9 @@ class Memoroid(Memory):
     def __call__(
         self, x: jax.Array, begin: jax.Array, state: State | None = None, *, backend: str | None = None
     ) -> tuple[jax.Array, State]:
-        name = type(self).__name__
-        if backend not in (None, *self.backends):
-            raise ValueError(f"{name}: backend {backend!r} is not defined, only {', '.join(self.backends)}")
+        self.check_backend(backend)
         if x.shape[0] == 0:
-            raise ValueError(f"{name}: a sequence needs at least one step, got x of shape {x.shape}")
+            raise ValueError(f"{type(self).__name__}: a sequence needs at least one step, got x of shape {x.shape}")
         return self._run(x, begin, self.initial_state() if state is None else state, backend)
 
     def step(self, x: jax.Array, begin: jax.Array, state: State) -> tuple[jax.Array, State]:

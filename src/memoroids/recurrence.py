@@ -138,6 +138,11 @@ def _common_dtype(decay: jax.Array, x: jax.Array) -> Any:
     return of_decay if jnp.issubdtype(of_decay, jnp.complexfloating) else of_x
 
 
+def _flags(reset: jax.Array | None, like: jax.Array) -> jax.Array:
+    """(T,) flags, none set where there are none, for `like` (T, …)."""
+    return jnp.zeros(like.shape[:1], bool) if reset is None else reset
+
+
 def _expand(flag: jax.Array, like: jax.Array) -> jax.Array:
     """(T,) flags with the axes of `like` (T, …)."""
     return lax.broadcast_in_dim(flag, like.shape, (0,))
@@ -152,8 +157,7 @@ def _run(
         rows, of_state = _flat(x, x.ndim), initial.reshape(-1)
         flat_decay = _flat(decay, x.ndim)
         if backend == "native":
-            flags = jnp.zeros(x.shape[:1], bool) if reset is None else reset
-            h = native.forward(flat_decay, rows, flags, of_state, reverse=reverse)
+            h = native.forward(flat_decay, rows, _flags(reset, x), of_state, reverse=reverse)
         else:
             from memoroids.kernels import pallas_recurrence  # Pallas is slow to import, and only a GPU needs it
 
@@ -189,8 +193,7 @@ def _sequential(
 def _blocked(reverse: bool, decay: jax.Array, x: jax.Array, reset: jax.Array | None, initial: jax.Array) -> jax.Array:
     """Blocks run from 0 side by side; what enters each is added afterwards, up to its first reset."""
     zero = jnp.zeros((), x.dtype)
-    reset = jnp.zeros(x.shape[:1], bool) if reset is None else reset
-    xs, resets = in_blocks((x, reset), (zero, jnp.zeros((), bool)), reverse)  # (L, B, …), (L, B)
+    xs, resets = in_blocks((x, _flags(reset, x)), (zero, jnp.zeros((), bool)), reverse)  # (L, B, …), (L, B)
 
     def step(carry: Any, inputs: Any) -> tuple[Any, Any]:
         h, power, open_ = carry
@@ -306,8 +309,7 @@ def _cotangents(
     """`_cotangents_by_recurrence`, in one pass where the backend has one."""
     if backend != "native":
         return _cotangents_by_recurrence(backend, reverse, decay, reset, initial, h, h_bar)
-    flags = jnp.zeros(h.shape[:1], bool) if reset is None else reset
-    rows, flat_decay = partial(_flat, axes=h.ndim), _flat(decay, h.ndim)
+    rows, flat_decay, flags = partial(_flat, axes=h.ndim), _flat(decay, h.ndim), _flags(reset, h)
     g, decay_bar = native.backward(flat_decay, flags, rows(h_bar), rows(h), initial.reshape(-1), reverse=reverse)
     return g.reshape(h.shape), decay_bar.reshape(decay.shape)
 

@@ -15,13 +15,18 @@ def run(what: str, repeats: int, output: Path | None = None) -> dict[str, Any]:
 
     **Returns:** the machine and, for each question, its rows: a JSON object.
     """
+    from memoroids.benchmarks.figures import show
+
     machine = describe_machine()
     print(", ".join(f"{name} {value}" for name, value in machine.items()))
     rows = {}
     for question in LIMITS if what == "limits" else (what,):
         module = import_module(f"memoroids.benchmarks.{question}")
         print(f"\n# {question}: {(module.__doc__ or '').splitlines()[0]}", flush=True)
-        rows[question] = module.run(repeats) if output is None else module.run(repeats, output)
+        if question in LIMITS:
+            rows[question] = show(module.figures(repeats))
+        else:
+            rows[question] = module.run(repeats) if output is None else module.run(repeats, output)
     return {"machine": machine, "repeats": repeats, "rows": rows}
 
 

@@ -8,13 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from memoroids.algorithms.dqn import DQNConfig, dqn
-from memoroids.benchmarks.figures import Figure, measure, show
-from memoroids.benchmarks.update import matrix_program, products
+from memoroids.benchmarks.figures import Figure, measure
+from memoroids.benchmarks.update import ACTIONS, OBSERVATION, matrix_program, products
 from memoroids.collect import RecurrentPolicy
 from memoroids.memory import REGISTRY
 from memoroids.networks import QNetwork
-
-OBSERVATION, ACTIONS = 51, 4
 
 
 def figures(repeats: int, copies: tuple[int, ...] = (1, 8, 1_024)) -> Iterator[Figure]:
@@ -49,8 +47,3 @@ def figures(repeats: int, copies: tuple[int, ...] = (1, 8, 1_024)) -> Iterator[F
         }
         what = f"acting, LRU network, {weights.size:,} weights, {n:,} environment{'s' if n > 1 else ''}"
         yield measure(what, {"ours": act}, 10 * repeats, limits=limits)
-
-
-def run(repeats: int) -> list[dict[str, Any]]:
-    """Prints and returns the figures."""
-    return show(figures(repeats))

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from memoroids.benchmarks.figures import Figure, measure, show
+from memoroids.benchmarks.figures import Figure, measure
 from memoroids.benchmarks.timing import compile_seconds
 from memoroids.benchmarks.update import matrix_program, products
 from memoroids.memory import LinearTransformer
@@ -35,8 +35,3 @@ def figures(
         limits = {"its matrix products": lambda matrix=matrix, operands=operands: matrix(operands)}
         what = f"Linear Transformer layer, loss and gradient, T={length:,}, j=k={size}, width {width}"
         yield measure(what, calls, repeats, limits=limits, compile=seconds, bytes=memory)
-
-
-def run(repeats: int) -> list[dict[str, Any]]:
-    """Prints and returns the figures."""
-    return show(figures(repeats))

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from memoroids.benchmarks.figures import Figure, show
+from memoroids.benchmarks.figures import Figure
 from memoroids.benchmarks.timing import compile_seconds, medians
 from memoroids.benchmarks.update import matrix_program, products
 from memoroids.config import TrainConfig
@@ -28,11 +28,6 @@ def figures(repeats: int, memories: Sequence[str] = MEMORIES) -> Iterator[Figure
             {"the update's matrix products": row["matrix"]},
             {"ours": row["compile"]},
         )
-
-
-def run(repeats: int) -> list[dict[str, Any]]:
-    """Prints and returns the figures."""
-    return show(figures(repeats))
 
 
 def measure(repeats: int, memory: str, env: str = ENV, **changes: Any) -> dict[str, float]:

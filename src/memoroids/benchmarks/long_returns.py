@@ -4,14 +4,13 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from memoroids.benchmarks.figures import Figure, copy_calls, measure, show
+from memoroids.benchmarks.figures import Figure, copy_calls, measure
 from memoroids.benchmarks.recurrence import associative_scan
-from memoroids.benchmarks.timing import compile_seconds
+from memoroids.benchmarks.timing import compile_calls
 from memoroids.returns import discounted_return, gae
 
 SLOTS, DISCOUNT, LAMBDA = 1_000_000, 0.99, 0.95
@@ -65,15 +64,7 @@ def figures(repeats: int, slots: int = SLOTS) -> Iterator[Figure]:
     for name, ours, other, inputs in cases:
         ways = {"ours": ours}
         ways |= {"lax.associative_scan": partial(other, associative), "lax.scan": partial(other, loop)}
-        calls, seconds = {}, {}
-        for way, function in ways.items():
-            seconds[way], compiled = compile_seconds(jax.jit(function).lower(*inputs))
-            calls[way] = partial(compiled, *inputs)
+        calls, seconds = compile_calls(ways, *inputs)
         moved = sum(leaf.nbytes for leaf in inputs) + reward.nbytes
         what = f"{name}, {slots:,} slots of ragged episodes"
         yield measure(what, calls, repeats, limits=copy_calls(moved), compile=seconds)
-
-
-def run(repeats: int) -> list[dict[str, Any]]:
-    """Prints and returns the figures."""
-    return show(figures(repeats))

@@ -9,11 +9,16 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from memoroids.benchmarks.figures import Figure, copy_calls, measure, show
-from memoroids.benchmarks.timing import compile_seconds
+from memoroids.benchmarks.figures import Figure, copy_calls, measure
+from memoroids.benchmarks.timing import compile_calls
 from memoroids.recurrence import available_backends, default_backend, linear_recurrence
 
 LENGTH, CHANNELS = 16_384, 256
+
+
+def ours(backend: str, decay: jax.Array, x: jax.Array, reset: jax.Array) -> jax.Array:
+    """`linear_recurrence` by one of its backends."""
+    return linear_recurrence(decay, x, reset=reset, backend=backend)
 
 
 def associative_scan(decays: jax.Array, x: jax.Array, *, reverse: bool = False) -> jax.Array:
@@ -45,9 +50,8 @@ def memax_scan() -> dict[str, Callable[..., jax.Array]]:
     from memax.equinox.scans import semigroup_scan  # pyright: ignore[reportMissingImports]
     from memax.equinox.semigroups.lru import LRUSemigroup  # pyright: ignore[reportMissingImports]
 
-    algebra = Resettable(LRUSemigroup(CHANNELS))
-
     def run(decay: jax.Array, x: jax.Array, reset: jax.Array) -> jax.Array:
+        algebra = Resettable(LRUSemigroup(decay.size))
         elements = ((jnp.broadcast_to(decay, x.shape), x), reset)
         (_, h), _ = semigroup_scan(algebra, algebra.initialize_carry(), elements)
         return h
@@ -62,10 +66,10 @@ def figures(repeats: int, length: int = LENGTH) -> Iterator[Figure]:
         x = jax.random.normal(key, (length, CHANNELS), jnp.float32 if dtype == jnp.bfloat16 else dtype).astype(dtype)
         decay = jnp.linspace(0.9, 0.999, CHANNELS).astype(dtype)
         reset = jax.random.bernoulli(key, 0.02, (length,))
-        ways: dict[str, Callable[..., jax.Array]] = {"ours": partial(linear_recurrence, backend=default_backend())}
+        ways: dict[str, Callable[..., jax.Array]] = {"ours": partial(ours, default_backend())}
         for backend in available_backends():
             if backend != default_backend():
-                ways[f"ours, backend {backend}"] = partial(linear_recurrence, backend=backend)
+                ways[f"ours, backend {backend}"] = partial(ours, backend)
         if dtype != jnp.bfloat16:
             ways |= {"lax.associative_scan": associative, "lax.scan": plain_scan}
         if dtype == jnp.complex64:
@@ -75,10 +79,10 @@ def figures(repeats: int, length: int = LENGTH) -> Iterator[Figure]:
 
         def forward(way: Any, decay: Any, x: Any, h_bar: Any, reset: Any = reset) -> Any:
             del h_bar
-            return _call(way, decay, x, reset)
+            return way(decay, x, reset)
 
         def gradient(way: Any, decay: Any, x: Any, h_bar: Any, reset: Any = reset) -> Any:
-            h, pull = jax.vjp(lambda decay, x: _call(way, decay, x, reset), decay, x)
+            h, pull = jax.vjp(lambda decay, x: way(decay, x, reset), decay, x)
             return h, pull(h_bar)
 
         # What must move: x and h; with the gradient h̄ and h once more, and x̄.
@@ -86,19 +90,7 @@ def figures(repeats: int, length: int = LENGTH) -> Iterator[Figure]:
         moved["forward and gradient"] = moved["forward"] + numbers * (2 * state + x.dtype.itemsize)
         h_bar = jax.random.normal(key, x.shape, jnp.float32 if dtype == jnp.bfloat16 else dtype)
         for name, function in (("forward", forward), ("forward and gradient", gradient)):
-            calls, seconds = {}, {}
-            for way, run in ways.items():
-                lowered = jax.jit(partial(function, run)).lower(decay, x, h_bar)
-                seconds[way], compiled = compile_seconds(lowered)
-                calls[way] = partial(compiled, decay, x, h_bar)
+            programs = {name: partial(function, way) for name, way in ways.items()}
+            calls, seconds = compile_calls(programs, decay, x, h_bar)
             what = f"linear recurrence, {name}, {jnp.dtype(dtype).name}, T={length:,}, {CHANNELS} channels"
             yield measure(what, calls, repeats, limits=copy_calls(moved[name]), compile=seconds)
-
-
-def _call(way: Any, decay: Any, x: Any, reset: Any) -> Any:
-    return way(decay, x, reset=reset) if isinstance(way, partial) else way(decay, x, reset)
-
-
-def run(repeats: int) -> list[dict[str, Any]]:
-    """Prints and returns the figures."""
-    return show(figures(repeats))

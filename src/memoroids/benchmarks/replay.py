@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from memoroids.benchmarks.figures import Figure, copy_calls, measure, show
+from memoroids.benchmarks.figures import Figure, copy_calls, measure
 from memoroids.replay import tape_buffer
 from memoroids.tape import Tape, episode
 
@@ -44,8 +44,3 @@ def figures(repeats: int, capacity: int = CAPACITY) -> Iterator[Figure]:
         moved = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(one))
         what = f"adding an episode of {LENGTH} to {capacity:,} slots, episodes of {shortest} to {LENGTH}"
         yield measure(what, {"ours": add}, repeats, limits=copy_calls(2 * moved))
-
-
-def run(repeats: int) -> list[dict[str, Any]]:
-    """Prints and returns the figures."""
-    return show(figures(repeats))

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from memoroids.allocator import keep_freed_memory
-from memoroids.benchmarks.figures import Figure, show
+from memoroids.benchmarks.figures import Figure
 from memoroids.chunks import in_chunks
 from memoroids.memory import REGISTRY
 
@@ -53,7 +53,10 @@ def peak_memory() -> int:
 
 
 def figures(repeats: int, lengths: tuple[int, ...] = LENGTHS, chunk: int = CHUNK) -> Iterator[Figure]:
-    """Each length in a process of its own, whose peak is measured; the first one's time a slot is the limit."""
+    """Each length in a process of its own, whose peak is measured; the first one's time a slot is the limit.
+
+    The peak is that of the whole process, the tape of 1 KiB a slot included.
+    """
     spawn = multiprocessing.get_context("spawn")
     a_slot = None
     for length in lengths:
@@ -65,8 +68,3 @@ def figures(repeats: int, lengths: tuple[int, ...] = LENGTHS, chunk: int = CHUNK
         what = f"two-layer LRU, width {WIDTH}, loss and gradient, {length:,} slots, chunk {chunk:,}"
         limits = {f"at the {lengths[0]:,} slots' time a slot": a_slot * length}
         yield Figure(what, seconds, limits=limits, bytes={"ours": peak})
-
-
-def run(repeats: int) -> list[dict[str, Any]]:
-    """Prints and returns the figures; the memory is the peak of the process, the tape of 1 KiB a slot included."""
-    return show(figures(repeats))

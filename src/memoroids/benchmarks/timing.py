@@ -1,7 +1,8 @@
 """Timing of compiled functions: medians of interleaved repetitions."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,6 +14,15 @@ def compile_seconds(lowered: Any) -> tuple[float, Any]:
     start = time.perf_counter()
     compiled = lowered.compile()
     return time.perf_counter() - start, compiled
+
+
+def compile_calls(functions: Mapping[str, Callable[..., Any]], *inputs: Any) -> tuple[dict[str, Any], dict[str, float]]:
+    """Each function compiled for `inputs` and ready to be called with them, and the seconds that XLA took."""
+    calls, seconds = {}, {}
+    for name, function in functions.items():
+        seconds[name], compiled = compile_seconds(jax.jit(function).lower(*inputs))
+        calls[name] = partial(compiled, *inputs)
+    return calls, seconds
 
 
 def medians(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:

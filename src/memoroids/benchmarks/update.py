@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 
 from memoroids.algorithms.dqn import DQNConfig, dqn
-from memoroids.benchmarks.figures import Figure, measure, show
+from memoroids.benchmarks.figures import Figure, measure
 from memoroids.benchmarks.timing import compile_seconds
 from memoroids.memory import REGISTRY
 from memoroids.networks import QNetwork
@@ -99,11 +99,6 @@ def figures(repeats: int) -> Iterator[Figure]:
         limits = {limit: lambda matrix=matrix, operands=operands: matrix(operands)}
         what = f"DQN update, {TRANSITIONS:,} transitions, {name}"
         yield measure(what, {"ours": one_update}, repeats, limits=limits, compile={"ours": seconds})
-
-
-def run(repeats: int) -> list[dict[str, Any]]:
-    """Prints and returns the figures."""
-    return show(figures(repeats))
 
 
 def _operations(equation: Any) -> int:

@@ -32,8 +32,7 @@ class GRU(Memory):
     def __call__(
         self, x: jax.Array, begin: jax.Array, state: State | None = None, *, backend: str | None = None
     ) -> tuple[jax.Array, State]:
-        if backend not in (None, *self.backends):
-            raise ValueError(f"GRU: backend {backend!r} is not defined, only {', '.join(self.backends)}")
+        self.check_backend(backend)
 
         def body(state: State, inputs: tuple[jax.Array, jax.Array]) -> tuple[State, jax.Array]:
             s, state = self.step(*inputs, state)

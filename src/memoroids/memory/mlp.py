@@ -31,6 +31,5 @@ class MLP(Memory):
         self, x: jax.Array, begin: jax.Array, state: State | None = None, *, backend: str | None = None
     ) -> tuple[jax.Array, State]:
         del begin
-        if backend not in (None, *self.backends):
-            raise ValueError(f"MLP: backend {backend!r} is not defined, only {', '.join(self.backends)}")
+        self.check_backend(backend)
         return jax.vmap(self.block)(x), () if state is None else state
