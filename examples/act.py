@@ -16,7 +16,7 @@ def play(run: Path, seed: int = 0) -> float:
     """The return of one greedy episode."""
     config, parts, params = load(run)
     act = jax.jit(parts.algorithm.act)
-    env, memory = parts.envs[0], parts.network.initial_state()
+    env, memory = parts.host.example, parts.network.initial_state()
     observation, begin, total, over = env.reset(seed), True, 0.0, False
     while not over:
         epsilon, key = jnp.zeros(()), jax.random.key(0)

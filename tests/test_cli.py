@@ -539,7 +539,7 @@ def test_an_environment_that_fails_in_mid_run_is_named_with_episode_and_step_and
 
     monkeypatch.setattr(Toy, "third_step", staticmethod(third_step))
     argv = ("train", "--env", ENV, "--memory", "mlp", "--run-dir", "run", "--checkpoint-every", "3", *TINY)
-    said = refused(*argv, code=1)
+    said = refused(*argv, "--max-faults", "0", code=1)
     assert "episode 3" in said and "step 3" in said and ENV in said
     assert ("the server is gone" if kind == "raises" else "nan") in said
     assert [row["episode"] for row in metrics.read(workplace / "run" / "metrics.csv")] == [2]

@@ -1,6 +1,8 @@
 """Collection: whole episodes, in the order they started, the same whatever the number of copies."""
 
+import json
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import equinox as eqx
@@ -11,10 +13,12 @@ import numpy as np
 import pytest
 
 from memoroids.algorithms.dqn import DQNConfig, dqn
-from memoroids.collect import Episode, Policy, RandomPolicy, RecurrentPolicy, collect
+from memoroids.collect import Collector, Episode, collect, pack, packed_like, unpack
 from memoroids.envs import EnvironmentFault, HostEnv
+from memoroids.envs.copies import LocalCopies
 from memoroids.memory import REGISTRY
 from memoroids.networks import QNetwork
+from memoroids.policies import Policy, RandomPolicy, RecurrentPolicy
 
 ACTIONS = 3
 UNEVEN = "test-collect/Uneven-v0"
@@ -334,3 +338,70 @@ def test_a_fault_names_its_episode_and_step_and_the_episodes_before_it_are_whole
     assert "episode 11" in message and where in message and UNEVEN in message and "the server is gone" in message
     assert 5 < len(before) <= 11
     assert_same(before, healthy[: len(before)])
+
+
+# --- going on from where a collection stood -----------------------------------------------------------------------
+
+
+def stopped(copies: int, policy: Any, after: int) -> tuple[list[Episode], Any]:
+    """The first `after` episodes, and where the collection stood then, through JSON and arrays."""
+    collector = Collector(LocalCopies(envs(copies)), policy, seed_of, 0, 20)
+    episodes = list(islice(collector, after))
+    plan, saved = pack(collector.state())
+    like = packed_like(plan, envs(1)[0], policy.memory())
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), like) == jax.tree.map(
+        lambda leaf: (np.asarray(leaf).shape, np.asarray(leaf).dtype), saved
+    )
+    return episodes, unpack(json.loads(json.dumps(plan)), saved)
+
+
+@pytest.mark.parametrize("kind", ["random", "recurrent"])
+@pytest.mark.parametrize("after", [1, 4, 9, 19])
+def test_a_collection_goes_on_from_where_it_stood_bit_for_bit(kind: str, after: int):
+    def policy() -> Any:
+        return RandomPolicy(ACTIONS, 3) if kind == "random" else recurrent(3, 0.4)
+
+    whole = list(collect(envs(3), policy(), seed_of, 0, 20))
+    first, state = stopped(3, policy(), after)
+    going_on = Collector(LocalCopies(envs(3)), policy(), seed_of, after, 20)
+    assert going_on.restore(state) == []
+    assert_same([*first, *going_on], whole)
+
+
+def test_only_episodes_that_do_not_show_the_same_again_begin_anew():
+    whole = list(collect(envs(3), RandomPolicy(ACTIONS, 3), seed_of, 0, 20))
+    first, state = stopped(3, RandomPolicy(ACTIONS, 3), 4)
+    changed = next(one.number for one in state.open if one is not None and one.actions)
+
+    def seed_of_another(number: int) -> int:
+        return seed_of(number) + (number == changed)
+
+    other = Collector(LocalCopies(envs(3)), RandomPolicy(ACTIONS, 3), seed_of_another, 4, 20)
+    assert other.restore(state) == [changed]
+    rest = list(other)
+    assert [episode.number for episode in [*first, *rest]] == list(range(20))
+    unchanged = [number for number in range(20) if number != changed]
+    both = [*first, *rest]
+    assert_same([both[number] for number in unchanged], [whole[number] for number in unchanged])
+    anew = list(collect(envs(1), RandomPolicy(ACTIONS, 3), seed_of_another, changed, changed + 1))
+    assert_same([both[changed]], anew)
+
+
+def test_an_episode_that_its_environment_spoils_is_dropped_whole_and_another_takes_its_place(
+    fault: Callable[[Callable[[int, int], None]], None],
+):
+    healthy = list(collect(envs(3), fixed_actions, seed_of, 0, 22))
+
+    def raising(seed: int, t: int) -> None:
+        if (seed, t) in ((seed_of(4), 0), (seed_of(11), 1)):
+            raise RuntimeError("gone")
+
+    fault(raising)
+    said: list[str] = []
+    collector = Collector(
+        LocalCopies(envs(3)), fixed_actions, seed_of, 0, 20, dropped=lambda error, since: said.append(str(error))
+    )
+    kept = list(collector)
+    assert_same(kept, [episode for episode in healthy if episode.number not in (4, 11)])
+    assert len(kept) == 20 and collector.due == 22
+    assert sorted(line.split(":")[0] for line in said) == ["episode 11", "episode 4"]

@@ -3,9 +3,11 @@
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import jax
 import numpy as np
@@ -17,6 +19,7 @@ from memoroids.algorithms.dqn import DQNConfig
 from memoroids.algorithms.ppo import PPOConfig
 from memoroids.algorithms.pqn import PQNConfig
 from memoroids.config import TrainConfig
+from memoroids.envs import EnvironmentFault
 from memoroids.record import Outcome
 from memoroids.rundir import CHECKPOINTS, METRICS, evaluate_run, load, seed_dir
 from memoroids.train import train
@@ -68,7 +71,7 @@ def test_a_run_is_written_as_host_runs_are(algorithm: str, tmp_path: Path):
     outcome = train(settings, tmp_path / "run")
     assert outcome.final is not None and len(outcome.final.returns) == 6
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert names == {"config.json", "metrics.csv", "curve.png", "summary.json", "checkpoints"}
+    assert names == {"config.json", "metrics.csv", "curve.png", "summary.json", "checkpoints", "lock"}
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     rows = metrics.read(tmp_path / "run" / METRICS)
     assert summary["episode"] == rows[-1]["episode"] >= 40
@@ -128,8 +131,11 @@ def test_seeds_do_not_depend_on_each_other(algorithm: str, mapping: str, tmp_pat
     assert rows_of(seed_dir(tmp_path / "both", 3)) != mine
 
 
-def test_seeds_are_resumed_together(tmp_path: Path):
-    settings = config(seeds=2, checkpoint_every=1)
+@pytest.mark.parametrize(
+    ("mapping", "lost"), [("loop", 0), ("loop", 1), ("loop", 9), ("vmap", 1)], ids=["even", "apart", "anew", "mapped"]
+)
+def test_seeds_go_on_from_where_each_of_them_was(mapping: Literal["loop", "vmap"], lost: int, tmp_path: Path):
+    settings = config(seeds=2, checkpoint_every=1, mapping=mapping)
     train(settings, tmp_path / "whole")
     shown = 0
 
@@ -141,9 +147,16 @@ def test_seeds_are_resumed_together(tmp_path: Path):
 
     with pytest.raises(KeyboardInterrupt):
         train(settings, tmp_path / "parts", watch=watch)
-    train(settings, tmp_path / "parts", resume=True)
+    # As if it had been killed between the checkpoints of one seed and the other's.
+    for path in sorted((seed_dir(tmp_path / "parts", 1) / CHECKPOINTS).iterdir())[::-1][:lost]:
+        shutil.rmtree(path)
+    outcome = train(settings, tmp_path / "parts", resume=True)
+    assert outcome.final is not None and len(outcome.final.returns) == 12
     for seed in (0, 1):
         assert rows_of(seed_dir(tmp_path / "whole", seed)) == rows_of(seed_dir(tmp_path / "parts", seed))
+        same(learned(seed_dir(tmp_path / "whole", seed)), learned(seed_dir(tmp_path / "parts", seed)))
+    again = train(settings, tmp_path / "parts", resume=True)
+    np.testing.assert_array_equal(again.final.returns, outcome.final.returns)
 
 
 def test_prioritised_draws_change_learning_and_nothing_else(tmp_path: Path):
@@ -197,6 +210,7 @@ def test_what_cannot_be_served_is_one_line_before_anything_is_written(changes, s
 _SCRIPT = """
 import sys
 from pathlib import Path
+from typing import Literal
 sys.path[:0] = [{tests!r}]
 {before}
 from test_device_loop import config
@@ -260,3 +274,22 @@ def test_nothing_is_compiled_after_the_first_epochs(tmp_path):
     settings = config("ppo", train_episodes=120)
     train(settings, tmp_path / "run", watch=lambda p: moments.append((p.counters.episode, compiled())))
     assert compiled_between(moments, 45, 120) == 0
+
+
+@pytest.mark.parametrize("algorithm", LEARNERS)
+def test_spoiled_episodes_are_dropped_and_counted_and_the_run_goes_on(algorithm: str, tmp_path: Path):
+    outcome = train(config(algorithm, env_options={"spoiled": 0.3}), tmp_path / "run")
+    assert outcome.final is not None and np.isfinite(outcome.final.returns).all()
+    assert outcome.rows[-1]["episode"] == 40 and outcome.rows[-1]["skipped"] == 0
+    assert all(np.isfinite(row["loss"]) and np.isfinite(row["eval_return"]) for row in outcome.rows)
+    assert all(np.isfinite(row["train_return"]) for row in outcome.rows)
+    counters = checkpoint.counters(checkpoint.latest(tmp_path / "run" / CHECKPOINTS))
+    assert counters["faults"] > 5
+    assert "toy_env:Lengths showed or paid something that is not finite" in (tmp_path / "run/warnings.txt").read_text()
+
+
+def test_an_environment_that_only_misbehaves_ends_the_run_with_a_checkpoint(tmp_path: Path):
+    settings = config(env_options={"spoiled": 1.0, "min_length": 3}, max_faults=9)
+    with pytest.raises(EnvironmentFault, match=r"\d\d episodes in a row were dropped, --max-faults 9 allows no more"):
+        train(settings, tmp_path / "run")
+    assert checkpoint.counters(checkpoint.latest(tmp_path / "run" / CHECKPOINTS))["faults_in_a_row"] > 9

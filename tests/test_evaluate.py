@@ -14,6 +14,7 @@ from memoroids import tape as tapes
 from memoroids.algorithms.dqn import DQNConfig, dqn
 from memoroids.config import TrainConfig
 from memoroids.envs import HostEnv
+from memoroids.envs.copies import LocalCopies
 from memoroids.evaluate import Evaluation, Evaluator
 from memoroids.memory import REGISTRY
 from memoroids.networks import QNetwork
@@ -99,7 +100,7 @@ def evaluator(copies: int) -> tuple[Evaluator, QNetwork, Any]:
     network = QNetwork(2, 2, REGISTRY["gru"], key=jax.random.key(3), width=8)
     algorithm = dqn(DQNConfig(), network)
     envs = [HostEnv(ENV) for _ in range(copies)]
-    return Evaluator(envs, algorithm.act, network.initial_state()), network, algorithm.init(network).params
+    return Evaluator(LocalCopies(envs), algorithm.act, network.initial_state()), network, algorithm.init(network).params
 
 
 def assert_equal(left: Evaluation, right: Evaluation) -> None:

@@ -18,6 +18,11 @@ def row(episode: int, **changes: float) -> dict[str, float]:
 ROWS = [row(10), row(20, loss=math.inf, eval_return=-0.5), row(30, eval_return=1 / 3)]
 
 
+def upto(path: Path, rows: int) -> int:
+    """Bytes of the header and so many rows."""
+    return len(b"".join(path.read_bytes().splitlines(keepends=True)[: rows + 1]))
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "metrics.csv"
@@ -51,11 +56,30 @@ def test_every_row_is_on_disk_as_soon_as_it_is_written(tmp_path: Path):
 
 
 def test_going_on_keeps_the_rows_asked_for_and_cuts_the_later_ones(path: Path):
-    file = MetricsFile(path, keep=2)
+    before = path.read_bytes()
+    file = MetricsFile(path, keep=upto(path, 2))
     assert file.rows == read(path) == ROWS[:2]
     file.write(row(25))
+    assert file.size == path.stat().st_size
     file.close()
     assert read(path) == [*ROWS[:2], row(25)]
+    assert path.read_bytes()[: upto(path, 2)] == before[: upto(path, 2)]
+
+
+def test_its_size_is_where_going_on_begins(tmp_path: Path):
+    path = tmp_path / "metrics.csv"
+    with closing(MetricsFile(path)) as file:
+        for count, values in enumerate(ROWS, start=1):
+            file.write(values)
+            assert file.size == upto(path, count) == path.stat().st_size
+
+
+@pytest.mark.parametrize("off", [-1, 1])
+def test_a_place_in_mid_line_is_refused_and_nothing_is_cut(off: int, path: Path):
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"line"):
+        MetricsFile(path, keep=upto(path, 2) + off)
+    assert path.read_bytes() == before
 
 
 def test_a_new_run_starts_with_no_rows(path: Path):
@@ -86,7 +110,7 @@ def test_a_torn_line_is_named_by_its_number(torn: str, path: Path):
 def test_a_torn_line_among_those_to_be_cut_does_not_keep_a_run_from_going_on(path: Path):
     with path.open("a", newline="") as file:
         file.write("40.0,1.0,2")
-    file = MetricsFile(path, keep=2)
+    file = MetricsFile(path, keep=upto(path, 2))
     file.close()
     assert read(path) == ROWS[:2]
 
@@ -95,9 +119,10 @@ def test_a_torn_line_among_those_to_be_cut_does_not_keep_a_run_from_going_on(pat
 def test_a_foreign_file_is_refused_and_left_as_it_was(content: str, tmp_path: Path):
     path = tmp_path / "metrics.csv"
     path.write_text(content)
-    for attempt in (lambda: read(path), lambda: MetricsFile(path, keep=1)):
-        with pytest.raises(ValueError, match="header"):
-            attempt()
+    with pytest.raises(ValueError, match="header"):
+        read(path)
+    with pytest.raises(ValueError, match="header" if content else "holds 0 bytes"):
+        MetricsFile(path, keep=len(content) or 1)
     assert path.read_text() == content
 
 

@@ -1,6 +1,7 @@
 """Images from an environment to the learner: bytes all the way, and a run that is made of them."""
 
 import shlex
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from memoroids import checkpoint
 from memoroids import tape as tapes
 from memoroids.algorithms.dqn import DQNConfig
 from memoroids.cli import main
-from memoroids.collect import Episode, RandomPolicy, collect
+from memoroids.collect import Episode, collect
 from memoroids.config import TrainConfig
 from memoroids.envs import HostEnv
 from memoroids.parts import RANDOM, build, environment_seeds
+from memoroids.policies import RandomPolicy
+from memoroids.record import Progress
 from memoroids.replay import tape_buffer
 from memoroids.rundir import CHECKPOINTS
 from memoroids.segments import split
@@ -113,7 +116,15 @@ def config(**changes: Any) -> TrainConfig:
 
 def test_a_run_on_images_learns_from_bytes_and_goes_on(tmp_path: Path):
     settings = config()
-    outcome = train(settings, tmp_path)
+
+    def stop_once(progress: Progress) -> None:
+        if progress.counters.episode == 3 and not stopped:
+            stopped.append(progress)
+            signal.raise_signal(signal.SIGINT)
+
+    stopped: list[Progress] = []
+    assert train(settings, tmp_path, watch=stop_once).final is None
+    outcome = train(settings, tmp_path, resume=True)
     assert outcome.final is not None and outcome.final.mean > 5.0, "which half is bright can be seen at every step"
     example = tapes.episode(np.zeros((2, *SHAPE, 1), np.uint8), np.zeros(1, np.int32), np.zeros(1), True, False)
     like = tape_buffer(settings.buffer_size, 1, 1).init(example)
@@ -121,8 +132,7 @@ def test_a_run_on_images_learns_from_bytes_and_goes_on(tmp_path: Path):
     assert replay.tape.observation.dtype == np.uint8
     first = environment_seeds(settings.seed, RANDOM)(0)
     np.testing.assert_array_equal(replay.tape.observation[:7], shown(first))
-    again = train(config(train_episodes=7), tmp_path, resume=True)
-    assert again.rows[-1]["episode"] == 7
+    assert outcome.rows[-1]["episode"] == settings.train_episodes
 
 
 class Small(Half):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from memoroids.envs.device.view import DeviceView
+from memoroids.replay import ring_buffer
 from memoroids.rollout import collect_slots, play, start, with_following
 from toy_env import Lengths
 
@@ -181,3 +182,67 @@ def test_played_episodes_equal_a_loop_over_steps(count):
                 break
         assert int(length[i]) == steps
         np.testing.assert_allclose(total[i], expected, rtol=1e-5)
+
+
+SPOILED = 0.4
+BAD = DeviceView("toy", Lengths(spoiled=SPOILED))
+
+
+@pytest.mark.parametrize("pieces", [[60], [7] * 8 + [4], [1] * 60], ids=["one", "several", "slot by slot"])
+def test_an_episode_that_is_spoiled_is_padding_from_the_piece_on_that_it_is_found_in(pieces):
+    # Toy episodes do not depend on what they have shown, so what is left is as it would have been.
+    healthy, _, _ = collected([60])
+    got, _, after = collected(pieces, view=BAD)
+    starts = np.concatenate(([0], np.cumsum(pieces)))
+    expected = jax.tree.map(np.array, healthy.tape)
+    found = np.zeros((COPIES, 60), bool)
+    for row in range(COPIES):
+        opened = [t for t in range(60) if healthy.tape.begin[row, t]]
+        for t, stop in zip(opened, [*opened[1:], 60], strict=True):
+            # The second step's answer is the third slot; an episode of one step has none.
+            if healthy.tape.observation[row, t, 0] >= SPOILED or t + 1 >= stop - (stop < 60):
+                continue
+            found[row, t + 1] = True
+            first = max(t, starts[np.searchsorted(starts, t + 1, side="right") - 1])
+            for leaf in (expected.observation, expected.action, expected.reward):
+                leaf[row, first:stop] = 0
+            for leaf in (expected.terminated, expected.truncated, expected.transition):
+                leaf[row, first:stop] = False
+            expected.begin[row, first:stop] = True
+    assert found.sum() > 5
+    np.testing.assert_array_equal(got.faults, found)
+    assert np.isfinite(got.tape.observation).all() and np.isfinite(got.tape.reward).all()
+    for mine, theirs in zip(jax.tree.leaves(got.tape), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    following = with_following(got.tape, after)
+    assert np.isfinite(following.observation).all()
+    np.testing.assert_array_equal(following.begin[:, -1], np.asarray(after.begin | after.spoiled))
+
+
+@pytest.mark.parametrize("pieces", [[60], [7] * 8], ids=["one", "several"])
+def test_no_spoiled_episode_enters_a_replay(pieces):
+    got, _, _ = collected(pieces, view=BAD)
+    width = pieces[0]
+    buffer = ring_buffer(COPIES, 100, 400, 5)
+    state = buffer.init(jax.tree.map(lambda leaf: leaf[0, :1], got.tape))
+    for at in range(0, sum(pieces), width):
+        state = quickly(buffer.add)(state, jax.tree.map(lambda leaf, at=at: leaf[:, at : at + width], got.tape))
+    tape = quickly(buffer.sample)(state, KEY).tape
+    tags = set(np.asarray(tape.observation)[np.asarray(tape.begin & tape.transition), 0].tolist())
+    whole = set(got.tape.observation[got.tape.final][:, 0].tolist())
+    assert tags == whole and len(tags) > 10
+    assert min(tag for tag in tags if np.isfinite(tag)) >= 0 and np.isfinite(np.asarray(tape.observation)).all()
+
+
+def test_a_spoiled_greedy_episode_has_no_return():
+    def greedy(params, memory, observation, begin, explore, key):
+        return jnp.zeros((), jnp.int32), memory
+
+    keys = jax.vmap(jax.random.key)(jnp.arange(20))
+    healthy, lengths = quickly(lambda: play(VIEW, greedy, (), (), keys))()
+    got, same = quickly(lambda: play(BAD, greedy, (), (), keys))()
+    tags = np.asarray(jax.vmap(lambda key: VIEW.reset(jax.random.fold_in(key, 0))[1][0])(keys))
+    bad = (tags < SPOILED) & (np.asarray(lengths) > 1)
+    np.testing.assert_array_equal(same, lengths)
+    np.testing.assert_array_equal(got, np.where(bad, np.nan, healthy))
+    assert 3 < bad.sum() < 17

@@ -3,7 +3,9 @@
 import gc
 import json
 import os
+import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,7 +27,7 @@ from memoroids.envs import EnvironmentFault
 from memoroids.parts import RANDOM, TRAIN, build, environment_seeds, replay
 from memoroids.record import Outcome, Progress, TrainingError, episodes_to
 from memoroids.replay import SegmentBufferState, TapeBufferState, tape_buffer
-from memoroids.rundir import CHECKPOINTS, evaluate_run, load_config
+from memoroids.rundir import CHECKPOINTS, evaluate_run, load_config, locked
 from memoroids.tape import slots_needed
 from memoroids.train import train
 
@@ -112,7 +114,7 @@ def learner_of(settings: TrainConfig, run_dir: Path) -> list[np.ndarray]:
 
 
 def replay_of(settings: TrainConfig, run_dir: Path) -> TapeBufferState:
-    size = build(settings).envs[0].observation_size
+    size = build(settings).host.example.observation_size
     example = tapes.episode(np.zeros((2, size), np.float32), np.zeros(1, np.int32), np.zeros(1), True, False)
     like = tape_buffer(settings.buffer_size, 1, 1).init(example)
     return checkpoint.restore(checkpoint.latest(run_dir / CHECKPOINTS), "replay", like)
@@ -120,7 +122,7 @@ def replay_of(settings: TrainConfig, run_dir: Path) -> TapeBufferState:
 
 def segments_of(settings: TrainConfig, run_dir: Path) -> SegmentBufferState:
     parts = build(settings)
-    observation = np.zeros((2, parts.envs[0].observation_size), np.float32)
+    observation = np.zeros((2, parts.host.example.observation_size), np.float32)
     example = tapes.episode(observation, np.zeros(1, np.int32), np.zeros(1), True, False)
     return checkpoint.restore(checkpoint.latest(run_dir / CHECKPOINTS), "replay", replay(settings, parts).like(example))
 
@@ -164,6 +166,7 @@ def test_a_run_directory_holds_the_settings_metrics_curve_summary_and_checkpoint
         "summary.json",
         "checkpoints",
         "tensorboard",
+        "lock",
     }
     assert load_config(run) == replace(settings, run_dir=run)
     assert (run / "curve.png").stat().st_size > 5_000
@@ -237,13 +240,13 @@ def test_a_run_is_evaluated_on_fresh_seeds_and_left_as_it_is(popgym: Any):
     assert contents(outcome.run_dir) == before
 
 
-def test_a_finished_run_resumed_is_finished_still(popgym: Any):
+def test_a_finished_run_resumed_is_finished_still(popgym: Any, tmp_path: Path):
     settings, outcome, _ = popgym
-    learned = learner_of(settings, outcome.run_dir)
-    again = train(settings, outcome.run_dir, resume=True)
+    shutil.copytree(outcome.run_dir, tmp_path / "run")
+    again = train(settings, tmp_path / "run", resume=True)
     assert untimed(again.rows) == untimed(outcome.rows)
     np.testing.assert_array_equal(again.final.returns, outcome.final.returns)
-    for a, b in zip(learner_of(settings, outcome.run_dir), learned, strict=True):
+    for a, b in zip(learner_of(settings, tmp_path / "run"), learner_of(settings, outcome.run_dir), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -370,7 +373,7 @@ def test_what_was_written_before_an_environment_failed_is_kept_and_gone_on_with(
     def fail() -> None:
         raise RuntimeError("the simulator is gone")
 
-    settings = config(copies=1, checkpoint_every=3)
+    settings = config(copies=1, checkpoint_every=3, max_faults=0)
     at_reset(5, fail)
     with pytest.raises(EnvironmentFault, match=r"episode 5: .*the simulator is gone"):
         train(settings, tmp_path / "run")
@@ -523,14 +526,20 @@ def test_a_full_replay_forgets_the_oldest(tmp_path: Path):
 
 
 def test_a_run_whose_updates_all_fail_ends_with_a_checkpoint_of_finite_parameters(tmp_path: Path):
-    settings = config(dqn=DQNConfig(learning_rate=1e30, warmup=0), random_episodes=8, train_episodes=20)
+    settings = config(dqn=DQNConfig(learning_rate=1e30, warmup=0), random_episodes=8, train_episodes=20, max_skipped=3)
     with pytest.raises(TrainingError) as error:
         train(settings, tmp_path / "run")
     message = str(error.value)
-    assert "not finite" in message and str(tmp_path / "run" / "checkpoints") in message and "\n" not in message
+    assert message.startswith("4 updates in a row were skipped") and "not finite: ∂encoder" in message
+    assert (
+        "up to training episode " in message
+        and str(tmp_path / "run" / "checkpoints") in message
+        and "\n" not in message
+    )
     assert all(np.isfinite(leaf).all() for leaf in learner_of(settings, tmp_path / "run"))
     rows = metrics.read(tmp_path / "run" / "metrics.csv")
-    assert rows[-1]["skipped"] > 0
+    assert rows[-1]["skipped"] > 0 and rows[-1]["episode"] < 10
+    assert "episode 2: skipped 1 update up to training episode 2" in (tmp_path / "run" / "warnings.txt").read_text()
 
 
 def test_a_run_without_updates_or_random_episodes_only_collects(tmp_path: Path):
@@ -582,3 +591,72 @@ def test_nothing_is_compiled_after_the_first_epochs(tmp_path, changes):
     assert moments[0][1] < moments[-1][1], "nothing was counted"
     # By the seventh episode there has been a checkpoint too.
     assert compiled_between(moments, 8, 24) == 0
+
+
+def killed(settings: TrainConfig, run_dir: Path, at: int) -> None:
+    """Trains in a process of its own and kills it when training episode `at` has begun, on the spot."""
+    code = (
+        "import os, signal, sys, test_train as t\n"
+        "from pathlib import Path\n"
+        "from memoroids.parts import TRAIN, environment_seeds\n"
+        "seed = environment_seeds(0, TRAIN)(int(sys.argv[2]))\n"
+        "t.Toy.at_reset = lambda seen: seen == seed and os.kill(os.getpid(), signal.SIGKILL)\n"
+        "t.train(t.TrainConfig.from_json(sys.stdin.read()), Path(sys.argv[1]))\n"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(run_dir), str(at)],
+        input=settings.to_json(),
+        text=True,
+        env=env,
+        capture_output=True,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+@pytest.mark.parametrize(("env", "at"), [(UNEVEN, 9), (UNEVEN, 1)], ids=["after a checkpoint", "before the first"])
+def test_a_killed_run_ends_bit_for_bit_as_one_that_was_not(env: str, at: int, tmp_path: Path):
+    settings = config(env=env, train_episodes=14, copies=3, checkpoint_every=4, memory="ffm")
+    whole = train(settings, tmp_path / "whole")
+    killed(settings, tmp_path / "parts", at)
+    again = train(load_config(tmp_path / "parts"), tmp_path / "parts", resume=True)
+    assert untimed(again.rows) == untimed(whole.rows)
+    np.testing.assert_array_equal(again.final.returns, whole.final.returns)
+    for a, b in zip(learner_of(settings, tmp_path / "whole"), learner_of(settings, tmp_path / "parts"), strict=True):
+        np.testing.assert_array_equal(a, b)
+    replays = (jax.tree.leaves(replay_of(settings, tmp_path / name)) for name in ("whole", "parts"))
+    for a, b in zip(*replays, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not (tmp_path / "parts" / "warnings.txt").exists()
+
+
+def test_a_spoilt_episode_is_dropped_and_counted_and_the_run_goes_on(tmp_path: Path, at_reset: Callable[..., None]):
+    def fail() -> None:
+        raise RuntimeError("the simulator is gone")
+
+    at_reset(3, fail)
+    settings = config(copies=2)
+    outcome = train(settings, tmp_path / "run")
+    assert outcome.final is not None and outcome.rows[-1]["episode"] == settings.train_episodes
+    counters = checkpoint.counters(checkpoint.latest(tmp_path / "run" / CHECKPOINTS))
+    assert counters["faults"] == 1 and counters["numbers"][1] == settings.train_episodes + 1
+    assert "dropped episode 3: " in (tmp_path / "run" / "warnings.txt").read_text()
+
+
+def test_a_second_writer_is_refused_with_the_first_ones_id(tmp_path: Path):
+    with (
+        locked(tmp_path / "run"),
+        pytest.raises(ValueError, match=rf"is being written by process {os.getpid()}, started"),
+    ):
+        train(config(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_where_the_newest_checkpoint_is_damaged_the_one_before_it_is_used(tmp_path: Path):
+    settings = config(train_episodes=8, checkpoint_every=3)
+    whole = train(settings, tmp_path / "run")
+    newest = checkpoint.latest(tmp_path / "run" / CHECKPOINTS)
+    (newest / "manifest.json").write_text("{}")
+    again = train(settings, tmp_path / "run", resume=True)
+    assert untimed(again.rows) == untimed(whole.rows)
+    assert newest.name in (tmp_path / "run" / "warnings.txt").read_text()

@@ -18,6 +18,8 @@ class Lengths(DeviceEnv):
     max_length: int = eqx.field(static=True, default=5)
     min_length: int = eqx.field(static=True, default=1)
     floats: bool = eqx.field(static=True, default=False)
+    spoiled: float = eqx.field(static=True, default=0.0)
+    """Share of episodes, those of the smallest tags, that show NaN and pay infinity at their second step."""
 
     @property
     def observation_space(self) -> gym.Space:
@@ -43,4 +45,6 @@ class Lengths(DeviceEnv):
         state = tag, length, step + 1
         over = step + 1 >= length
         odd = length % 2 == 1
-        return state, Step(self._show(state), jnp.sum(action) + step / 10, over & odd, over & ~odd)
+        bad = (tag < self.spoiled) & (step == 1)
+        reward = jnp.where(bad, jnp.inf, jnp.sum(action) + step / 10)
+        return state, Step(jnp.where(bad, jnp.nan, self._show(state)), reward, over & odd, over & ~odd)

@@ -1,8 +1,11 @@
 """Checkpoints of a run: arrays by Orbax, counters and digests beside them. Nothing loaded is ever executed."""
 
+import contextlib
 import hashlib
 import json
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +20,34 @@ class CheckpointError(RuntimeError):
 
 _MANIFEST = "manifest.json"
 
+SCHEMA = 1
+"""Version of what a checkpoint holds and how; one of another version is refused."""
 
-def save(root: Path, step: int, parts: dict[str, Any], counters: dict[str, Any], *, keep: int = 2) -> Path:
+_PARTIAL, _GONE = ".partial", ".gone"
+
+
+def save(
+    root: Path,
+    step: int,
+    parts: dict[str, Any],
+    counters: dict[str, Any],
+    *,
+    config: dict[str, Any] | None = None,
+    machine: dict[str, str] | None = None,
+    keep: int = 2,
+) -> Path:
     """Writes `root`/STEP with one Orbax tree for each of `parts`, then drops all but the newest `keep`.
 
-    The directory takes its name only when everything in it is written, so a broken write leaves the older ones as they
-    were. `counters` is plain JSON. Raises `CheckpointError`.
+    The directory takes its name only when everything in it is on disk, so a broken write leaves the older ones as they
+    were. `counters`, the settings `config` and what the `machine` is are plain JSON. Raises `CheckpointError`.
     """
     import orbax.checkpoint as ocp  # slow to import, and only needed here
 
     final = root / f"{step:09d}"
-    partial = root / f"{final.name}.partial"
+    partial = root / f"{final.name}{_PARTIAL}"
     try:
-        shutil.rmtree(partial, ignore_errors=True)
+        for left in (*root.glob(f"*{_PARTIAL}"), *root.glob(f"*{_GONE}")):  # by a run that was killed
+            shutil.rmtree(left)
         partial.mkdir(parents=True)
         with _checkpointer(ocp) as checkpointer:
             for name, tree in parts.items():
@@ -38,15 +56,35 @@ def save(root: Path, step: int, parts: dict[str, Any], counters: dict[str, Any],
                 leaves = jax.device_get(leaves) if jax.process_count() > 1 else leaves
                 checkpointer.save((partial / name).absolute(), leaves)
                 checkpointer.wait_until_finished()
-        body = {"counters": counters, "files": _digests(partial)}
+        body = {"schema": SCHEMA, "config": _plain(config), "machine": machine, "counters": counters}
+        body["files"] = _digests(partial)
         (partial / _MANIFEST).write_text(json.dumps({**body, "digest": _digest(body)}, indent=1))
-        shutil.rmtree(final, ignore_errors=True)
+        _sync(partial)
+        _drop(final)
         partial.rename(final)
     except Exception as error:
+        shutil.rmtree(partial, ignore_errors=True)  # a full disk is no place for half of one
         raise CheckpointError(f"cannot write checkpoint {final}: {_said(error)}") from error
     for old in _steps(root)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            _drop(old)
     return final
+
+
+def _sync(directory: Path) -> None:
+    """Puts everything under `directory` on disk, so that a machine that stops leaves it whole as well."""
+    for path in (directory, *directory.rglob("*")):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _drop(path: Path) -> None:
+    """Removes a checkpoint, which is no checkpoint any more before its first file goes."""
+    if path.exists():
+        shutil.rmtree(path.rename(path.with_name(path.name + _GONE)))
 
 
 def latest(root: Path) -> Path:
@@ -57,23 +95,76 @@ def latest(root: Path) -> Path:
     return steps[-1]
 
 
+def newest_good(
+    root: Path, refused: Callable[[CheckpointError], None], config: dict[str, Any] | None = None
+) -> Path | None:
+    """The newest checkpoint under `root` whose files are what was written; None where there never was one.
+
+    With `config`, one that was written with the same settings. Each newer one that is not is handed to `refused`.
+    Raises `CheckpointError`, the newest one's, where none is good.
+    """
+    errors = []
+    for path in reversed(_steps(root)):
+        try:
+            before = manifest(path)["config"]
+            if config is not None and (field := _differing(config, before or {})):
+                raise CheckpointError(
+                    f"foreign checkpoint {path}: its run has {field} {(before or {}).get(field)!r}, "
+                    f"the settings here say {config.get(field)!r}"
+                )
+        except CheckpointError as error:
+            errors.append(error)
+        else:
+            for error in errors:
+                refused(error)
+            return path
+    if errors:
+        raise errors[0]
+    return None
+
+
+def _differing(config: dict[str, Any], before: dict[str, Any]) -> str | None:
+    """The first setting that is not as before, wherever the run lies and whichever version wrote it."""
+    config = _plain(config)
+    names = [name for name in {**config, **before} if name not in ("run_dir", "version")]
+    return next((name for name in names if config.get(name) != before.get(name)), None)
+
+
+def _plain(config: dict[str, Any] | None) -> Any:
+    """Settings as they come back from JSON: paths as text, tuples as lists."""
+    return json.loads(json.dumps(config, default=str))
+
+
 def counters(path: Path) -> dict[str, Any]:
     """The counters of one checkpoint, after every file was held against its digest. Raises `CheckpointError`."""
+    return manifest(path)["counters"]
+
+
+def manifest(path: Path) -> dict[str, Any]:
+    """Counters, settings, machine and files of one checkpoint, after every file was held against its digest.
+
+    Raises `CheckpointError`.
+    """
     try:
-        manifest = json.loads((path / _MANIFEST).read_text())
-        values, files = manifest["counters"], dict(manifest["files"])
-        if manifest["digest"] != _digest({"counters": values, "files": manifest["files"]}):
+        found = json.loads((path / _MANIFEST).read_text())
+        body = {name: found[name] for name in ("schema", "config", "machine", "counters", "files")}
+        if found["digest"] != _digest(body):
             raise ValueError("it is not what was written")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        if body["schema"] != SCHEMA:
+            raise ValueError(f"it is of version {body['schema']}, this memoroids reads version {SCHEMA}")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"unreadable checkpoint {path}: {_MANIFEST}: {_said(error)}") from error
+    files = body["files"]
     try:
-        found = _digests(path)
+        digests = _digests(path)
     except OSError as error:
         raise CheckpointError(f"unreadable checkpoint {path}: {_said(error)}") from error
-    if found != files:
-        wrong = sorted(name for name in {*files, *found} if files.get(name) != found.get(name))
-        raise CheckpointError(f"damaged checkpoint {path}: {wrong[0]} is not what was written")
-    return values
+    if digests != files:
+        wrong = sorted(name for name in {*files, *digests} if files.get(name) != digests.get(name))
+        what = "is not what was written" if wrong[0] in files and wrong[0] in digests else None
+        what = what or ("is missing" if wrong[0] in files else "was not written with it")
+        raise CheckpointError(f"damaged checkpoint {path}: {wrong[0]} {what}")
+    return body
 
 
 def restore(path: Path, part: str, like: Any) -> Any:

@@ -39,6 +39,10 @@ class Evaluate:
     """Episodes to play."""
     seed: int = 0
     """Chooses another set of fresh environment seeds."""
+    best: bool = False
+    """The parameters of the best evaluation during training instead of the newest; they were chosen by its seeds."""
+    trust: bool = False
+    """Import and call code of its own that the run names (a memory or an environment package.module:name)."""
 
     def __post_init__(self) -> None:
         _check_episodes(self.episodes, self.seed)
@@ -56,6 +60,8 @@ class Sensitivity:
     """Chooses another set of fresh environment seeds."""
     output: Path | None = None
     """Directory to write sensitivity.csv, .png and .json to; the run's where none is named."""
+    trust: bool = False
+    """Import and call code of its own that the run names (a memory or an environment package.module:name)."""
 
     def __post_init__(self) -> None:
         _check_episodes(self.episodes, self.seed)
@@ -67,6 +73,8 @@ class Resume:
 
     run: Annotated[Path, tyro.conf.Positional]
     """Directory of the run."""
+    trust: bool = False
+    """Import and call code of its own that the run names (a memory or an environment package.module:name)."""
 
 
 @dataclass(frozen=True)
@@ -318,9 +326,20 @@ def _new_run_dir(config: Any) -> Path:
 
 def _resume(arguments: list[str]) -> None:
     options: Resume = _parse(Resume, "resume", arguments)
+    _follow(_trusted(options), options.run, resume=True)
+
+
+def _trusted(options: Resume | Evaluate | Sensitivity) -> Any:
+    """A run's settings; refused where they name code to import that nobody said is to be trusted."""
     from memoroids.rundir import load_config
 
-    _follow(load_config(options.run), options.run, resume=True)
+    config = load_config(options.run)
+    if config.own_code and not options.trust:
+        raise UsageError(
+            f"{options.run} names code of its own, {' and '.join(config.own_code)}: add --trust to import it, if you "
+            "know where the run comes from"
+        )
+    return config
 
 
 def _follow(config: Any, run_dir: Path, *, resume: bool) -> None:
@@ -340,9 +359,10 @@ def _follow(config: Any, run_dir: Path, *, resume: bool) -> None:
 
 def _evaluate(arguments: list[str]) -> None:
     options: Evaluate = _parse(Evaluate, "evaluate", arguments)
+    _trusted(options)
     from memoroids.rundir import evaluate_run
 
-    evaluation = evaluate_run(options.run, options.episodes, options.seed)
+    evaluation = evaluate_run(options.run, options.episodes, options.seed, best=options.best)
     low, high = evaluation.interval()
     print(
         f"mean return {evaluation.mean:.4f}, 95% interval [{low:.4f}, {high:.4f}], "
@@ -352,6 +372,7 @@ def _evaluate(arguments: list[str]) -> None:
 
 def _sensitivity(arguments: list[str]) -> None:
     options: Sensitivity = _parse(Sensitivity, "sensitivity", arguments)
+    _trusted(options)
     from memoroids.experiments import sensitivity
 
     sensitivity.run(options.run, options.episodes, options.seed, options.output)

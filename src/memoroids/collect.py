@@ -1,16 +1,18 @@
 """Collection: several copies of an environment stepped together, whole episodes out in the order they started."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from memoroids import tape as tapes
 from memoroids.envs import EnvironmentFault, HostEnv
+from memoroids.envs.copies import Copies, LocalCopies
 from memoroids.memoroid import State
-from memoroids.spaces import Actions, Continuous
+from memoroids.policies import Policy
+from memoroids.spaces import Continuous
 
 
 class Episode(NamedTuple):
@@ -22,140 +24,253 @@ class Episode(NamedTuple):
     length: int
 
 
-class Policy(Protocol):
-    """Actions for all copies at once."""
+@dataclass
+class Open:
+    """An episode under way in one copy: what it has shown and done so far."""
 
-    def __call__(self, observation: np.ndarray, begin: np.ndarray, number: np.ndarray, step: np.ndarray) -> np.ndarray:
-        """Actions for n copies, (n,) int or (n, size) float.
-
-        `observation` (n, …) as the environments give it, `begin` (n,) bool; `number` and `step` (n,) int32 name the
-        episode and the step that each copy is in, so that what is drawn at random depends on these alone.
-        """
-        ...
-
-
-class RandomPolicy:
-    """Uniform actions, drawn from a generator for each episode, so that the number of copies does not matter."""
-
-    def __init__(self, actions: Actions, seed: int):
-        self._actions, self._seed = actions, seed
-        self._generators: dict[int, np.random.Generator] = {}
-
-    def __call__(self, observation: np.ndarray, begin: np.ndarray, number: np.ndarray, step: np.ndarray) -> np.ndarray:
-        del observation, step
-        several = self._actions.size if isinstance(self._actions, Continuous) else None
-        actions = (
-            np.zeros(number.shape, np.int32) if several is None else np.zeros((*number.shape, several), np.float32)
-        )
-        for i, (n, b) in enumerate(zip(number, begin, strict=True)):
-            if b:
-                self._generators[i] = np.random.default_rng((self._seed, int(n)))
-            if isinstance(self._actions, Continuous):
-                actions[i] = self._generators[i].uniform(self._actions.low, self._actions.high)
-            else:
-                actions[i] = self._generators[i].integers(self._actions)
-        return actions
-
-
-class RecurrentPolicy:
-    """An algorithm's `act` for n copies in one jitted call, with the copies' memory states carried on device.
-
-    **Arguments:** `act(params, memory, observation, begin, epsilon, key)`, unbatched and pure; `initial_state`, of one
-    copy; `params()`, the parameters to act with now; `epsilon(number)`, the share of random actions in an episode;
-    `key`, from which each step's key is folded by episode and step.
-    """
-
-    def __init__(
-        self,
-        act: Callable[..., tuple[jax.Array, State]],
-        initial_state: State,
-        copies: int,
-        *,
-        params: Callable[[], Any],
-        epsilon: Callable[[np.ndarray], np.ndarray],
-        key: jax.Array,
-    ):
-        def act_all(
-            params: Any, memory: State, observation: jax.Array, meta: jax.Array, epsilon: jax.Array
-        ) -> tuple[jax.Array, State]:
-            def one(memory: State, observation: jax.Array, meta: jax.Array, epsilon: jax.Array) -> Any:
-                number, step = meta
-                step_key = jax.random.fold_in(jax.random.fold_in(key, number), step)
-                return act(params, memory, observation, step == 0, epsilon, step_key)
-
-            return jax.vmap(one)(memory, observation, meta, epsilon)
-
-        # Plain jit on arrays alone: a filtered jit costs twice as much a call, and there is a call for every step.
-        # A step of a few copies is a queue of kernels shorter than it takes to hand one to another thread of the CPU.
-        in_turn = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
-        options = in_turn if jax.default_backend() == "cpu" else None
-        self._act = jax.jit(act_all, donate_argnums=1, compiler_options=options)
-        self._params, self._epsilon = params, epsilon
-        self._memory = jax.tree.map(
-            lambda leaf: jnp.array(jnp.broadcast_to(leaf, (copies, *leaf.shape))), initial_state
-        )
-
-    def __call__(self, observation: np.ndarray, begin: np.ndarray, number: np.ndarray, step: np.ndarray) -> np.ndarray:
-        del begin  # the same as step == 0
-        meta = np.stack((number, step), axis=1)
-        actions, self._memory = self._act(self._params(), self._memory, observation, meta, self._epsilon(number))
-        return np.asarray(actions)
-
-
-class _Open:
-    """An episode under way in one copy."""
-
-    def __init__(self, number: int, observation: np.ndarray):
-        self.number = number
-        self.observations = [observation]
-        self.actions: list[np.ndarray] = []
-        self.rewards: list[float] = []
+    number: int
+    observations: list[np.ndarray]
+    actions: list[np.ndarray] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)
 
     def close(self, terminated: bool, truncated: bool) -> Episode:
         tape = tapes.episode(np.stack(self.observations), np.stack(self.actions), self.rewards, terminated, truncated)
         return Episode(self.number, tape, float(np.sum(self.rewards)), len(self.rewards))
 
 
+class Collected(NamedTuple):
+    """Where a collection stands between two episodes that it gives: what exact resume needs besides the learner.
+
+    `open`: the episode in each copy; `whole`: episodes that wait for an earlier one; `memory`: the policy's states.
+    """
+
+    due: int
+    upcoming: int
+    open: list[Open | None]
+    whole: dict[int, Episode | None]
+    memory: State
+
+
+Dropped = Callable[[EnvironmentFault, bool], None]
+"""Called with the fault of an episode that was dropped, and whether one has ended well since the one before it."""
+
+
+class Collector:
+    """Runs episodes `start` to `stop` - 1 over copies of an environment; an iterator over whole episodes.
+
+    Episodes are numbered when they start and come out in that order: first come first served would favour short ones.
+    `seed_of(number)` seeds the environment for an episode. An episode whose environment misbehaves is dropped whole,
+    handed to `dropped`, and another takes its place at the end, so that as many come out; without `dropped`,
+    `EnvironmentFault` is raised, naming the episode. What has come out is whole either way.
+
+    `due` is the number of the next episode to come out; `state()` may be taken between two of them.
+    """
+
+    def __init__(
+        self,
+        copies: Copies,
+        policy: Policy,
+        seed_of: Callable[[int], int],
+        start: int,
+        stop: int,
+        *,
+        dropped: Dropped | None = None,
+    ):
+        self._copies, self._policy, self._seed_of, self._dropped = copies, policy, seed_of, dropped
+        self.due, self._upcoming, self._stop = start, start, stop
+        number, example = len(copies), copies.example
+        self._open: list[Open | None] = [None] * number
+        self._observation = np.zeros((number, *example.observation_shape), example.observation_dtype)
+        self._place = np.zeros((number, 2), np.int32)
+        self._whole: dict[int, Episode | None] = {}  # None: dropped
+        self._since = False  # whether an episode has ended well since the last that was dropped
+
+    def state(self) -> Collected:
+        """Where it stands; nothing in it changes when the collection goes on."""
+        copies = [
+            one and Open(one.number, list(one.observations), list(one.actions), list(one.rewards)) for one in self._open
+        ]
+        return Collected(self.due, self._upcoming, copies, dict(self._whole), self._policy.memory())
+
+    def restore(self, state: Collected) -> list[int]:
+        """Goes on from where another collection stood: the open episodes are played again, action by action.
+
+        **Returns:** the numbers of those that did not show the same again, and begin anew: their environment's state
+        does not follow from its seed and its actions.
+        """
+        self.due, self._upcoming, self._whole = state.due, state.upcoming, dict(state.whole)
+        self._stop += sum(episode is None for episode in self._whole.values())
+        anew = []
+        for copy, one in enumerate(state.open):
+            if one is None:
+                continue
+            if self._plays_again(copy, one):
+                self._open[copy] = one
+                self._observation[copy] = one.observations[-1]
+            else:
+                anew.append(one.number)
+                self._begin(copy, one.number)
+        self._policy.restore(state.memory, *self._places())
+        return anew
+
+    def _plays_again(self, copy: int, one: Open) -> bool:
+        """Whether the environment, from its seed and given the same actions, shows and pays the same."""
+        try:
+            shown = self._copies.reset(copy, self._seed_of(one.number))
+        except EnvironmentFault:
+            return False
+        if not np.array_equal(shown, one.observations[0]):
+            return False
+        for action, observation, reward in zip(one.actions, one.observations[1:], one.rewards, strict=True):
+            result = self._copies.step({copy: action})[copy]
+            if isinstance(result, EnvironmentFault) or result.terminated or result.truncated:
+                return False
+            if not np.array_equal(result.observation, observation) or result.reward != reward:
+                return False
+        return True
+
+    def __iter__(self) -> Iterator[Episode]:
+        while True:
+            while self.due in self._whole:
+                episode = self._whole.pop(self.due)
+                self.due += 1
+                if episode is not None:
+                    yield episode
+            if self.due >= self._stop:
+                return
+            for i in range(len(self._open)):
+                while self._open[i] is None and self._upcoming < self._stop:
+                    self._upcoming += 1
+                    self._begin(i, self._upcoming - 1)
+            self._step()
+
+    def _begin(self, copy: int, number: int) -> None:
+        try:
+            self._observation[copy] = self._copies.reset(copy, self._seed_of(number))
+        except EnvironmentFault as fault:
+            self._drop([(copy, number, fault)])
+        else:
+            self._open[copy] = Open(number, [self._observation[copy].copy()])
+
+    def _places(self) -> tuple[np.ndarray, np.ndarray]:
+        """The episode and the step that each copy is in; an idle one stays where it was."""
+        for i, one in enumerate(self._open):
+            if one is not None:
+                self._place[i] = one.number, len(one.actions)
+        number, step = self._place.copy().T
+        return number, step
+
+    def _step(self) -> None:
+        number, step = self._places()
+        chosen = self._policy(self._observation, step == 0, number, step)
+        results = self._copies.step({i: chosen[i] for i, one in enumerate(self._open) if one is not None})
+        faults = []
+        for i, result in results.items():
+            one = self._open[i]
+            assert one is not None
+            if isinstance(result, EnvironmentFault):
+                faults.append((i, one.number, result))
+                continue
+            self._observation[i] = result.observation
+            one.observations.append(self._observation[i].copy())
+            one.actions.append(chosen[i])
+            one.rewards.append(result.reward)
+            self._place[i, 1] += 1
+            if result.terminated or result.truncated:
+                self._whole[one.number] = one.close(result.terminated, result.truncated)
+                self._open[i], self._since = None, True
+        self._drop(faults)
+
+    def _drop(self, faults: list[tuple[int, int, EnvironmentFault]]) -> None:
+        """Drops the episodes of (copy, number, fault), all before any is told: telling may end the run."""
+        for copy, number, _ in faults:
+            self._open[copy], self._whole[number] = None, None
+            self._stop += 1
+        for _, number, fault in faults:
+            named = EnvironmentFault(f"episode {number}: {fault}")
+            if self._dropped is None:
+                raise named from fault
+            since, self._since = self._since, False
+            self._dropped(named, since)
+
+
 def collect(
     envs: Sequence[HostEnv], policy: Policy, seed_of: Callable[[int], int], start: int, stop: int
 ) -> Iterator[Episode]:
-    """Runs episodes `start` to `stop` - 1 over the copies and yields each when it and all before it are whole.
+    """A `Collector`'s episodes, for a collection that is not resumed and takes no faults."""
+    return iter(Collector(LocalCopies(envs), policy, seed_of, start, stop))
 
-    Episodes are numbered when they start and come out in that order: first come first served would favour short ones.
-    `seed_of(number)` seeds the environment for an episode. Raises `EnvironmentFault`, naming the episode, where an
-    environment misbehaves; episodes already yielded are whole.
+
+def pack(state: Collected) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A collection's state as plain JSON and arrays: episodes end to end, the policy's memory beside them.
+
+    The JSON fixes the arrays' shapes; see `unpack`.
     """
-    copies: list[_Open | None] = [None] * len(envs)
-    observation = np.zeros((len(envs), *envs[0].observation_shape), envs[0].observation_dtype)
-    number, step = np.zeros(len(envs), np.int32), np.zeros(len(envs), np.int32)
-    whole: dict[int, Episode] = {}
-    upcoming, due = start, start
-    while due < stop:
-        for i, env in enumerate(envs):
-            if copies[i] is None and upcoming < stop:
-                try:
-                    observation[i] = env.reset(seed_of(upcoming))
-                except EnvironmentFault as fault:
-                    raise EnvironmentFault(f"episode {upcoming}: {fault}") from fault
-                copies[i] = _Open(upcoming, observation[i].copy())
-                number[i], step[i] = upcoming, 0
-                upcoming += 1
-        actions = policy(observation, step == 0, number, step)
-        for i, (env, episode) in enumerate(zip(envs, copies, strict=True)):
-            if episode is None:
-                continue
-            action = actions[i]
-            try:
-                observation[i], reward, terminated, truncated = env.step(action)
-            except EnvironmentFault as fault:
-                raise EnvironmentFault(f"episode {episode.number}: {fault}") from fault
-            step[i] += 1
-            episode.observations.append(observation[i].copy())
-            episode.actions.append(action)
-            episode.rewards.append(reward)
-            if terminated or truncated:
-                whole[episode.number] = episode.close(terminated, truncated)
-                copies[i] = None
-        while due in whole:
-            yield whole.pop(due)
-            due += 1
+    under_way = [(i, one) for i, one in enumerate(state.open) if one is not None]
+    waiting = sorted(state.whole.items())
+    parts = [(one.observations, one.actions, one.rewards, (0, 0)) for _, one in under_way]
+    for _, episode in waiting:
+        if episode is not None:
+            tape, length = episode.tape, episode.length
+            ended = bool(tape.terminated[length - 1]), bool(tape.truncated[length - 1])
+            parts.append((list(tape.observation), list(tape.action[:length]), list(tape.reward[:length]), ended))
+    plan = {
+        "due": state.due,
+        "upcoming": state.upcoming,
+        "copies": len(state.open),
+        "open": [[i, one.number, len(one.actions)] for i, one in under_way],
+        "whole": [[number, *((one.length, one.total) if one else (None, 0.0))] for number, one in waiting],
+    }
+    arrays: dict[str, Any] = {"memory": state.memory}
+    if parts:
+        arrays["observation"] = np.stack([row for part in parts for row in part[0]])
+        arrays["ended"] = np.asarray([part[3] for part in parts], bool)
+        if any(part[1] for part in parts):
+            arrays["action"] = np.stack([row for part in parts for row in part[1]])
+            arrays["reward"] = np.asarray([row for part in parts for row in part[2]], np.float64)
+    return plan, arrays
+
+
+def _lengths(plan: dict[str, Any]) -> list[int]:
+    """Of all episodes in the arrays, in their order."""
+    return [length for *_, length in plan["open"]] + [length for _, length, _ in plan["whole"] if length is not None]
+
+
+def packed_like(plan: dict[str, Any], env: HostEnv, memory: State) -> dict[str, Any]:
+    """The arrays that `pack` gave with `plan`, blank; `memory` as the policy has it."""
+    lengths = _lengths(plan)
+    like: dict[str, Any] = {"memory": memory}
+    if lengths:
+        slots, steps = sum(lengths) + len(lengths), sum(lengths)
+        like["observation"] = np.zeros((slots, *env.observation_shape), env.observation_dtype)
+        like["ended"] = np.zeros((len(lengths), 2), bool)
+        if steps:
+            if isinstance(env.actions, Continuous):
+                like["action"] = np.zeros((steps, env.actions.size), np.float32)
+            else:
+                like["action"] = np.zeros(steps, np.int32)
+            like["reward"] = np.zeros(steps, np.float64)
+    return like
+
+
+def unpack(plan: dict[str, Any], arrays: dict[str, Any]) -> Collected:
+    """The inverse of `pack`."""
+    ends = np.cumsum([0, *_lengths(plan)])
+    rows = []
+    for at, (i, j) in enumerate(pairwise(ends)):
+        observations = list(arrays["observation"][i + at : j + at + 1])
+        actions, rewards = (list(arrays[name][i:j]) if j > i else [] for name in ("action", "reward"))
+        rows.append((observations, actions, [float(reward) for reward in rewards], arrays["ended"][at]))
+    copies: list[Open | None] = [None] * plan["copies"]
+    for (copy, number, _), (observations, actions, rewards, _) in zip(plan["open"], rows, strict=False):
+        copies[copy] = Open(number, observations, actions, rewards)
+    whole: dict[int, Episode | None] = {}
+    waiting = iter(rows[len(plan["open"]) :])
+    for number, length, total in plan["whole"]:
+        if length is None:
+            whole[number] = None
+            continue
+        observations, actions, rewards, ended = next(waiting)
+        # Rewards are float32 on a tape, and their sum is not.
+        whole[number] = Open(number, observations, actions, rewards).close(*map(bool, ended))._replace(total=total)
+    return Collected(plan["due"], plan["upcoming"], copies, whole, arrays["memory"])

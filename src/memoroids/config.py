@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import json
+import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -16,10 +17,11 @@ from memoroids.algorithms.dqn import DQNConfig
 from memoroids.algorithms.ppo import PPOConfig
 from memoroids.algorithms.pqn import PQNConfig
 from memoroids.envs import DEVICE_PREFIX
+from memoroids.envs.device import LIBRARIES
 from memoroids.memory import REGISTRY, Factory
 from memoroids.replay import PriorityConfig
 from memoroids.replay.segment_buffer import SegmentState
-from memoroids.wording import suggest
+from memoroids.wording import one_line, printable, suggest
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,12 @@ class TrainConfig:
 
     copies: int = 8
     """Copies of the environment stepped together."""
+    workers: int = 0
+    """Processes that the copies of a host environment step in, with the same results; 0: this one (host)."""
+    time_limit: float = 60.0
+    """Seconds that an environment may take for a reset or a step before its episode is dropped (host)."""
+    check_bounds: bool = True
+    """Drop episodes with observations outside of the bounds that their space declares (host)."""
     rollout: int | None = None
     """Slots that each copy collects between updates (device); None: an episode, or 64 where lengths differ."""
     tapes: int = 1
@@ -113,8 +121,14 @@ class TrainConfig:
     """Episodes in the evaluation at the end, on seeds used for nothing else."""
     sensitivity_every: int = 0
     """Training episodes between looks, at evaluations, at how far back values depend on observations; 0: never."""
+    max_faults: int = 10
+    """Episodes in a row that may be dropped because their environment misbehaved; one more ends the run."""
+    max_skipped: int = 20
+    """Updates in a row that may be skipped because loss or gradient was not finite; one more ends the run."""
     checkpoint_every: int = 500
     """Training episodes between checkpoints; there is always one at the end."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints that are kept; each holds the parameters of the best evaluation too."""
     tensorboard: bool = False
     """Also write TensorBoard events (needs the extra: pip install 'memoroids[tensorboard]')."""
     wandb: bool = False
@@ -129,6 +143,7 @@ class TrainConfig:
             "eval_every",
             "eval_episodes",
             "checkpoint_every",
+            "keep_checkpoints",
             "segment_length",
             "tapes",
             "seeds",
@@ -141,18 +156,25 @@ class TrainConfig:
             ("buffer_size", 2),
             ("seed", 0),
             ("sensitivity_every", 0),
+            ("max_faults", 0),
+            ("max_skipped", 0),
+            ("workers", 0),
             *([("train_steps", 1)] if self.train_steps is not None else []),
             *([("rollout", 1)] if self.rollout is not None else []),
             *([("chunk", 1)] if self.chunk is not None else []),
         ]:
             if getattr(self, name) < low:
                 raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")
+        if not 0 < self.time_limit < math.inf:
+            raise ValueError(f"time_limit must be positive and finite, got {self.time_limit}")
         self._check_algorithm()
         self._check_device()
         if self.seed + self.seeds > 2**32:
-            raise ValueError(f"seeds must be below 2^32, what a random key holds, got {self.seed + self.seeds - 1}")
-        if any(not period > 0 for period in self.step_periods):
-            raise ValueError(f"step_periods must be positive, got {min(self.step_periods)}")
+            last = self.seed + self.seeds - 1
+            raise ValueError(f"seed must be below 2^32, what a random key holds, got {last} (seed + seeds - 1)")
+        for period in self.step_periods:
+            if not 0 < period < math.inf:
+                raise ValueError(f"step_periods must be positive and finite, got {period}")
         for name in ("epsilon_start", "epsilon_end"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
@@ -197,6 +219,9 @@ class TrainConfig:
                         f"{name} {getattr(self, name)} needs a device environment, as --env device:RepeatPreviousEasy"
                     )
             return
+        for name, only in (("workers", 0), ("time_limit", 60.0), ("check_bounds", True)):
+            if getattr(self, name) != only:
+                raise ValueError(f"{name} {getattr(self, name)} is for host environments")
         if self.batching != "tape":
             raise ValueError("batching segments is for host environments; device environments fill tapes")
         if self.sensitivity_every:
@@ -225,6 +250,14 @@ class TrainConfig:
     def device_env(self) -> str:
         """The name of a device environment, without the prefix that says so."""
         return self.env.removeprefix(DEVICE_PREFIX)
+
+    @property
+    def own_code(self) -> list[str]:
+        """The names in it that have code imported which is neither ours nor a library's that we know."""
+        found = [self.memory] if ":" in self.memory else []
+        if ":" in self.device_env and self.device_env.partition(":")[0] not in LIBRARIES:
+            found.append(self.env)
+        return found
 
     @property
     def rollout_updates(self) -> int:
@@ -261,7 +294,7 @@ class TrainConfig:
         values = json.loads(text)
         if not isinstance(values, dict):
             raise ValueError(f"a config is a JSON object, got {type(values).__name__}")
-        version = values.pop("version", "an earlier version")
+        version = printable(values.pop("version", "an earlier version"))
         try:
             return _from_dict(cls, values, "")
         except ValueError as error:
@@ -274,7 +307,7 @@ def _from_dict(cls: type, values: dict[str, Any], prefix: str) -> Any:
     fields = {f.name: f for f in dataclasses.fields(cls)}
     hints = typing.get_type_hints(cls)
     if unknown := sorted(set(values) - set(fields)):
-        raise ValueError(f"unknown field {prefix}{unknown[0]}{suggest(unknown[0], fields)}")
+        raise ValueError(f"unknown field {prefix}{printable(unknown[0])}{suggest(unknown[0], fields)}")
     if missing := sorted(set(fields) - set(values)):
         raise ValueError(f"missing field {prefix}{missing[0]}")
     out = {}
@@ -307,7 +340,9 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint is Path:
         return isinstance(value, str)
     if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        # JSON as Python reads it has NaN and Infinity. A whole number may be too large to be asked.
+        finite = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+        return finite and not isinstance(value, bool)
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, hint)
@@ -322,8 +357,8 @@ def resolve_memory(name: str) -> Factory:
     module_name, _, attribute = name.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:
-        raise ValueError(f"memory {name!r}: cannot import {module_name}: {' '.join(str(error).split())}") from error
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"memory {name!r}: cannot import {module_name}: {one_line(error)}") from error
     factory = getattr(module, attribute, None)
     if not callable(factory):
         raise ValueError(f"memory {name!r}: {module_name} has no callable {attribute!r}")

@@ -1,6 +1,7 @@
 """Training in one compiled program: collecting, storing, drawing and updating, for one run or many seeds together."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -10,11 +11,12 @@ from jax import lax
 
 from memoroids import checkpoint
 from memoroids.config import TrainConfig
+from memoroids.envs import EnvironmentFault
 from memoroids.evaluate import DeviceEvaluator, Evaluation
 from memoroids.metrics import MEANS
 from memoroids.parts import EVALUATE, FINAL, Parts, environment_seeds, rollout_slots
 from memoroids.placement import Placement
-from memoroids.record import Outcome, Record
+from memoroids.record import Outcome, Record, TrainingError
 from memoroids.replay import RingBuffer, Rollout
 from memoroids.rollout import Workers, collect_slots, start, with_following
 from memoroids.spaces import Continuous
@@ -151,7 +153,10 @@ def program(
             "updates": number,
             "returns": jnp.sum(jnp.where(counted, collected.total, 0)),
             "returned": jnp.sum(counted, dtype=jnp.int32),
+            "entered": jnp.sum(tape.final, dtype=jnp.int32),
+            "faults": jnp.sum(collected.faults, dtype=jnp.int32),
             "skipped": state.learner.skipped,
+            "divergence": state.learner.divergence,
         }
         return state, {"happened": happened, "sums": sums}
 
@@ -160,9 +165,10 @@ def program(
             return chunk(state, keys)
         state, stats = lax.scan(lambda state, _: chunk(state, keys), state, length=chunks)
         # Standings are the last chunk's, the rest adds up.
-        standing = ("random", "episode", "skipped")
+        standing = ("random", "episode", "skipped", "divergence")
         happened = {
-            name: leaf[-1] if name in standing else jnp.sum(leaf, 0) for name, leaf in stats["happened"].items()
+            name: jax.tree.map(lambda leaf: leaf[-1], some) if name in standing else jnp.sum(some, 0)
+            for name, some in stats["happened"].items()
         }
         return state, {"happened": happened, "sums": jax.tree.map(lambda leaf: jnp.sum(leaf, 0), stats["sums"])}
 
@@ -207,10 +213,18 @@ class DeviceRun:
         self.finals: dict[int, Evaluation] = {}
 
     def restore(self, paths: Sequence[Any]) -> None:
-        """Takes up the rest of each seed's state from its checkpoint; its learner is there from the start."""
+        """Takes up the rest of each seed's state from its checkpoint; its learner is there from the start.
+
+        A seed without one begins. Seeds may stand at different points: a run may be killed between their checkpoints.
+        """
+        if all(path is None for path in paths):
+            return
         taken = []
         for seed, path in enumerate(paths):
             like = self.placement.state(self.states, seed)
+            if path is None:
+                taken.append(like)
+                continue
             kept = {name: part for name, part in like._asdict().items() if name != "learner" and part is not None}
             taken.append(like._replace(**{name: checkpoint.restore(path, name, part) for name, part in kept.items()}))
         self.states = self.placement.relay(taken, self.states)
@@ -218,19 +232,35 @@ class DeviceRun:
     def run(self, interrupted: Callable[[], bool]) -> Iterator[None]:
         """Advances to the end, or until `interrupted`; yields whenever something can be shown."""
         yield
+        for seed in range(len(self.records)):
+            if self.done(seed):  # before it was taken up again
+                self.finish(self.group_of(seed), seed)
+                self.records[seed].finish(self.finals[seed])
+        for group in range(len(self.states)):  # a run may have ended before it could
+            self.evaluate(group, [seed for seed in self.seeds_of(group) if self.records[seed].due()])
         while open_groups := [g for g in range(len(self.states)) if any(not self.done(s) for s in self.seeds_of(g))]:
             # All are dispatched before any result is waited for, so that several devices work at once.
             results = {}
             for group in open_groups:
                 self.states[group], results[group] = self.advance(self.states[group], self.keys[group])
-            for group, stats in results.items():
-                self.account(group, stats)
+            # Every state has advanced, so every one is accounted for before a fault of one ends the run.
+            faults = [fault for group, stats in results.items() for fault in self.account(group, stats)]
+            if faults:
+                raise faults[0]
             yield
             if interrupted():
-                for seed in range(len(self.records)):
-                    if seed not in self.finals:
-                        self.save(seed)
+                self.save_open()
                 return
+
+    def save_open(self) -> None:
+        """Writes a checkpoint of each seed that is not done."""
+        for seed in range(len(self.records)):
+            if seed not in self.finals:
+                self.save(seed)
+
+    def group_of(self, seed: int) -> int:
+        """The call that advances a seed."""
+        return next(group for group in range(len(self.states)) if seed in self.seeds_of(group))
 
     def seeds_of(self, group: int) -> range:
         """The seeds that one call advances."""
@@ -241,10 +271,13 @@ class DeviceRun:
         counters = self.records[seed].counters
         return self.config.share_done(counters.episode, counters.env_steps) >= 1
 
-    def account(self, group: int, stats: Any) -> None:
-        """Adds what a call did to its seeds' records; evaluates and saves those that are due."""
+    def account(self, group: int, stats: Any) -> list[EnvironmentFault | TrainingError]:
+        """Adds what a call did to its seeds' records; evaluates and saves those that are due.
+
+        **Returns:** what forbids to go on, of each seed that has something of the kind.
+        """
         config = self.config
-        due, save = [], []
+        save, faults, checks = [], [], []
         for seed, mine in zip(self.seeds_of(group), self.placement.fetch(stats), strict=True):
             if self.done(seed):
                 continue
@@ -257,25 +290,44 @@ class DeviceRun:
             if happened["updates"]:
                 record.add_updates(mine["sums"], int(happened["updates"]))
             record.add_returns(float(happened["returns"]), int(happened["returned"]))
-            if counters.episode // config.eval_every > before // config.eval_every or self.done(seed):
-                due.append((seed, int(happened["skipped"])))
             if counters.episode // config.checkpoint_every > before // config.checkpoint_every or self.done(seed):
                 save.append(seed)
-        if due:
-            self.evaluate(group, due)
-        for seed in save:
+            number, since = int(happened["faults"]), bool(happened["entered"])
+            if number:
+                checks.append(lambda seed=seed, number=number, since=since: self.fault(seed, number, since, "episodes"))
+            elif since:
+                counters.faults_in_a_row = 0
+            checks.append(partial(record.watch_divergence, happened["skipped"], happened["divergence"]))
+        due = [seed for seed in self.seeds_of(group) if self.records[seed].due()]
+        for check in (partial(self.evaluate, group, due), *checks):
+            try:
+                check()
+            except (EnvironmentFault, TrainingError) as fault:
+                faults.append(fault)
+        for seed in save if not faults else []:
             if self.done(seed):
                 self.finish(group, seed)
             self.save(seed)
             if self.done(seed):
                 self.records[seed].finish(self.finals[seed])
+        return faults
 
-    def evaluate(self, group: int, due: list[tuple[int, int]]) -> None:
+    def fault(self, seed: int, number: int, since: bool, what: str) -> None:
+        """Counts episodes that their environment spoiled."""
+        fault = f"{self.config.env} showed or paid something that is not finite in {number} {what}"
+        self.records[seed].add_faults(number, fault, since)
+
+    def evaluate(self, group: int, due: list[int]) -> None:
         """A row for each of the seeds that are due."""
+        if not due:
+            return
         found = self.evaluations(group, self.config.eval_episodes, EVALUATE)
-        for seed, skipped in due:
-            record = self.records[seed]
-            record.write_row(found[seed].mean, self.epsilon(seed), skipped)
+        for seed in due:
+            # What the learner has skipped is read where it lies: there is a row to be written in any case.
+            skipped = int(self.placement.state([state.learner.skipped for state in self.states], seed))
+            self.records[seed].write_row(
+                found[seed].mean, self.epsilon(seed), skipped, lambda seed=seed: self.params(seed)
+            )
 
     def evaluations(self, group: int, episodes: int, stream: int) -> dict[int, Evaluation]:
         """Greedy episodes of each seed of a group."""
@@ -292,8 +344,19 @@ class DeviceRun:
         for i, seed in enumerate(self.seeds_of(group)):
             columns = zip(*(block[i] for block in blocks), strict=True)
             returns, lengths = (np.concatenate(column)[:episodes] for column in columns)
-            out[seed] = Evaluation(returns, lengths)
+            whole = np.isfinite(returns)
+            if faults := int(np.sum(~whole)):
+                self.fault(seed, faults, bool(whole.any()), "greedy episodes")
+                if not whole.any():
+                    raise EnvironmentFault(
+                        f"{self.config.env} showed or paid nothing finite in {faults} greedy episodes"
+                    )
+            out[seed] = Evaluation(returns[whole], lengths[whole])
         return out
+
+    def params(self, seed: int) -> Any:
+        """A seed's parameters."""
+        return self.placement.state([state.learner.params for state in self.states], seed)
 
     def finish(self, group: int, seed: int) -> None:
         """The evaluation at the end of a seed's run."""

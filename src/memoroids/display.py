@@ -21,7 +21,8 @@ from memoroids.metrics import draw_comparison
 from memoroids.presets import PRESETS, TASKS, preset
 from memoroids.record import Outcome, episodes_to
 from memoroids.record import Progress as Moment
-from memoroids.rundir import CURVE, METRICS, load_config, read_rows, read_summary
+from memoroids.rundir import CURVE, METRICS, SUMMARY, load_config, read_rows, read_summary
+from memoroids.wording import one_line
 
 
 def clock(seconds: float | None) -> str:
@@ -126,8 +127,11 @@ class Display:
         self.console.print(table)
         other = "mlp" if config.memory != "mlp" else "lru"
         short = short_name(config.env)
-        again = f"memoroids resume {run}"
-        look = f"memoroids evaluate {run} --episodes 100" if config.seeds == 1 else f"memoroids compare {run}/seed*"
+        trust = " --trust" if config.own_code else ""
+        again = f"memoroids resume {run}{trust}"
+        look = (
+            f"memoroids evaluate {run} --episodes 100{trust}" if config.seeds == 1 else f"memoroids compare {run}/seed*"
+        )
         tries = [again] if outcome.final is None else [look, f"memoroids train --env {short} --memory {other}"]
         for command in tries:
             self.console.print(f"try: {command}", highlight=False, soft_wrap=True, markup=False, emoji=False)
@@ -156,8 +160,11 @@ def comparison(runs: Sequence[Path], output: Path | None) -> None:
         summary = read_summary(run)
         final = "-"
         if summary:
-            low, high = summary["final_interval"]
-            final = f"{summary['final_return']:.3f} [{low:.3f}, {high:.3f}]"
+            try:
+                low, high = summary["final_interval"]
+                final = f"{summary['final_return']:.3f} [{low:.3f}, {high:.3f}]"
+            except (KeyError, TypeError, ValueError) as error:
+                raise ValueError(f"{run / SUMMARY} is not a run's: {one_line(error)}") from error
         short = short_name(config.env)
         reached = episodes_to(rows, 0.95)
         done, seconds = (f"{rows[-1]['episode']:.0f}", f"{rows[-1]['seconds']:.0f}") if rows else ("0", "0")

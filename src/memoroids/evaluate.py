@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memoroids.collect import Episode, RecurrentPolicy, collect
-from memoroids.envs import HostEnv
+from memoroids.collect import Collector, Dropped, Episode
+from memoroids.envs import EnvironmentFault
+from memoroids.envs.copies import Copies
 from memoroids.envs.device import DeviceView
 from memoroids.memoroid import State
+from memoroids.policies import RecurrentPolicy
 from memoroids.rollout import Act, collect_slots, play, start
 from memoroids.tape import Tape, episode
 
@@ -46,30 +48,37 @@ class Evaluator:
     `seed_of(index)` must give seeds that training never uses.
     """
 
-    def __init__(self, envs: Sequence[HostEnv], act: Callable[..., Any], initial_state: State):
-        self._envs = envs
+    def __init__(self, copies: Copies, act: Callable[..., Any], initial_state: State):
+        self._copies = copies
         self._params: Any = None
         self._policy = RecurrentPolicy(
             act,
             initial_state,
-            len(envs),
+            len(copies),
             params=lambda: self._params,
             epsilon=lambda number: np.zeros(number.shape, np.float32),
             key=jax.random.key(0),  # nothing is drawn where ε is 0
         )
 
-    def __call__(self, params: Any, episodes: int, seed_of: Callable[[int], int]) -> Evaluation:
+    def __call__(
+        self, params: Any, episodes: int, seed_of: Callable[[int], int], dropped: Dropped | None = None
+    ) -> Evaluation:
+        """The evaluation of `episodes` episodes; those that the environment spoils are `dropped`, see `Collector`."""
         # Scores alone are kept: whole episodes of images would fill the memory.
-        scores = [(episode.total, episode.length) for episode in self._episodes(params, episodes, seed_of)]
+        scores = [(episode.total, episode.length) for episode in self._episodes(params, episodes, seed_of, dropped)]
         return Evaluation(*(np.asarray(column) for column in zip(*scores, strict=True)))
 
-    def play(self, params: Any, episodes: int, seed_of: Callable[[int], int]) -> list[Episode]:
+    def play(
+        self, params: Any, episodes: int, seed_of: Callable[[int], int], dropped: Dropped | None = None
+    ) -> list[Episode]:
         """The greedy episodes themselves, in the order of their seeds."""
-        return list(self._episodes(params, episodes, seed_of))
+        return list(self._episodes(params, episodes, seed_of, dropped))
 
-    def _episodes(self, params: Any, episodes: int, seed_of: Callable[[int], int]) -> Iterator[Episode]:
+    def _episodes(
+        self, params: Any, episodes: int, seed_of: Callable[[int], int], dropped: Dropped | None
+    ) -> Iterator[Episode]:
         self._params = params
-        yield from collect(self._envs, self._policy, seed_of, 0, episodes)
+        yield from Collector(self._copies, self._policy, seed_of, 0, episodes, dropped=dropped)
         self._params = None
 
 
@@ -103,6 +112,11 @@ class DeviceEvaluator:
     def __call__(self, params: Any, episodes: int, seed_of: Callable[[int], int]) -> Evaluation:
         columns = [self._played(params, seeds) for seeds in self.seeds(episodes, seed_of)]
         returns, lengths = (np.concatenate(column)[:episodes] for column in zip(*columns, strict=True))
+        if not np.isfinite(returns).all():
+            faults = np.sum(~np.isfinite(returns))
+            raise EnvironmentFault(
+                f"{self._view.name} showed or paid something that is not finite in {faults} of {episodes} episodes"
+            )
         return Evaluation(returns, lengths)
 
     def play(self, params: Any, episodes: int, seed_of: Callable[[int], int]) -> list[Episode]:
@@ -110,6 +124,8 @@ class DeviceEvaluator:
         out = []
         for number in range(episodes):
             tape, final = jax.device_get(self._recorded(params, np.uint32(seed_of(number))))
+            if not final.any():
+                raise EnvironmentFault(f"{self._view.name} showed or paid something that is not finite")
             length = int(np.argmax(final))
             rows = slice(length)
             whole = episode(

@@ -1,6 +1,6 @@
 """Training with environments on the host: episodes come in one at a time, and learning follows each."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,13 @@ import numpy as np
 
 from memoroids import checkpoint
 from memoroids import tape as tapes
-from memoroids.collect import Episode, RandomPolicy, RecurrentPolicy, collect
+from memoroids.collect import Collector, Episode, pack, packed_like, unpack
 from memoroids.config import TrainConfig
-from memoroids.evaluate import Evaluation
+from memoroids.envs import EnvironmentFault
+from memoroids.evaluate import Evaluation, Evaluator
 from memoroids.metrics import MEANS
 from memoroids.parts import EVALUATE, FINAL, RANDOM, TRAIN, Parts, environment_seeds, replay
+from memoroids.policies import Policy, RandomPolicy, RecurrentPolicy
 from memoroids.record import Outcome, Record
 from memoroids.replay import Rollout
 from memoroids.rundir import HEATMAP, SENSITIVITY
@@ -34,19 +36,24 @@ class HostRun:
 
     def __init__(self, config: TrainConfig, parts: Parts, record: Record, learner: Any):
         self.config, self.parts, self.record, self.learner = config, parts, record, learner
+        assert isinstance(parts.evaluator, Evaluator)
+        self.evaluator = parts.evaluator
         self.counters = record.counters
         self.replay = replay(config, parts, (self.counters.bounds[0], self.counters.bounds[1]))
         self.profiles = None
         if config.sensitivity_every:
             self.profiles = SensitivityLog(record.run_dir / SENSITIVITY, keep=self.counters.episode)
         self.update = self._compile_update()
+        self.collecting: tuple[int, Collector] | None = None
+        self.restored: Path | None = None
         self.recent: list[dict[str, jax.Array]] = []  # on device until they are needed
 
     def restore(self, path: Path) -> None:
-        """Takes up the replay of a checkpoint."""
+        """Takes up the replay of a checkpoint, and with the first collection the episodes that were open."""
+        self.restored = path
         if self.config.algorithm != "dqn" or self.counters.random + self.counters.episode == 0:
             return
-        env = self.parts.envs[0]
+        env = self.parts.host.example
         observation = np.zeros((2, *env.observation_shape), env.observation_dtype)
         several = (env.actions.size,) if isinstance(env.actions, Continuous) else ()
         action = np.zeros((1, *several), np.float32 if several else np.int32)
@@ -58,9 +65,8 @@ class HostRun:
         """Collects and learns to the end, or until `interrupted`; a checkpoint is written either way."""
         config, counters, parts = self.config, self.counters, self.parts
         self.record.report()
-        random = RandomPolicy(parts.envs[0].actions, config.seed)
-        seeds = environment_seeds(config.seed, RANDOM)
-        for episode in collect(parts.envs, random, seeds, counters.random, config.random_episodes):
+        random = RandomPolicy(parts.host.example.actions, config.seed)
+        for episode in self.collect(random, RANDOM, config.random_episodes - counters.random):
             self.store(episode)
             counters.random += 1
             if counters.random % 50 == 0:
@@ -69,23 +75,51 @@ class HostRun:
                 return self.stop()
 
         self.record.training_begins()
+        self.evaluate_if_due()
         learn = self.learn_from_replay if config.algorithm == "dqn" else self.learn_on_policy
-        for _ in learn(environment_seeds(config.seed, TRAIN)):
+        for _ in learn():
             if interrupted():
                 return self.stop()
-        final = parts.evaluator(self.learner.params, config.final_episodes, environment_seeds(config.seed, FINAL))
+        seeds = environment_seeds(config.seed, FINAL)
+        final = self.evaluator(self.learner.params, config.final_episodes, seeds, self.drop)
         self.save()
         self.record.finish(final)
         return Outcome(final, self.record.rows, self.record.run_dir)
 
-    def learn_from_replay(self, seeds: Callable[[int], int]) -> Any:
+    def collect(self, policy: Policy, stream: int, wanted: int) -> Iterator[Episode]:
+        """The next `wanted` episodes of a stream of seeds; what was open at a restored checkpoint goes on."""
+        counters, seeds = self.counters, environment_seeds(self.config.seed, stream)
+        start = counters.numbers[stream]
+        collector = Collector(self.parts.host, policy, seeds, start, start + wanted, dropped=self.drop)
+        plan = counters.collection
+        if self.restored is not None and plan is not None and plan["stream"] == stream:
+            like = packed_like(plan, self.parts.host.example, policy.memory())
+            arrays = checkpoint.restore(self.restored, "collection", like) if jax.tree.leaves(like) else like
+            if anew := collector.restore(unpack(plan, arrays)):
+                self.record.warn(
+                    f"{self.config.env} did not show the same when its open episodes were played again: episodes "
+                    f"{', '.join(map(str, anew))} begin anew, and the run is no longer what it would have been "
+                    "without the interruption"
+                )
+            self.restored = None
+        self.collecting = stream, collector
+        for episode in collector:
+            counters.numbers[stream] = collector.due
+            yield episode
+        counters.numbers[stream], self.collecting = collector.due, None
+
+    def drop(self, fault: EnvironmentFault, since: bool) -> None:
+        """Counts an episode that its environment spoiled. Raises `EnvironmentFault` after too many in a row."""
+        self.record.add_faults(1, str(fault), since)
+
+    def learn_from_replay(self) -> Any:
         """Stores each episode as it comes in and follows it with updates; yields after each."""
         config, counters = self.config, self.counters
         policy = self.policy(self.epsilon)
         stop = config.train_episodes if config.train_steps is None else 2**31 - 1
         if self.done():
             return
-        for episode in collect(self.parts.envs, policy, seeds, counters.episode, stop):
+        for episode in self.collect(policy, TRAIN, stop - counters.episode):
             self.store(episode)
             self.record.add_returns(episode.total, 1)
             for _ in range(config.updates_per_episode):
@@ -99,15 +133,14 @@ class HostRun:
             if self.done():
                 return
 
-    def learn_on_policy(self, seeds: Callable[[int], int]) -> Any:
+    def learn_on_policy(self) -> Any:
         """Whole episodes of one policy, one for each copy, then an update; yields after each."""
         config, counters = self.config, self.counters
         greedy_or_not = self.epsilon if config.algorithm == "pqn" else lambda number: np.ones(number.shape, np.float32)
         each = config.rollout_updates
         while not self.done():
             policy = self.policy(greedy_or_not)
-            start = counters.episode
-            played = list(collect(self.parts.envs, policy, seeds, start, start + config.copies))
+            played = list(self.collect(policy, TRAIN, config.copies))
             # Powers of two, so that few shapes are compiled; rows end in padding.
             longest = max(episode.tape.slots for episode in played)
             room = 1 << (longest - 1).bit_length()
@@ -143,11 +176,17 @@ class HostRun:
         """Evaluates and saves where the newest `episodes` have reached the next time for it."""
         config, counters = self.config, self.counters
         before = counters.episode - episodes
-        if counters.episode // config.eval_every > before // config.eval_every or self.done():
-            self.evaluate()
-            self.record.report()
+        self.evaluate_if_due()
+        # Nothing waits for it: the next action needs the parameters that this update gives.
+        self.record.watch_divergence(self.learner.skipped, self.learner.divergence)
         if counters.episode // config.checkpoint_every > before // config.checkpoint_every and not self.done():
             self.save()
+
+    def evaluate_if_due(self) -> None:
+        """Evaluates where it is time to; a run may have ended before it could."""
+        if self.record.due():
+            self.evaluate()
+            self.record.report()
 
     def epsilon(self, number: np.ndarray) -> np.ndarray:
         config = self.config
@@ -184,15 +223,15 @@ class HostRun:
         config, counters, parts = self.config, self.counters, self.parts
         seeds = environment_seeds(config.seed, EVALUATE, counters.episode)
         if self.profiles is None or counters.episode - self.profiles.episode < config.sensitivity_every:
-            evaluation = parts.evaluator(self.learner.params, config.eval_episodes, seeds)
+            evaluation = self.evaluator(self.learner.params, config.eval_episodes, seeds, self.drop)
         else:
-            played = parts.evaluator.play(self.learner.params, config.eval_episodes, seeds)
+            played = self.evaluator.play(self.learner.params, config.eval_episodes, seeds, self.drop)
             evaluation = Evaluation.of(played)
             found = sensitivities(parts.algorithm.network(self.learner.params), [episode.tape for episode in played])
             self.profiles.write(counters.episode, Profile.of(found))
         self.fetch()
         epsilon = float(self.epsilon(np.asarray([counters.episode - 1]))[0])
-        self.record.write_row(evaluation.mean, epsilon, int(self.learner.skipped))
+        self.record.write_row(evaluation.mean, epsilon, int(self.learner.skipped), lambda: self.learner.params)
 
     def fetch(self) -> None:
         """Moves the metrics of recent updates from the device into the counters, which a checkpoint keeps."""
@@ -206,9 +245,16 @@ class HostRun:
         parts: dict[str, Any] = {"learner": self.learner}
         if self.replay.state is not None:
             parts["replay"] = self.replay.state
+        self.counters.collection = None
+        if self.collecting is not None:
+            stream, collector = self.collecting
+            plan, arrays = pack(collector.state())
+            self.counters.collection = {"stream": stream, **plan}
+            if jax.tree.leaves(arrays):
+                parts["collection"] = arrays
         self.record.save(parts)
         if self.profiles is not None and self.profiles.episode:
-            rml = reward_memory_length(self.parts.envs[0].env)
+            rml = reward_memory_length(self.parts.host.example.env)
             path = self.record.run_dir
             draw_heatmap(path / HEATMAP, read_log(path / SENSITIVITY), rml=rml, title=self.record.title)
 
@@ -221,5 +267,4 @@ class HostRun:
         self.record.close()
         if self.profiles is not None:
             self.profiles.close()
-        for env in (*self.parts.envs, *self.parts.eval_envs):
-            env.close()
+        self.parts.close()

@@ -1,10 +1,14 @@
 """What a run reports: a row of metrics for each evaluation, in a CSV file, a curve, and on request elsewhere."""
 
+import contextlib
 import csv
 import importlib
-from collections.abc import Mapping, Sequence
+import io
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from memoroids.files import whole
 
 FIELDS: tuple[str, ...] = (
     "episode",  # training episodes
@@ -32,54 +36,78 @@ MEANS: tuple[str, ...] = ("loss", "td_error", "q_mean", "grad_norm")
 class MetricsFile:
     """metrics.csv of a run directory: one row at a time, each on disk at once.
 
-    The first `keep` rows of a file that is there stay, later ones go. Raises `ValueError` where it holds fewer.
+    The first `keep` bytes of a file that is there stay as they are, what comes after them goes. Raises `ValueError`
+    where there are fewer, or where they are not whole rows.
     """
 
     def __init__(self, path: Path, keep: int = 0):
-        self.rows = read(path, keep) if keep else []
-        if len(self.rows) < keep:
-            raise ValueError(f"{path} holds {len(self.rows)} rows, its checkpoint was written after {keep}")
-        # Beside the old file until it is whole, so that nothing is lost in between.
-        fresh = path.with_suffix(".partial")
-        with fresh.open("w", newline="") as file:
-            writer = csv.DictWriter(file, FIELDS)
-            writer.writeheader()
-            writer.writerows(self.rows)
-        fresh.replace(path)
-        self._file = path.open("a", newline="")
+        self._path = path
+        self.rows = []
+        if keep:
+            if not path.exists():
+                raise ValueError(f"{path} is missing")
+            if (size := path.stat().st_size) < keep:
+                raise ValueError(f"{path} holds {size} bytes, its checkpoint was written after {keep}")
+            with path.open("rb+") as file:
+                kept = file.read(keep)
+                self.rows = _rows(path, kept)
+                if not kept.endswith(b"\n"):
+                    raise ValueError(f"{path}: no line ends after {keep} bytes, where its checkpoint was written")
+                file.truncate(keep)
+        self._file = path.open("a" if keep else "w", newline="")
         self._writer = csv.DictWriter(self._file, FIELDS)
+        if not keep:
+            self._put(self._writer.writeheader)
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far, in whole rows."""
+        return self._file.tell()
+
+    def _put(self, write: Callable[[], Any]) -> None:
+        try:
+            write()
+            self._file.flush()
+        except OSError as error:
+            self.close()
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
 
     def write(self, row: dict[str, float]) -> None:
         """Adds a row; raises `ValueError` where its columns are not `FIELDS`."""
         if set(row) != set(FIELDS):
             raise ValueError(f"a row of metrics has the columns {', '.join(FIELDS)}, got {', '.join(row)}")
-        self._writer.writerow(row)
-        self._file.flush()
+        self._put(lambda: self._writer.writerow(row))
         self.rows.append(row)
 
     def close(self) -> None:
-        """Closes the file."""
-        self._file.close()
+        """Closes the file; what is written is written already."""
+        with contextlib.suppress(OSError):  # that a row could not be written was said
+            self._file.close()
 
 
-def read(path: Path, limit: int | None = None) -> list[dict[str, float]]:
-    """The rows of a metrics.csv, at most `limit`. Raises `ValueError` naming the file and the line that is not ours."""
+def read(path: Path) -> list[dict[str, float]]:
+    """The rows of a metrics.csv. Raises `ValueError` naming the file and the line that is not ours."""
     if not path.exists():
         raise ValueError(f"{path} is missing")
-    with path.open(newline="") as file:
-        reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != FIELDS:
-            raise ValueError(f"{path}: the header is not that of this version's metrics files")
-        rows = []
-        for line, row in enumerate(reader, start=2):
-            if limit is not None and len(rows) == limit:
-                break
-            if None in row or None in row.values():
-                raise ValueError(f"{path}: line {line} does not have {len(FIELDS)} values")
-            try:
-                rows.append({name: float(row[name]) for name in FIELDS})
-            except ValueError as error:
-                raise ValueError(f"{path}: line {line}: {error}") from error
+    return _rows(path, path.read_bytes())
+
+
+def _rows(path: Path, content: bytes) -> list[dict[str, float]]:
+    try:
+        reader = csv.DictReader(io.StringIO(content.decode(), newline=""))
+        header, found = tuple(reader.fieldnames or ()), list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} is no file of metrics: {error}") from error
+    if header != FIELDS:
+        raise ValueError(f"{path}: the header is not that of this version's metrics files")
+    rows = []
+    for line, row in enumerate(found, start=2):
+        if None in row or None in row.values():
+            raise ValueError(f"{path}: line {line} does not have {len(FIELDS)} values")
+        try:
+            rows.append({name: float(row[name]) for name in FIELDS})
+        except ValueError as error:
+            raise ValueError(f"{path}: line {line}: {error}") from error
     return rows
 
 
@@ -114,7 +142,8 @@ def _draw(path: Path, lines: dict[str, tuple[str, Sequence[dict[str, float]]]], 
         figure.legend(frameon=False, loc="outside right upper")  # where it covers no curve
     else:
         axes.legend(frameon=False)
-    figure.savefig(path, dpi=120)
+    with whole(path) as partial:
+        figure.savefig(partial, dpi=120, format=path.suffix.removeprefix(".") or "png")
 
 
 class Loggers:

@@ -12,7 +12,9 @@ from memoroids.algorithms.ppo import PPO, ppo
 from memoroids.algorithms.pqn import PQN, pqn
 from memoroids.config import TrainConfig
 from memoroids.envs import HostEnv
+from memoroids.envs.copies import Copies, LocalCopies
 from memoroids.envs.device import DeviceEnv, DeviceView, make_device
+from memoroids.envs.workers import WorkerCopies
 from memoroids.evaluate import DeviceEvaluator, Evaluator
 from memoroids.networks import ActorCritic, QNetwork
 from memoroids.replay import RingBuffer, ring_buffer
@@ -37,14 +39,14 @@ def environment_seeds(seed: int, stream: int, *index: int) -> Callable[[int], in
 
 
 class Parts(NamedTuple):
-    """What a run is made of, before anything has been learned: copies on the host, or `view` of a device environment.
+    """What a run is made of, before anything has been learned: `envs` on the host, or `view` of a device environment.
 
     `rings`, the replay of a device run, where its algorithm has one; `evaluator(params, episodes, seed_of)` plays
     greedy episodes.
     """
 
-    envs: list[HostEnv]
-    eval_envs: list[HostEnv]
+    envs: Copies | None
+    eval_envs: Copies | None
     view: DeviceView | None
     rings: RingBuffer | None
     network: Any
@@ -56,7 +58,20 @@ class Parts(NamedTuple):
     @property
     def env(self) -> gym.Env | DeviceEnv:
         """The environment itself, before what is joined to its observations."""
-        return self.view.env if self.view is not None else self.envs[0].env
+        return self.view.env if self.view is not None else self.host.example.env
+
+    @property
+    def host(self) -> Copies:
+        """The copies of a host environment. Raises `ValueError` where there are none."""
+        if self.envs is None:
+            raise ValueError("a device environment has no copies on the host")
+        return self.envs
+
+    def close(self) -> None:
+        """Closes the host environments."""
+        for copies in (self.envs, self.eval_envs):
+            if copies is not None:
+                copies.close()
 
 
 def build(config: TrainConfig) -> Parts:
@@ -69,15 +84,19 @@ def build(config: TrainConfig) -> Parts:
         updates = _updates(config, rollout_slots(config, view), view.max_length if view.fixed_length else None)
         network, algorithm = _agent(config, view.observation_shape, view.actions, updates, network_key)
         evaluator = DeviceEvaluator(view, algorithm.act, network.initial_state(), config.eval_episodes)
-        return Parts([], [], view, _rings(config, view), network, algorithm, evaluator, act_key, update_key)
+        return Parts(None, None, view, _rings(config, view), network, algorithm, evaluator, act_key, update_key)
 
-    def make() -> HostEnv:
-        return HostEnv(config.env, options=config.env_options, **joined)
+    options = {"options": config.env_options, "check_bounds": config.check_bounds, **joined}
 
-    envs = [make() for _ in range(config.copies)]
-    eval_envs = [make() for _ in range(config.eval_episodes)]
+    def make(number: int) -> Copies:
+        if config.workers:
+            return WorkerCopies(config.env, options, number, workers=config.workers, time_limit=config.time_limit)
+        return LocalCopies([HostEnv(config.env, **options) for _ in range(number)], time_limit=config.time_limit)
+
+    envs, eval_envs = make(config.copies), make(config.eval_episodes)
     updates = _updates(config, None, None)
-    network, algorithm = _agent(config, envs[0].observation_shape, envs[0].actions, updates, network_key)
+    example = envs.example
+    network, algorithm = _agent(config, example.observation_shape, example.actions, updates, network_key)
     evaluator = Evaluator(eval_envs, algorithm.act, network.initial_state())
     return Parts(envs, eval_envs, None, None, network, algorithm, evaluator, act_key, update_key)
 
@@ -125,9 +144,12 @@ def _agent(
             sizes=config.memory_sizes,
             chunk=config.chunk,
         )
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         said = " ".join(str(error).split())
-        raise ValueError(f"cannot build a network with memory {config.memory!r}: {said}") from error
+        sizes = "".join(f" {name} {value}" for name, value in config.memory_sizes.items())
+        raise ValueError(
+            f"cannot build a network of width {config.width} with memory {config.memory!r}{sizes}: {said[:300]}"
+        ) from error
     if isinstance(network, ActorCritic):
         return network, ppo(config.ppo, network, updates=updates)
     if config.algorithm == "pqn":
@@ -164,7 +186,7 @@ def replay(config: TrainConfig, parts: Parts, bounds: tuple[int, int] = (0, 0)) 
             config.buffer_size,
             config.batch_size,
             cut=config.cut_batch,
-            declared=parts.envs[0].max_length,
+            declared=parts.host.example.max_length,
             bounds=bounds,
         )
     initial, states = parts.network.initial_state(), None

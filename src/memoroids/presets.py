@@ -6,6 +6,7 @@ from typing import Any
 
 from memoroids.config import TrainConfig
 from memoroids.envs import DEVICE_PREFIX, is_atari, resolve, task_of
+from memoroids.wording import suggest
 
 # Morad et al. 2024, Appendix H, with what its published configurations say more. `dqn.` names the learner's settings.
 _PAPER_ALL: dict[str, Any] = {
@@ -201,6 +202,7 @@ MEMORIES = ("ffm", "linear_transformer", "lru", "s5")
 SEGMENT_LENGTHS = (10, 20, 50, 100)
 """The segment lengths L that the paper compares with tapes."""
 PRESETS = ("tuned", "paper", "atari")
+ALGORITHMS = ("dqn", "ppo", "pqn")
 
 
 def preset(name: str, env: str, memory: str, algorithm: str = "dqn") -> dict[str, Any]:
@@ -210,6 +212,8 @@ def preset(name: str, env: str, memory: str, algorithm: str = "dqn") -> dict[str
     environment is asked). Atari's games get `atari` whichever is named: nothing else was published or tried for them,
     and a ring as long as the nine's would not fit. Raises `ValueError` for an unknown environment.
     """
+    if algorithm not in ALGORITHMS:  # as a default it would become one of the choices
+        raise ValueError(f"unknown algorithm {algorithm!r}{suggest(algorithm, ALGORITHMS)}")
     id_ = resolve(env)
     task = task_of(id_)
     if algorithm != "dqn":

@@ -2,17 +2,25 @@
 
 import json
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+import numpy as np
+
 from memoroids import checkpoint
+from memoroids.algorithms.optimiser import tensor_names
 from memoroids.config import TrainConfig
+from memoroids.envs import EnvironmentFault
 from memoroids.evaluate import Evaluation
+from memoroids.files import write_whole
+from memoroids.machine import conditions
 from memoroids.metrics import MEANS, Loggers, MetricsFile, draw_curve
-from memoroids.rundir import CHECKPOINTS, CURVE, METRICS, SUMMARY
+from memoroids.rundir import CHECKPOINTS, CURVE, METRICS, SUMMARY, WARNINGS
 
 
 class TrainingError(RuntimeError):
@@ -34,11 +42,22 @@ class Counters:
     bounds: list[int] = field(default_factory=lambda: [0, 0])
     """What fixes the shape of batches (see `HostTapeBuffer`, `HostSegmentBuffer`); 0: not known yet."""
     rows: int = 0
+    metrics: int = 0
+    """Bytes of metrics.csv: what a run that goes on keeps of it."""
     seconds: float = 0.0
     returns: list[float] = field(default_factory=lambda: [0.0, 0.0])
     """Sum and number of the returns of training episodes since the last row of metrics."""
     recent: dict[str, float] = field(default_factory=dict)
     """Sums over the updates since the last row, of each of their metrics, and their number as `updates`."""
+    numbers: list[int] = field(default_factory=lambda: [0, 0])
+    """The next episode of the random stream and of the training stream; those dropped are counted (host)."""
+    collection: dict[str, Any] | None = None
+    """Which episodes were open (host); see `memoroids.collect.pack`."""
+    faults: int = 0
+    """Episodes dropped because their environment misbehaved."""
+    faults_in_a_row: int = 0
+    best: tuple[int, float] | None = None
+    """The training episode and the return of the best evaluation so far."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +83,10 @@ Watch = Callable[[Progress], None]
 
 
 class Record:
-    """One run's counters and files.
+    """One run's counters and files, and the parameters of its `best` evaluation so far.
 
-    Rows beyond those that `counters` knows of go: they were written after the checkpoint that the run goes on from.
+    What metrics.csv holds beyond what `counters` know of goes: it was written after the checkpoint that the run goes on
+    from.
     """
 
     def __init__(
@@ -77,16 +97,21 @@ class Record:
         loggers: Loggers,
         watch: Watch,
         *,
-        skipped: int = 0,
+        learner: Any,
+        best: Any = None,
     ):
-        """`skipped`: updates that had been skipped where the run starts or goes on."""
+        """`learner`: the algorithm's state where the run starts or goes on; `best`: the best parameters until then."""
         self.config, self.run_dir, self.counters = config, run_dir, counters
-        self._loggers, self._watch = loggers, watch
-        self._metrics = MetricsFile(run_dir / METRICS, keep=counters.rows)
+        self._loggers, self._watch, self._best = loggers, watch, best
+        self._metrics = MetricsFile(run_dir / METRICS, keep=counters.metrics)
+        self._tensors = tensor_names(learner.params)
+        skipped, divergence = jax.device_get((learner.skipped, learner.divergence))
+        self._skipped, self._longest, self._wrong = int(skipped), int(divergence.longest), divergence.tensors
+        self._report_at = self._skipped + 1
         now = time.perf_counter()
         self._started = now - counters.seconds
         self._begun, self._first = now, config.share_done(counters.episode, counters.env_steps)
-        self._then, self._steps, self._skipped = now, counters.env_steps, skipped
+        self._then, self._steps = now, counters.env_steps
         self.rows = self._metrics.rows
         self.title = f"{config.env}, {config.memory}, seed {config.seed}"
 
@@ -101,11 +126,8 @@ class Record:
         before, count = self.counters.returns
         self.counters.returns = [before + total, count + number]
 
-    def write_row(self, evaluated: float, epsilon: float, skipped: int) -> None:
-        """Writes the row of an evaluation.
-
-        Raises `TrainingError`, after the row, where every update since the last one was skipped as not finite.
-        """
+    def write_row(self, evaluated: float, epsilon: float, skipped: int, params: Callable[[], Any]) -> None:
+        """Writes the row of an evaluation, and keeps what `params` gives where it is the best so far."""
         counters, now = self.counters, time.perf_counter()
         recent = counters.recent
         updates = recent.get("updates", 0.0)
@@ -129,15 +151,76 @@ class Record:
         }
         self._metrics.write(row)
         self._loggers.write(row)
-        counters.rows += 1
+        counters.rows, counters.metrics = counters.rows + 1, self._metrics.size
         counters.returns, counters.recent = [0.0, 0.0], {}
-        newly, self._skipped = skipped - self._skipped, skipped
         self._then, self._steps = now, counters.env_steps
-        if updates and newly == updates:
+        if counters.best is None or evaluated > counters.best[1]:
+            counters.best = counters.episode, evaluated
+            # Copies: the arrays themselves are donated to the next update.
+            self._best = jax.tree.map(lambda leaf: np.array(leaf), params())
+
+    def add_faults(self, number: int, fault: str, since: bool) -> None:
+        """Counts and reports episodes that their environment spoiled; `since`: a whole one came since the last of them.
+
+        Raises `EnvironmentFault` where more than the settings allow did.
+        """
+        counters = self.counters
+        counters.faults += number
+        counters.faults_in_a_row = 1 if since else counters.faults_in_a_row + number
+        if counters.faults_in_a_row <= self.config.max_faults:
+            self.warn(f"dropped {fault}")
+            return
+        row = f"{counters.faults_in_a_row} episodes in a row were" if counters.faults_in_a_row > 1 else "an episode was"
+        raise EnvironmentFault(
+            self._note(f"{row} dropped, --max-faults {self.config.max_faults} allows no more; the last: {fault}")
+        )
+
+    def watch_divergence(self, skipped: Any, divergence: Any) -> None:
+        """Says what was not finite in updates that were skipped since the last time: the first, then ever more rarely.
+
+        Raises `TrainingError` where more than the settings allow were skipped in a row.
+        """
+        skipped, before = int(skipped), self._skipped
+        if skipped == before:
+            return
+        longest, stop = int(divergence.longest), False
+        if longest > self._longest:
+            self._longest, stop = longest, longest > self.config.max_skipped
+        if not stop and skipped < self._report_at:
+            return
+        tensors = np.asarray(divergence.tensors)
+        names = [name for name, new in zip(self._tensors, tensors - self._wrong, strict=True) if new]
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        said = (
+            f"skipped {skipped - before} update{'s' * (skipped - before > 1)} up to training episode "
+            f"{self.counters.episode}, not finite: {', '.join(names[:3])}{more}"
+        )
+        self._skipped, self._wrong, self._report_at = skipped, tensors, 2 * skipped
+        if stop:
             raise TrainingError(
-                f"loss or gradient not finite in all {updates:.0f} updates up to training episode "
-                f"{counters.episode}; the parameters before them are in {self.run_dir / CHECKPOINTS}"
+                self._note(
+                    f"{longest} updates in a row were skipped (--max-skipped {self.config.max_skipped}): {said}; the "
+                    f"parameters before them are in {self.run_dir / CHECKPOINTS}"
+                )
             )
+        self.warn(said)
+
+    def warn(self, message: str) -> None:
+        """Says what went wrong without ending the run, on standard error and in the run directory."""
+        print(f"memoroids: {self._note(message)}", file=sys.stderr, flush=True)
+
+    def _note(self, message: str) -> str:
+        line = " ".join(message.split())
+        with (self.run_dir / WARNINGS).open("a") as file:
+            file.write(f"episode {self.counters.episode}: {line}\n")
+        return line
+
+    def due(self) -> bool:
+        """Whether an evaluation is: the newest row is from before the last time for one, or from before the end."""
+        config, episode = self.config, self.counters.episode
+        last = int(self.rows[-1]["episode"]) if self.rows else 0
+        over = config.share_done(episode, self.counters.env_steps) >= 1
+        return episode // config.eval_every > last // config.eval_every or (over and episode > last)
 
     def report(self) -> None:
         """Shows whoever watches where the run is."""
@@ -156,7 +239,17 @@ class Record:
         """Writes a checkpoint of `parts` and the counters, and draws the curve."""
         self.counters.seconds = time.perf_counter() - self._started
         step = self.counters.random + self.counters.episode
-        checkpoint.save(self.run_dir / CHECKPOINTS, step, parts, asdict(self.counters))
+        if self._best is not None:
+            parts = parts | {"best": self._best}
+        checkpoint.save(
+            self.run_dir / CHECKPOINTS,
+            step,
+            parts,
+            asdict(self.counters),
+            config=asdict(self.config),
+            machine=conditions(),
+            keep=self.config.keep_checkpoints,
+        )
         if self.rows:
             draw_curve(self.run_dir / CURVE, self.rows, self.title)
 
@@ -170,10 +263,15 @@ class Record:
             "last_eval_return": returns[-1],
             "mean_eval_return": sum(returns) / len(returns),
             "max_eval_return": max(returns),
+            "best_episode": self.counters.best and self.counters.best[0],
             "episodes_to_0.95": episodes_to(self.rows, 0.95),
-            **{name: value for name, value in asdict(self.counters).items() if name not in ("returns", "recent")},
+            **{
+                name: value
+                for name, value in asdict(self.counters).items()
+                if name not in ("returns", "recent", "numbers", "collection", "faults_in_a_row", "metrics", "best")
+            },
         }
-        (self.run_dir / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n")
+        write_whole(self.run_dir / SUMMARY, json.dumps(summary, indent=2) + "\n")
 
     def close(self) -> None:
         """Closes its files."""

@@ -10,7 +10,7 @@ from jax import lax
 from memoroids.envs.device.view import DeviceView
 from memoroids.memoroid import State
 from memoroids.resettable import select
-from memoroids.tape import Tape
+from memoroids.tape import Tape, blank
 
 Act = Callable[..., tuple[jax.Array, State]]
 """`act(params, memory, observation, begin, explore, key)`, unbatched, of any algorithm."""
@@ -20,8 +20,9 @@ class Workers(NamedTuple):
     """n copies of an environment and the policy's memory of each, between two slots of their tapes.
 
     `env` and `memory`, leaves (n, …); `observation` (n, …), what the next slot shows; `begin` and `final` (n,) bool,
-    whether it opens an episode, or only holds the last observation of one; `number` (n,) int32, of the episode, in the
-    order of their starts; `total` (n,), its rewards so far; `started` and `slot`, int32, episodes and slots so far.
+    whether it opens an episode, or only holds the last observation of one; `spoiled` (n,) bool, whether the episode has
+    shown or paid something that is not finite; `number` (n,) int32, of the episode, in the order of their starts;
+    `total` (n,), its rewards so far; `started` and `slot`, int32, episodes and slots so far.
     """
 
     env: Any
@@ -29,6 +30,7 @@ class Workers(NamedTuple):
     observation: jax.Array
     begin: jax.Array
     final: jax.Array
+    spoiled: jax.Array
     number: jax.Array
     total: jax.Array
     started: jax.Array
@@ -36,11 +38,15 @@ class Workers(NamedTuple):
 
 
 class Collected(NamedTuple):
-    """N slots of n tapes, leaves (n, N, …), and where an episode's final slot is, its number and its total reward."""
+    """N slots of n tapes, leaves (n, N, …), and where an episode's final slot is, its number and its total reward.
+
+    `faults` (n, N) bool: whether an episode was spoiled there, which is padding then.
+    """
 
     tape: Tape
     number: jax.Array
     total: jax.Array
+    faults: jax.Array
 
 
 def start(view: DeviceView, memory: State, copies: int, key: jax.Array) -> Workers:
@@ -54,6 +60,7 @@ def start(view: DeviceView, memory: State, copies: int, key: jax.Array) -> Worke
         observation=observation,
         begin=jnp.ones(copies, bool),
         final=jnp.zeros(copies, bool),
+        spoiled=~_finite(observation),
         number=number,
         total=jnp.zeros(copies),
         started=jnp.full((), copies, jnp.int32),
@@ -78,11 +85,15 @@ def collect_slots(
     drawn depends on `key`, the copy and the slot alone. `explore(number)`, of episode numbers (n,), is how much the
     policy explores; `axis` names the mapped axis of runs, where there is one.
 
+    An episode that shows or pays something that is not finite is dropped whole: from the slot it is found in, its slots
+    are padding, in these slots also the ones before; what came of it earlier stays an episode without an end, which no
+    replay takes in.
+
     Copies are reset behind one condition for all: under `vmap` both sides of one for each would run at every slot.
     """
     copies = workers.begin.shape[0]
 
-    def slot(workers: Workers, _: None) -> tuple[Workers, Collected]:
+    def slot(workers: Workers, _: None) -> tuple[Workers, tuple[Collected, jax.Array]]:
         act_key, env_key, reset_key = _keys(key, workers.slot, copies)
         action, memory = jax.vmap(act, (None, 0, 0, 0, 0, 0))(
             params, workers.memory, workers.observation, workers.begin, explore(workers.number), act_key
@@ -99,6 +110,8 @@ def collect_slots(
             # A sum over the mapped axis is one number for all runs, so the condition stays a condition.
             due = lax.psum(due.astype(jnp.int32), axis) > 0
         env, observation = lax.cond(due, begun, lambda: (env, observation))
+        found = ~(_finite(observation) & (final | jnp.isfinite(reward)))
+        spoiled = (workers.spoiled & ~final) | found
         written = Tape(
             observation=workers.observation,
             begin=workers.begin,
@@ -114,15 +127,30 @@ def collect_slots(
             observation=observation,
             begin=final,
             final=~final & (terminated | truncated),
+            spoiled=spoiled,
             number=jnp.where(final, workers.started + jnp.cumsum(final.astype(jnp.int32)) - 1, workers.number),
             total=jnp.where(final, 0, workers.total + reward),
             started=workers.started + jnp.sum(final, dtype=jnp.int32),
             slot=workers.slot + 1,
         )
-        return after, Collected(written, workers.number, workers.total)
+        faults = spoiled & (final | ~workers.spoiled)
+        # Of the episode that this slot is of: what its step has brought counts already.
+        mine = jnp.where(final, workers.spoiled, spoiled)
+        return after, (Collected(written, workers.number, workers.total, faults), mine)
 
-    workers, collected = lax.scan(slot, workers, length=slots)
-    return workers, jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), collected)
+    workers, ys = lax.scan(slot, workers, length=slots)
+    (tape, number, total, faults), spoiled = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), ys)
+    # Once spoiled, an episode stays so: the next slot that is tells whether it is of the same one.
+    at = jnp.where(spoiled, jnp.arange(slots), slots)
+    following = lax.cummin(at, axis=1, reverse=True)
+    of = jnp.take_along_axis(number, jnp.minimum(following, slots - 1), axis=1)
+    dropped = (following < slots) & (of == number)
+    return workers, Collected(jax.vmap(blank)(tape, dropped), number, total, faults)
+
+
+def _finite(observation: jax.Array) -> jax.Array:
+    """(n,) bool: whether each of (n, …) is finite throughout."""
+    return jnp.all(jnp.isfinite(observation), axis=tuple(range(1, observation.ndim)))
 
 
 def with_following(collected: Tape, workers: Workers) -> Tape:
@@ -130,32 +158,36 @@ def with_following(collected: Tape, workers: Workers) -> Tape:
 
     It holds only that observation, for its value; where an episode begins there instead, the slot is padding.
     """
-    none = workers.begin
+    none = workers.begin | workers.spoiled
 
     def append(leaf: jax.Array, last: jax.Array) -> jax.Array:
         return jnp.concatenate((leaf, last[:, None]), axis=1)
 
-    blank = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[:, 0]), collected)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[:, 0]), collected)
     observation = jax.vmap(select)(none, jnp.zeros_like(workers.observation), workers.observation)
     last = Tape(
         observation=observation,
         begin=none,
-        action=blank.action,
-        reward=blank.reward,
-        terminated=blank.terminated,
-        truncated=blank.truncated,
-        transition=blank.transition,
+        action=zeros.action,
+        reward=zeros.reward,
+        terminated=zeros.terminated,
+        truncated=zeros.truncated,
+        transition=zeros.transition,
     )
     return jax.tree.map(append, collected, last)
 
 
 def play(view: DeviceView, act: Act, params: Any, memory: State, keys: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """One greedy episode for each of the keys (m,): returns (m,) float32 and lengths (m,) int32."""
+    """One greedy episode for each of the keys (m,): returns (m,) float32 and lengths (m,) int32.
+
+    The return of one that shows or pays something that is not finite is NaN.
+    """
     copies = keys.shape[0]
     env, observation = jax.vmap(lambda key: view.reset(jax.random.fold_in(key, 0)))(keys)
     memory = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (copies, *leaf.shape)), memory)
     zeros = jnp.zeros(copies)
-    begun = (env, memory, observation, zeros, zeros.astype(jnp.int32), zeros.astype(bool), jnp.zeros((), jnp.int32))
+    total = jnp.where(_finite(observation), zeros, jnp.nan)
+    begun = (env, memory, observation, total, zeros.astype(jnp.int32), zeros.astype(bool), jnp.zeros((), jnp.int32))
 
     def going(carry: Any) -> jax.Array:
         *_, over, step = carry
@@ -168,7 +200,7 @@ def play(view: DeviceView, act: Act, params: Any, memory: State, keys: jax.Array
         begin = jnp.broadcast_to(step == 0, over.shape)
         action, memory = jax.vmap(act, (None, 0, 0, 0, 0, 0))(params, memory, observation, begin, zeros, drawn)
         env, (observation, reward, terminated, truncated) = jax.vmap(view.step)(env, action, drawn)
-        total = total + jnp.where(over, 0, reward)
+        total = total + jnp.where(over, 0, jnp.where(_finite(observation) & jnp.isfinite(reward), reward, jnp.nan))
         length = length + ~over
         return env, memory, observation, total, length, over | terminated | truncated, step + 1
 

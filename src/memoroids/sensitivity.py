@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from memoroids.envs.device import DeviceEnv
+from memoroids.files import whole
 from memoroids.memoroid import State
 from memoroids.tape import Tape
 
@@ -231,13 +232,10 @@ class SensitivityLog:
         kept = read_log(path, keep) if keep else {}
         self.episode = max(kept, default=0)
         """The newest training episode with a profile, 0 before the first."""
-        # Beside the old file until it is whole, so that nothing is lost in between.
-        fresh = path.with_suffix(".partial")
-        with fresh.open("w", newline="") as self._file:
+        with whole(path) as fresh, fresh.open("w", newline="") as self._file:
             csv.writer(self._file).writerow(LOG_FIELDS)
             for episode, share in kept.items():
                 self._rows(episode, share)
-        fresh.replace(path)
         self._file = path.open("a", newline="")
 
     def write(self, episode: int, profile: Profile) -> None:

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from memoroids.resettable import select
+
 
 class Tape(eqx.Module):
     """Episodes end to end on one slot axis N; an episode of T actions takes T + 1 neighbouring slots.
@@ -142,6 +144,13 @@ def pad(tape: Tape, slots: int) -> Tape:
     padded = jax.tree.map(lambda leaf: np.pad(leaf, [(0, extra)] + [(0, 0)] * (leaf.ndim - 1)), tape)
     padded.begin[tape.slots :] = True
     return padded
+
+
+def blank(tape: Tape, where: jax.Array) -> Tape:
+    """`tape` with padding in the slots that `where` (T,) names, for episodes that are dropped whole."""
+    padding = empty(1, tape)
+    choose = jax.vmap(lambda wanted, slot: select(wanted, jax.tree.map(lambda leaf: leaf[0], padding), slot))
+    return choose(where, tape)
 
 
 def slots_needed(batch_size: int, max_length: int, min_length: int = 1) -> int:

@@ -18,12 +18,14 @@ from memoroids.config import TrainConfig
 from memoroids.device_loop import DeviceRun
 from memoroids.envs import EnvironmentFault
 from memoroids.evaluate import Evaluation
+from memoroids.files import write_whole
 from memoroids.host_loop import HostRun
+from memoroids.machine import conditions
 from memoroids.metrics import Loggers, draw_comparison
 from memoroids.parts import Parts, build
 from memoroids.placement import Placement
 from memoroids.record import Counters, Outcome, Progress, Record, TrainingError
-from memoroids.rundir import CHECKPOINTS, CONFIG, CURVE, seed_dir
+from memoroids.rundir import CHECKPOINTS, CONFIG, CURVE, locked, seed_dir
 
 
 def train(
@@ -41,10 +43,11 @@ def train(
     if not resume and (run_dir / CONFIG).exists():
         raise ValueError(f"{run_dir} holds another run: choose another --run-dir, or `memoroids resume {run_dir}`")
     if not config.on_device:
-        opened = _Opened(config, run_dir, resume=resume)
-        return _train_host(opened, opened.record(run_dir, watch))
+        with locked(run_dir):
+            opened = _Opened(config, run_dir, resume=resume)
+            return _train_host(opened, opened.record(run_dir, watch))
     placement = Placement(config)
-    with _written(run_dir, placement) as directory:
+    with _written(run_dir, placement) as directory, locked(directory):
         if config.seeds == 1:
             opened = _Opened(config, run_dir, resume=resume)
             record = opened.record(directory, watch)
@@ -71,15 +74,27 @@ class _Opened:
         self.counters = Counters()
         self.learner: Any = self.parts.algorithm.init(self.parts.network)
         self.restored: Path | None = None
+        """The checkpoint it goes on from; none where the run ended before its first one: then it begins anew."""
+        self.passed_over: list[CheckpointError] = []
         if resume:
-            self.restored = checkpoint.latest(run_dir / CHECKPOINTS)
+            self.restored = checkpoint.newest_good(run_dir / CHECKPOINTS, self.passed_over.append, asdict(config))
+            if self.restored is None and not (run_dir / CONFIG).exists():
+                raise CheckpointError(f"no run to go on with in {run_dir}: neither {CONFIG} nor a checkpoint")
+        self.machine: dict[str, str] = {}
+        """Where it was written."""
+        self.best: Any = None
+        if self.restored is not None:
+            found = checkpoint.manifest(self.restored)
             try:
-                self.counters = Counters(**checkpoint.counters(self.restored))
+                self.counters = Counters(**found["counters"])
+                self.machine = dict(found["machine"])
             except TypeError as error:
                 raise CheckpointError(
                     f"unreadable checkpoint {self.restored}: its counters are not a run's: {error}"
                 ) from error
             self.learner = checkpoint.restore(self.restored, "learner", self.learner)
+            if self.counters.best is not None:
+                self.best = checkpoint.restore(self.restored, "best", self.learner.params)
 
     def record(self, run_dir: Path, watch: Callable[[Progress], None]) -> Record:
         """Starts to write, to the run's directory or where else `run_dir` says."""
@@ -87,8 +102,15 @@ class _Opened:
         loggers = Loggers(run_dir, asdict(config), tensorboard=config.tensorboard, wandb=config.wandb)
         if not self.resume:
             run_dir.mkdir(parents=True, exist_ok=True)
-            (run_dir / CONFIG).write_text(config.to_json() + "\n")
-        return Record(config, run_dir, self.counters, loggers, watch, skipped=int(self.learner.skipped))
+            write_whole(run_dir / CONFIG, config.to_json() + "\n")
+        record = Record(config, run_dir, self.counters, loggers, watch, learner=self.learner, best=self.best)
+        for error in self.passed_over:
+            record.warn(f"{error}; the checkpoint before it is used")
+        if self.restored is not None:
+            for name, value in conditions().items():
+                if (before := self.machine.get(name)) != value:
+                    record.warn(f"the run goes on elsewhere, and not bit for bit: {name} was {before}, now {value}")
+        return record
 
 
 def _train_host(opened: _Opened, record: Record) -> Outcome:
@@ -114,15 +136,13 @@ def _train_device(
 ) -> list[Outcome]:
     run = DeviceRun(config, placement, [one.parts for one in opened], records, [one.learner for one in opened])
     try:
-        if all(one.restored is not None for one in opened):
-            run.restore([one.restored for one in opened])
+        run.restore([one.restored for one in opened])
         with _interruptible() as interrupted:
             for _ in run.run(interrupted):
                 report()
         return run.outcomes()
-    except TrainingError:
-        for seed in range(len(records)):
-            run.save(seed)
+    except (EnvironmentFault, TrainingError):
+        run.save_open()
         raise
     finally:
         run.close()
@@ -139,10 +159,14 @@ def _train_seeds(
 ) -> Outcome:
     """Several seeds: a run directory for each, as if it had been trained alone, and a figure of all."""
     configs = [dataclasses.replace(config, seed=config.seed + i, seeds=1, devices=1) for i in range(config.seeds)]
-    opened = [_Opened(one, seed_dir(run_dir, one.seed), resume=resume) for one in configs]
+    directories = [seed_dir(run_dir, one.seed) for one in configs]
+    opened = [
+        _Opened(one, path, resume=resume and (path / CONFIG).exists())  # or killed before all had begun
+        for one, path in zip(configs, directories, strict=True)
+    ]
     if not resume:
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / CONFIG).write_text(config.to_json() + "\n")
+        write_whole(directory / CONFIG, config.to_json() + "\n")
     slowest: list[Progress] = []
     records = [one.record(seed_dir(directory, one.config.seed), slowest.append) for one in opened]
 

@@ -9,6 +9,11 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
+def printable(text: object) -> str:
+    """A foreign name as it is, or quoted where a line could not hold it."""
+    return str(text) if str(text).isprintable() else repr(text)
+
+
 def suggest(name: str, known: Iterable[str], *, most: int | None = None) -> str:
     """'; did you mean …?' with the nearest of `known`; where none is near their list, unless there are over `most`."""
     lower = {each.lower(): each for each in known}

@@ -1,6 +1,7 @@
 """One cell of a grid: a real run from its settings to its sensitivity, and how it says that it failed."""
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from memoroids import train as training
 from memoroids.config import TrainConfig
 from memoroids.experiments import cell, results, runner
 from memoroids.experiments.grid import Cell, Choice
-from memoroids.record import Outcome
+from memoroids.record import Outcome, Progress
 from memoroids.rundir import load_config
 
 
@@ -108,7 +109,7 @@ def test_settings_that_cannot_be_read_are_a_failure_too(text: str, tmp_path: Pat
 def test_an_error_that_nobody_foresaw_leaves_its_traceback_in_the_log_and_its_line_as_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    def train(config: TrainConfig, run_dir: Path) -> Outcome:
+    def train(config: TrainConfig, run_dir: Path, *, resume: bool) -> Outcome:
         raise ZeroDivisionError("divided\nby nothing")
 
     monkeypatch.setattr(training, "train", train)
@@ -122,7 +123,7 @@ def test_an_error_that_nobody_foresaw_leaves_its_traceback_in_the_log_and_its_li
 
 
 def test_a_cell_that_is_interrupted_has_not_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(training, "train", lambda config, run_dir: Outcome(None, [], run_dir))
+    monkeypatch.setattr(training, "train", lambda config, run_dir, resume: Outcome(None, [], run_dir))
     directory = place(tmp_path, settings())
     with pytest.raises(SystemExit) as stop:
         cell.main(directory)
@@ -139,3 +140,22 @@ def test_a_cell_is_run_in_a_process_of_its_own(tmp_path: Path):
     end = runner.status(root, found)
     assert end is not None and end["reason"].startswith("ValueError: cannot make environment")
     assert (runner.cell_dir(root, found) / "log.txt").read_text() == end["reason"] + "\n"
+
+
+def test_a_cell_that_was_begun_goes_on_and_ends_as_one_that_was_not_interrupted(tmp_path: Path):
+    config = settings()
+    training.train(config, tmp_path / "whole")
+    directory = place(tmp_path, config)
+
+    def stop(progress: Progress) -> None:
+        if progress.row is not None:
+            signal.raise_signal(signal.SIGINT)
+
+    assert training.train(config, directory / "run", watch=stop).final is None
+    cell.main(directory)
+    assert end_of(directory)["status"] == "done"
+    whole, parts = (metrics.read(path / "metrics.csv") for path in (tmp_path / "whole", directory / "run"))
+    timed = ("seconds", "steps_per_s")
+    assert [{k: v for k, v in row.items() if k not in timed} for row in parts] == [
+        {k: v for k, v in row.items() if k not in timed} for row in whole
+    ]

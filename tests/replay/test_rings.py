@@ -550,10 +550,10 @@ def test_what_does_not_fit_is_refused_in_one_line():
 @pytest.mark.parametrize(
     ("field", "message"),
     [
-        ({"exponent": -0.1}, "exponent must not be negative, got -0.1"),
+        ({"exponent": -0.1}, "exponent must be finite and not negative, got -0.1"),
         ({"correction": 1.5}, "correction must be between 0 and 1, got 1.5"),
         ({"mix": -1.0}, "mix must be between 0 and 1, got -1.0"),
-        ({"floor": 0.0}, "floor must be positive, got 0.0"),
+        ({"floor": 0.0}, "floor must be positive and finite, got 0.0"),
     ],
 )
 def test_priority_settings_out_of_range_are_refused_by_name(field, message):

@@ -15,6 +15,7 @@ from memoroids.losses import double_q_target, huber_of_mean, huber_td, weighted_
 from memoroids.memoroid import State
 from memoroids.networks import QNetwork
 from memoroids.replay import Sample, SegmentSample
+from memoroids.resettable import select
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class DQNState(NamedTuple):
     optimiser: optax.OptState
     updates: jax.Array
     skipped: jax.Array
+    divergence: optimisers.Divergence
 
 
 class DQN(NamedTuple):
@@ -85,7 +87,8 @@ def dqn(config: DQNConfig, network: QNetwork, *, updates: int | None = None) -> 
         # Copies: the state is donated to updates, so no two of its arrays may be one.
         target = jax.tree.map(jnp.copy, params)
         params = jax.tree.map(jnp.copy, params)
-        return DQNState(params, target, optimiser.init(params), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+        zeros = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
+        return DQNState(params, target, optimiser.init(params), *zeros, optimisers.Divergence.none(params))
 
     def with_params(params: Any) -> QNetwork:
         return eqx.combine(params, static)
@@ -124,14 +127,13 @@ def dqn(config: DQNConfig, network: QNetwork, *, updates: int | None = None) -> 
         state: DQNState, sample: Sample | SegmentSample, count: int
     ) -> tuple[DQNState, dict[str, jax.Array], jax.Array]:
         grads, (metrics, td_errors) = jax.grad(loss, has_aux=True)(state.params, state.target, sample, count)
-        norm = optax.tree.norm(grads)
-        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
+        norm, wrong = optimisers.norm_and_wrong(metrics["loss"], grads)
         steps, optimiser_state = optimiser.update(grads, state.optimiser, state.params)
         params = optax.apply_updates(state.params, steps)
         target = optax.incremental_update(params, state.target, 1 - config.polyak)
-        learned = DQNState(params, target, optimiser_state, state.updates + 1, state.skipped)
+        learned = state._replace(params=params, target=target, optimiser=optimiser_state, updates=state.updates + 1)
         kept = state._replace(skipped=state.skipped + 1)
-        after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), learned, kept)
+        after = select(~jnp.any(wrong), learned, kept)._replace(divergence=state.divergence.after(wrong))
         return after, metrics | {"grad_norm": norm}, td_errors
 
     return DQN(init, with_params, act, update)

@@ -1,5 +1,6 @@
 """What the optimisers of all algorithms share: clipped Adam on a schedule, and steps only along what is finite."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -24,13 +25,52 @@ class OptimiserConfig(Protocol):
     def clip(self) -> float: ...
 
 
+class Divergence(NamedTuple):
+    """Of the gradient steps that were skipped because something was not finite: how many in a row, and what it was."""
+
+    in_a_row: jax.Array
+    """Steps skipped since the newest that was taken."""
+    longest: jax.Array
+    """The most ever skipped in a row."""
+    tensors: jax.Array
+    """(leaves + 2,) int32: how often each was not finite, in the order of `tensor_names`."""
+
+    @classmethod
+    def none(cls, params: Any) -> "Divergence":
+        """That of a learner which has skipped nothing yet."""
+        tensors = jnp.zeros(len(jax.tree.leaves(params)) + 2, jnp.int32)
+        return cls(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32), tensors)
+
+    def after(self, wrong: jax.Array) -> "Divergence":
+        """After one more step whose `wrong` (leaves + 2,) bool tells what was not finite."""
+        in_a_row = jnp.where(jnp.any(wrong), self.in_a_row + 1, 0)
+        return Divergence(in_a_row, jnp.maximum(self.longest, in_a_row), self.tensors + wrong.astype(jnp.int32))
+
+
+def tensor_names(params: Any) -> list[str]:
+    """What `Divergence.tensors` counts: the loss, the gradient of each leaf of `params` by its path, and its norm."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(params)
+    return ["loss", *(f"∂{jax.tree_util.keystr(path).removeprefix('.')}" for path, _ in leaves), "gradient norm"]
+
+
+def norm_and_wrong(loss: jax.Array, grads: Any) -> tuple[jax.Array, jax.Array]:
+    """The global norm of a gradient, and what of loss, leaves and norm is not finite, (leaves + 2,) bool.
+
+    The norm's own sums tell it, so that no gradient is read twice.
+    """
+    squares = jnp.stack([optax.tree.norm(leaf, squared=True) for leaf in jax.tree.leaves(grads)])
+    norm = jnp.sqrt(jnp.sum(squares))
+    return norm, ~jnp.isfinite(jnp.concatenate((loss[None], squares, norm[None])))
+
+
 class LearnerState(NamedTuple):
-    """All that learning changes: parameters, optimiser state, and counters of gradient steps."""
+    """All that learning changes: parameters, optimiser state, and counters of gradient steps, taken and skipped."""
 
     params: Any
     optimiser: optax.OptState
     updates: jax.Array
     skipped: jax.Array
+    divergence: Divergence
 
 
 def check(config: OptimiserConfig, *, positive: tuple[str, ...] = (), shares: tuple[str, ...] = ()) -> None:
@@ -42,10 +82,10 @@ def check(config: OptimiserConfig, *, positive: tuple[str, ...] = (), shares: tu
         if not 0.0 <= getattr(config, name) <= 1.0:
             raise ValueError(f"{name} must be between 0 and 1, got {getattr(config, name)}")
     for name in ("learning_rate", "clip", *positive):
-        if not getattr(config, name) > 0:
-            raise ValueError(f"{name} must be positive, got {getattr(config, name)}")
-    if config.learning_rate_end is not None and not config.learning_rate_end >= 0:
-        raise ValueError(f"learning_rate_end must not be negative, got {config.learning_rate_end}")
+        if not 0 < getattr(config, name) < math.inf:
+            raise ValueError(f"{name} must be positive and finite, got {getattr(config, name)}")
+    if config.learning_rate_end is not None and not 0 <= config.learning_rate_end < math.inf:
+        raise ValueError(f"learning_rate_end must be finite and not negative, got {config.learning_rate_end}")
     if config.warmup < 0:
         raise ValueError(f"warmup must not be negative, got {config.warmup}")
 
@@ -69,7 +109,8 @@ def schedule(config: OptimiserConfig, updates: int | None) -> optax.Schedule:
 def init(optimiser: optax.GradientTransformation, network: eqx.Module) -> LearnerState:
     """The state before the first step, with copies of the network's parameters, since it may be donated."""
     params = jax.tree.map(jnp.copy, eqx.filter(network, eqx.is_inexact_array))
-    return LearnerState(params, optimiser.init(params), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+    zeros = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
+    return LearnerState(params, optimiser.init(params), *zeros, Divergence.none(params))
 
 
 def descend(
@@ -80,16 +121,16 @@ def descend(
 ) -> tuple[LearnerState, dict[str, jax.Array]]:
     """One step down the gradient of `loss(params, *batch) -> (loss, metrics)`; adds `loss`, `grad_norm` to the metrics.
 
-    Where loss or gradient is not finite nothing changes, and the step is counted in `skipped`.
+    Where loss or gradient is not finite nothing changes, and the step is counted in `skipped` and `divergence`.
     """
     (value, metrics), grads = jax.value_and_grad(loss, has_aux=True)(state.params, *batch)
-    norm = optax.tree.norm(grads)
+    norm, wrong = norm_and_wrong(value, grads)
     steps, optimiser_state = optimiser.update(grads, state.optimiser, state.params)
     params = optax.apply_updates(state.params, steps)
-    learned = LearnerState(params, optimiser_state, state.updates + 1, state.skipped)
+    learned = state._replace(params=params, optimiser=optimiser_state, updates=state.updates + 1)
     kept = state._replace(skipped=state.skipped + 1)
-    finite = jnp.isfinite(value) & jnp.isfinite(norm)
-    return select(finite, learned, kept), metrics | {"loss": value, "grad_norm": norm}
+    after = select(~jnp.any(wrong), learned, kept)._replace(divergence=state.divergence.after(wrong))
+    return after, metrics | {"loss": value, "grad_norm": norm}
 
 
 def summary(metrics: dict[str, jax.Array]) -> dict[str, jax.Array]:

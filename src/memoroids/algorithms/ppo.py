@@ -1,5 +1,6 @@
 """Proximal Policy Optimisation on tapes, with any memory or none (Schulman et al. 2017)."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -56,8 +57,8 @@ class PPOConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("value_weight", "entropy", "entropy_end"):
             value = getattr(self, name)
-            if value is not None and not value >= 0:
-                raise ValueError(f"{name} must not be negative, got {value}")
+            if value is not None and not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be finite and not negative, got {value}")
 
     @property
     def steps(self) -> int:

@@ -10,9 +10,10 @@ import jax
 import numpy as np
 
 from memoroids.benchmarks.timing import medians
-from memoroids.collect import RecurrentPolicy, collect
+from memoroids.collect import Collector
 from memoroids.config import TrainConfig
 from memoroids.parts import TRAIN, build, environment_seeds, replay
+from memoroids.policies import RecurrentPolicy
 from memoroids.presets import MEMORIES, SEGMENT_LENGTHS, preset, with_preset
 
 EPISODES = 64
@@ -38,13 +39,12 @@ def measure(repeats: int, *, env: str, memories: Sequence[str], lengths: Sequenc
             epsilon=lambda number: np.ones(number.shape, np.float32),
             key=parts.act_key,
         )
-        played = collect(parts.envs, policy, environment_seeds(0, TRAIN), 0, 4 * EPISODES)
+        played = iter(Collector(parts.host, policy, environment_seeds(0, TRAIN), 0, 4 * EPISODES))
         episodes = list(islice(played, EPISODES))  # the first ones compile
         start = time.perf_counter()
         episodes += played
         collecting = (time.perf_counter() - start) / (len(episodes) - EPISODES)
-        for env_copy in (*parts.envs, *parts.eval_envs):
-            env_copy.close()
+        parts.close()
         for length in (None, *lengths):
             config = base
             if length is not None:

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from gymnasium.spaces.utils import flatdim, flatten
 from gymnasium.wrappers import AtariPreprocessing, TimeLimit
 
-from memoroids.spaces import Actions, Continuous, action_parts, action_width, actions_of, image_shape
+from memoroids.spaces import Actions, Continuous, action_parts, action_width, actions_of, checker, image_shape
 from memoroids.wording import one_line
 
 
@@ -92,7 +92,8 @@ class HostEnv:
     With `step_periods` the sine and cosine of 2π step / period are appended for each period, so that a memory without
     an order of its own can tell when something was. Nothing is appended to images.
 
-    `options`: keyword arguments for `gymnasium.make`.
+    `options`: keyword arguments for `gymnasium.make`. Without `check_bounds` observations may lie outside of the bounds
+    that their Box declares.
 
     Raises `ValueError` for an unknown id, options that it does not take, a space that is not supported, or something
     to append to an image, and `EnvironmentFault` where it misbehaves.
@@ -106,16 +107,18 @@ class HostEnv:
         previous_action: bool | None = None,
         previous_reward: bool = False,
         step_periods: tuple[float, ...] = (),
+        check_bounds: bool = True,
     ):
         self.id = resolve_id(name)
         try:
             self.env = _make(self.id, options or {})
-        except Exception as error:  # a user's own module or constructor may raise anything
+        except (Exception, SystemExit) as error:  # a user's own module or constructor may raise anything
             given = f" with options {options}" if options else ""
             raise ValueError(f"cannot make environment {self.id!r}{given}: {one_line(error)}") from error
         self.actions: Actions = actions_of(self.id, self.env.action_space)
         """How many there are, or the box they lie in."""
         image = self._image = image_shape(self.env.observation_space)
+        self._check = checker(self.env.observation_space, bounds=check_bounds)
         self._flat_size = 0 if image else self._flat()
         if image and (previous_action or previous_reward or step_periods):
             raise ValueError(
@@ -168,6 +171,9 @@ class HostEnv:
             raise EnvironmentFault(f"{self.id} gave the reward {reward!r} at step {self._step}") from error
         if not math.isfinite(reward):
             raise EnvironmentFault(f"{self.id} gave the reward {reward} at step {self._step}")
+        for name, flag in (("terminated", terminated), ("truncated", truncated)):
+            if not isinstance(flag, bool | np.bool_):
+                raise EnvironmentFault(f"{self.id} gave {name} {flag!r} at step {self._step}, which is no bool")
         if self.previous_action:
             self._tail[: told.size] = told
         if self.previous_reward:
@@ -192,17 +198,13 @@ class HostEnv:
         try:
             if self._image:
                 return _image(space, observation).reshape(self._image)
-            _check_discrete(space, observation)
+            self._check(observation)
             flat = np.asarray(flatten(space, observation), np.float32)
         except Exception as error:
+            declared = " ".join(str(space).split())[:200]
             raise EnvironmentFault(
-                f"{self.id} gave an observation at step {self._step} that is not in {space}: {one_line(error)}"
+                f"{self.id} gave an observation at step {self._step} that is not in {declared}: {one_line(error)}"
             ) from error
-        if flat.shape != (self._flat_size,):
-            raise EnvironmentFault(
-                f"{self.id} gave an observation of {flat.size} numbers at step {self._step}, "
-                f"its space has {self._flat_size}"
-            )
         if not np.isfinite(flat).all():
             raise EnvironmentFault(f"{self.id} gave a non-finite observation at step {self._step}: {flat}")
         if self._frequencies.size:
@@ -220,16 +222,3 @@ def _image(space: gym.Space, value: Any) -> np.ndarray:
     if image.dtype != np.uint8 or image.shape != space.shape:
         raise ValueError(f"it has shape {image.shape} and type {image.dtype}")
     return image
-
-
-def _check_discrete(space: gym.Space, value: Any) -> None:
-    """Flattening would take a number below a Discrete space for one counted from its end."""
-    if isinstance(space, spaces.Discrete):
-        if not space.start <= value < space.start + space.n:
-            raise ValueError(f"{value} is not in {space}")
-    elif isinstance(space, spaces.Tuple):
-        for part, inner in zip(space.spaces, value, strict=True):
-            _check_discrete(part, inner)
-    elif isinstance(space, spaces.Dict):
-        for name, part in space.spaces.items():
-            _check_discrete(part, value[name])

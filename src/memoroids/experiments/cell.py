@@ -2,11 +2,11 @@
 
 import json
 import sys
-import time
 import traceback
 from pathlib import Path
 
 from memoroids.config import TrainConfig
+from memoroids.files import write_whole
 
 SETTINGS, DONE, LOG = "settings.json", "cell.json", "log.txt"
 RUN = "run"
@@ -16,27 +16,28 @@ INTERRUPTED = 130
 
 def write_json(path: Path, value: object) -> None:
     """Writes `value` so that the file is either whole or not there."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(value, indent=2) + "\n")
-    partial.replace(path)
+    write_whole(path, json.dumps(value, indent=2) + "\n")
 
 
 def main(directory: Path) -> None:
-    """Trains the cell in `directory`, measures its sensitivity and writes how it ended; exits 1 where it failed."""
+    """Trains the cell in `directory`, measures its sensitivity and writes how it ended; exits 1 where it failed.
+
+    A run that was begun goes on.
+    """
     from memoroids.checkpoint import CheckpointError
     from memoroids.envs import EnvironmentFault
     from memoroids.experiments import sensitivity
-    from memoroids.experiments.environment import environment
+    from memoroids.machine import environment
     from memoroids.record import TrainingError
+    from memoroids.rundir import CONFIG, read_summary
     from memoroids.train import train
     from memoroids.wording import one_line
 
     foreseen = (ValueError, EnvironmentFault, CheckpointError, TrainingError, MemoryError, OSError)
-    begun = time.perf_counter()
     try:
         config = TrainConfig.from_json((directory / SETTINGS).read_text())
         run_dir = directory / RUN
-        outcome = train(config, run_dir)
+        outcome = train(config, run_dir, resume=(run_dir / CONFIG).exists())
         if outcome.final is None:
             sys.exit(INTERRUPTED)
     except Exception as error:
@@ -46,7 +47,8 @@ def main(directory: Path) -> None:
         write_json(directory / DONE, {"status": "failed", "reason": reason})
         print(reason, file=sys.stderr)
         sys.exit(1)
-    seconds = time.perf_counter() - begun
+    summary = read_summary(run_dir)
+    seconds = summary["seconds"] if summary else None  # all its processes together
     try:
         if config.algorithm != "ppo":  # whose network has no action values
             sensitivity.run(run_dir, config.eval_episodes, 0, None)

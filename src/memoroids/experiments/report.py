@@ -10,10 +10,10 @@ from typing import Any
 
 from memoroids.envs import DEVICE_PREFIX
 from memoroids.experiments import figures, results, tables
-from memoroids.experiments.environment import environment
 from memoroids.experiments.grid import FIGURES, RML_10
 from memoroids.experiments.results import Results
 from memoroids.experiments.tables import Row
+from memoroids.machine import environment
 
 REPORT = "report"
 PAGE = "index.html"

@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 from memoroids import __version__
 from memoroids.experiments.cell import DONE, INTERRUPTED, LOG, RUN, SETTINGS, write_json
 from memoroids.experiments.grid import Cell, Choice
+from memoroids.files import write_whole
 from memoroids.metrics import read
-from memoroids.rundir import METRICS
+from memoroids.rundir import CONFIG, METRICS
 
 GRID, CELLS, CACHE = "grid.json", "cells", "cache"
 TRIES = 2
@@ -79,7 +80,7 @@ def prepare(root: Path, choice: Choice, cells: Sequence[Cell], command: str) -> 
             raise ValueError(f"{root} holds another grid ({before['command']}): choose another --output")
         return
     # What was interrupted while it was written is no one's.
-    if root.exists() and (not root.is_dir() or {path.name for path in root.iterdir()} - {"grid.partial"}):
+    if root.exists() and (not root.is_dir() or {path.name for path in root.iterdir()} - {f".{GRID}"}):
         raise ValueError(f"{root} is not an empty directory and holds no grid: choose another --output")
     root.mkdir(parents=True, exist_ok=True)
     write_json(root / GRID, grid)
@@ -109,9 +110,9 @@ def run(
 ) -> None:
     """Runs all cells that have not ended, `jobs` at a time, each with its share of the processor's cores.
 
-    A cell that was interrupted starts again from its beginning, so that its result is that of an uninterrupted run. One
-    that fails is marked with its reason, and the rest goes on; `retry` runs such cells again. On Ctrl-C the running
-    cells are ended. Raises `ValueError` where another process runs this grid.
+    A cell that was interrupted goes on from its newest checkpoint, and ends as an uninterrupted one. One that fails is
+    marked with its reason, and the rest goes on; `retry` runs such cells again, from their beginning. On Ctrl-C the
+    running cells are ended. Raises `ValueError` where another process runs this grid.
     """
     waiting: list[tuple[Cell, int]] = []
     done = failed = 0
@@ -171,16 +172,19 @@ def _settings(cell: Cell) -> str:
 
 def _start(root: Path, cell: Cell, slot: int, jobs: int) -> subprocess.Popen[bytes]:
     directory = cell_dir(root, cell)
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
-    (directory / SETTINGS).write_text(_settings(cell))
+    if _begun(directory, cell):
+        (directory / DONE).unlink(missing_ok=True)
+    else:
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(parents=True)
+        write_whole(directory / SETTINGS, _settings(cell))
     # Cells that differ in their seed alone are one program; a cache for each slot, so that no two write one.
     environment = os.environ | {
         "JAX_COMPILATION_CACHE_DIR": str((root / CACHE / str(slot)).absolute()),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
     environment.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # several processes may share an accelerator
-    with (directory / LOG).open("wb") as log:
+    with (directory / LOG).open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-c", _FIRST.format(parent=os.getpid(), cores=_cores(slot, jobs)) + _CELL, str(directory)],
             stdin=subprocess.DEVNULL,
@@ -189,6 +193,19 @@ def _start(root: Path, cell: Cell, slot: int, jobs: int) -> subprocess.Popen[byt
             env=environment,
             start_new_session=True,  # Ctrl-C reaches the grid alone, which then ends its cells
         )
+
+
+def _begun(directory: Path, cell: Cell) -> bool:
+    """Whether a cell has a run, with the same settings, that did not fail of itself."""
+    try:
+        if (directory / SETTINGS).read_text() != _settings(cell) or not (directory / RUN / CONFIG).exists():
+            return False
+        if not (directory / DONE).exists():
+            return True
+        end = json.loads((directory / DONE).read_text())
+        return end["status"] == "failed" and end.get("killed", False)
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
 
 
 # What every child does before it imports anything: the cores are set before JAX counts them, and its parent is watched

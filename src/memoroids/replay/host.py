@@ -59,8 +59,12 @@ class HostTapeBuffer:
             below = length if length == declared else 1 << (length.bit_length() - 1)
             # A bound rounded up past the ring is not an episode that does not fit.
             above = max(length, min(above, self._capacity - 1))
-            self.bounds = min(shortest or below, below), max(longest, above)
-            self._rebuild()
+            before, self.bounds = self.bounds, (min(shortest or below, below), max(longest, above))
+            try:
+                self._rebuild()
+            except ValueError:
+                self.bounds = before  # as if it had never come
+                raise
         assert self.functions is not None
         if self.state is None:
             self.state = self.functions.init(tape)

@@ -1,5 +1,6 @@
 """Priorities of episodes and draws by them (Schaul et al. 2016; of whole sequences: Kapturowski et al. 2019)."""
 
+import math
 from dataclasses import dataclass
 
 import jax
@@ -28,10 +29,10 @@ class PriorityConfig:
         for name in ("correction", "mix"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
-        if not self.exponent >= 0:
-            raise ValueError(f"exponent must not be negative, got {self.exponent}")
-        if not self.floor > 0:
-            raise ValueError(f"floor must be positive, got {self.floor}")
+        if not 0 <= self.exponent < math.inf:
+            raise ValueError(f"exponent must be finite and not negative, got {self.exponent}")
+        if not 0 < self.floor < math.inf:
+            raise ValueError(f"floor must be positive and finite, got {self.floor}")
 
 
 def priorities(

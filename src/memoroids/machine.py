@@ -1,5 +1,6 @@
 """What a run was made with: versions, commit, machine."""
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -12,15 +13,24 @@ from memoroids import __version__
 
 def environment() -> dict[str, str]:
     """Versions, machine and commit, for whoever wants to run it again."""
+    found = conditions()
+    return found | {"memoroids": f"{found['memoroids']}, commit {_commit()}"}
+
+
+@functools.cache
+def conditions() -> dict[str, str]:
+    """What has to be the same for a run to be the same bit for bit: versions, machine, cores to run on, devices."""
     packages = ("jax", "jaxlib", "equinox", "optax", "numpy", "gymnasium", "popgym", "ale-py", "opencv-python-headless")
     versions = ", ".join(f"{name} {version}" for name in packages if (version := _version(name)))
     import jax
 
+    # XLA divides work over the cores that the process may use, not over those that there are.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
-        "memoroids": f"{__version__}, commit {_commit()}",
+        "memoroids": __version__,
         "Python": platform.python_version(),
         "packages": versions,
-        "machine": f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}",
+        "machine": f"{_processor()}, {cores} cores, {platform.system()} {platform.machine()}",
         "JAX runs on": ", ".join(sorted({device.device_kind for device in jax.devices()})),
     }
 

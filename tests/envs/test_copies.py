@@ -1,0 +1,179 @@
+"""Copies of an environment that misbehave, in this process and in others: the bad episode goes, all others stay."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import faulty
+import numpy as np
+import pytest
+
+from memoroids.collect import Collector, Dropped, Episode
+from memoroids.envs import EnvironmentFault, HostEnv
+from memoroids.envs.copies import Copies, LocalCopies
+from memoroids.envs.workers import WorkerCopies
+from memoroids.policies import RandomPolicy
+
+LIMIT = 3.0
+EPISODES = 20
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+
+
+@pytest.fixture
+def made() -> Iterator[Callable[..., Copies]]:
+    """Makes copies, with any number of workers, and closes them."""
+    all_: list[Copies] = []
+
+    def make(workers: int, copies: int = 3, limit: float = LIMIT, **options: Any) -> Copies:
+        if workers:
+            found: Copies = WorkerCopies(faulty.NAME, {"options": options}, copies, workers=workers, time_limit=limit)
+        else:
+            envs = [HostEnv(faulty.NAME, options=options) for _ in range(copies)]
+            found = LocalCopies(envs, time_limit=limit)
+        all_.append(found)
+        return found
+
+    yield make
+    for copies in all_:
+        copies.close()
+
+
+def played(copies: Copies, dropped: Dropped | None = None) -> list[Episode]:
+    """Episodes whose number is their seed."""
+    return list(Collector(copies, RandomPolicy(3, 0), lambda number: number, 0, EPISODES, dropped=dropped))
+
+
+def assert_same(found: list[Episode], expected: list[Episode]) -> None:
+    assert [one.number for one in found] == [one.number for one in expected]
+    for mine, theirs in zip(found, expected, strict=True):
+        for a, b in zip(vars(mine.tape).values(), vars(theirs.tape).values(), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def whole(made: Callable[..., Copies], spoiled: set[int]) -> list[Episode]:
+    """What is left where some are spoiled, and as many others come after the last."""
+    healthy = list(Collector(made(0), RandomPolicy(3, 0), lambda number: number, 0, EPISODES + 10))
+    return [one for one in healthy if one.number not in spoiled][:EPISODES]
+
+
+def test_episodes_do_not_depend_on_the_number_of_workers(made: Callable[..., Copies]):
+    expected = whole(made, set())
+    for workers in (0, 1, 2, 3, 5):
+        assert_same(played(made(workers)), expected)
+
+
+@pytest.mark.parametrize("at", [0, 2])
+@pytest.mark.parametrize("fault", [*faulty.FAULTS[:-1], "hang"])
+def test_an_episode_that_is_spoiled_goes_whole_and_all_others_stay(fault: str, at: int, made: Callable[..., Copies]):
+    if at == 0 and fault in ("reward", "nan reward", "flag", "few"):
+        pytest.skip("nothing of the kind at reset")
+    limit, every = (0.3, 10) if fault == "hang" else (LIMIT, 5)
+    said: list[str] = []
+    found = played(made(0, limit=limit, fault=fault, at=at, every=every), lambda error, since: said.append(str(error)))
+    spoiled = {number for number in range(EPISODES + 8) if number % every == 0}
+    assert_same(found, whole(made, spoiled))
+    assert {int(line.split()[1].rstrip(":")) for line in said} <= spoiled and len(said) >= EPISODES // every
+    assert all(faulty.NAME in line and "\n" not in line for line in said)
+
+
+def test_a_fault_tells_whether_an_episode_has_ended_well_since_the_one_before(made: Callable[..., Copies]):
+    told: list[bool] = []
+    played(made(0, copies=1, fault="raise", every=3), lambda error, since: told.append(since))
+    assert told == [False] + [True] * 9
+    told.clear()
+    with pytest.raises(ValueError, match="enough"):
+
+        def dropped(error: EnvironmentFault, since: bool) -> None:
+            told.append(since)
+            if len(told) == 5:
+                raise ValueError("enough")
+
+        played(made(0, fault="raise", every=1), dropped)
+    assert told == [False] * 5
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("fault", ["exit", "freeze", "raise"])
+def test_a_worker_that_dies_or_hangs_costs_one_episode_and_no_other(
+    fault: str, workers: int, made: Callable[..., Copies]
+):
+    if fault == "freeze" and workers != 2:
+        pytest.skip("waiting for one is enough")
+    said: list[str] = []
+    found = played(made(workers, fault=fault, every=13, rest=6), lambda error, since: said.append(str(error)))
+    assert_same(found, whole(made, {6, 19}))
+    words = {"exit": "exit status 3 at step 2", "freeze": "did not answer within 3 s", "raise": "simulator is gone"}
+    assert len(said) == 2 and all(words[fault] in line for line in said)
+    assert said[0].startswith("episode 6: ")
+
+
+def test_a_worker_killed_from_outside_is_started_again(made: Callable[..., Copies]):
+    copies = made(1)
+    assert isinstance(copies, WorkerCopies)
+    said: list[str] = []
+    collector = Collector(
+        copies,
+        RandomPolicy(3, 0),
+        lambda number: number,
+        0,
+        EPISODES,
+        dropped=lambda error, since: said.append(str(error)),
+    )
+    found = []
+    for episode in collector:
+        found.append(episode)
+        if episode.number == 4:
+            running = copies._processes[0]
+            assert running is not None
+            os.kill(running[0].pid, signal.SIGKILL)
+    lost = {int(line.split()[1].rstrip(":")) for line in said}
+    assert len(lost) == 1 and "exit status -9" in said[0]
+    assert_same(found, whole(made, lost))
+
+
+def test_a_worker_that_cannot_make_its_environments_says_so(made: Callable[..., Copies], tmp_path: Path):
+    copies = WorkerCopies(faulty.NAME, {"options": {}}, 2, workers=1, time_limit=LIMIT)
+    copies._made_with = faulty.NAME, {"options": {"no_such": 1}}
+    with pytest.raises(EnvironmentFault, match=r"cannot start a worker process: .*no_such"):
+        copies.reset(0, 0)
+    copies.close()
+
+
+def test_closing_ends_every_worker(made: Callable[..., Copies]):
+    copies = made(2)
+    assert isinstance(copies, WorkerCopies)
+    played(copies)
+    pids = [running[0].pid for running in copies._processes if running is not None]
+    assert len(pids) == 2
+    copies.close()
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_an_alarm_of_somebody_else_is_given_back(made: Callable[..., Copies]):
+    def mine(number: int, frame: Any) -> None:
+        raise AssertionError
+
+    before = signal.signal(signal.SIGALRM, mine)
+    try:
+        played(made(0))
+        assert signal.getsignal(signal.SIGALRM) is mine
+        assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_episodes_are_collected_in_other_threads_too(made: Callable[..., Copies]):
+    found: list[Episode] = []
+    thread = threading.Thread(target=lambda: found.extend(played(made(0))))
+    thread.start()
+    thread.join()
+    assert_same(found, whole(made, set()))

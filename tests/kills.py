@@ -1,0 +1,199 @@
+"""Kills a run at random moments, resumes it each time, and compares it with one that was left alone.
+
+`python tests/kills.py --kills 50` prints a table: where each kill struck, and whether parameters, replay and metrics
+are equal in the end. `--device` runs a device environment. Exits 1 where anything differs.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from memoroids import checkpoint, metrics
+from memoroids.config import TrainConfig
+from memoroids.rundir import CHECKPOINTS, CONFIG, METRICS
+
+TIMED = ("seconds", "steps_per_s")
+
+# The process ends itself, since a kill from outside cannot aim at the writing of a checkpoint. Nothing is caught or
+# flushed: it is the same signal. Moments are drawn by the seed: a time after the run has started, or a step within the
+# writing of a checkpoint (its Orbax trees, its manifest, its renaming, the dropping of old ones).
+CHILD = """
+import json, os, pathlib, random, shutil, signal, sys, threading, time
+from memoroids import checkpoint, cli
+
+where, delay, write, steps = json.loads(sys.argv[1])
+
+def end(name):
+    pathlib.Path(where).write_text(name)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if delay is not None:
+    def later():
+        time.sleep(delay)
+        end("writing a checkpoint" if writing else "training")
+    threading.Thread(target=later, daemon=True).start()
+
+writing, written = False, 0
+save = checkpoint.save
+
+def counted(*arguments, **options):
+    global writing, written
+    written, writing = written + 1, True
+    if write == written:
+        import orbax.checkpoint
+        trace = 0
+        def step(frame, event, argument):
+            nonlocal trace
+            if event == "call":
+                trace += 1
+                if trace == steps:
+                    end("writing a checkpoint")
+            return None
+        sys.setprofile(step)
+    try:
+        return save(*arguments, **options)
+    finally:
+        sys.setprofile(None)
+        writing = False
+
+checkpoint.save = counted
+sys.argv = ["memoroids", *sys.argv[2:]]
+cli.main()
+"""
+
+
+def settings(*, device: bool, train_episodes: int = 240, checkpoint_every: int = 20) -> TrainConfig:
+    """A run of RepeatPreviousEasy that writes a checkpoint every few seconds."""
+    return TrainConfig(
+        env="device:RepeatPreviousEasy" if device else "popgym-RepeatPreviousEasy-v0",
+        memory="lru",
+        memory_sizes={"state_size": 16},
+        width=32,
+        random_episodes=40,
+        train_episodes=train_episodes,
+        batch_size=500,
+        buffer_size=5_000,
+        copies=4,
+        eval_every=10,
+        eval_episodes=4,
+        final_episodes=10,
+        checkpoint_every=checkpoint_every,
+    )
+
+
+def resume(run_dir: Path, kill: tuple[float | None, int | None, int | None]) -> str | None:
+    """One process that goes on with a run until it is killed, and where that struck; None where it came to the end."""
+    with tempfile.TemporaryDirectory() as place:
+        where = Path(place) / "where"
+        command = [sys.executable, "-c", CHILD, json.dumps([str(where), *kill]), "resume", str(run_dir)]
+        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": _path()})
+        if done.returncode == -signal.SIGKILL:
+            return where.read_text()
+        if done.returncode:
+            raise RuntimeError(f"the run ended with {done.returncode}: {done.stderr}")
+        return None
+
+
+def _path() -> str:
+    return os.pathsep.join(path for path in sys.path if path)
+
+
+def begin(config: TrainConfig, run_dir: Path) -> None:
+    """A run directory as one that was killed before its first checkpoint."""
+    run_dir.mkdir(parents=True)
+    (run_dir / CONFIG).write_text(replace(config, run_dir=run_dir).to_json() + "\n")
+
+
+def state(run_dir: Path) -> dict[str, Any]:
+    """What has to be equal: metrics without their times, the final score, and every array of the last checkpoint."""
+    path = checkpoint.latest(run_dir / CHECKPOINTS)
+    found = checkpoint.manifest(path)
+    rows = [{k: v for k, v in row.items() if k not in TIMED} for row in metrics.read(run_dir / METRICS)]
+    counters = {k: v for k, v in found["counters"].items() if k not in ("seconds", "metrics")}
+    summary = json.loads((run_dir / "summary.json").read_text())
+    return {
+        "metrics": rows,
+        "summary": {k: v for k, v in summary.items() if k not in TIMED},
+        "counters": counters,
+        **{part.name: _arrays(part) for part in sorted(path.iterdir()) if part.is_dir()},
+    }
+
+
+def _arrays(part: Path) -> dict[str, tuple[str, tuple[int, ...], str]]:
+    """Type, shape and digest of each array of one Orbax tree."""
+    import orbax.checkpoint as ocp
+
+    with ocp.StandardCheckpointer() as checkpointer:
+        tree = checkpointer.restore(part.absolute())
+    arrays = {name: np.asarray(leaf) for name, leaf in tree.items()}
+    return {
+        name: (str(leaf.dtype), leaf.shape, hashlib.sha256(leaf.tobytes()).hexdigest()) for name, leaf in arrays.items()
+    }
+
+
+def campaign(config: TrainConfig, root: Path, *, kills: int, seed: int, slow: float) -> tuple[Counter[str], list[str]]:
+    """Kills a run so often, a third of them aimed at checkpoints; where they struck, and what differs at the end."""
+    generator = random.Random(seed)
+    begin(config, root / "whole")
+    started = time.perf_counter()
+    assert resume(root / "whole", (None, None, None)) is None
+    seconds = time.perf_counter() - started
+    struck: Counter[str] = Counter()
+    run = 0
+    equal: list[str] = []
+    while sum(struck.values()) < kills:
+        run += 1
+        parts = root / f"parts{run}"
+        begin(config, parts)
+        while True:
+            kill: tuple[float | None, int | None, int | None] = (None, None, None)
+            if sum(struck.values()) < kills:
+                if generator.random() < 1 / 3:
+                    kill = (None, 1, int(generator.uniform(0, 46_000)))
+                else:
+                    kill = (generator.uniform(0.0, slow * seconds), None, None)
+            where = resume(parts, kill)
+            if where is None:
+                break
+            struck[where] += 1
+            print(f"kill {sum(struck.values())}: {where}", flush=True)
+        whole, mine = state(root / "whole"), state(parts)
+        equal += [f"run {run}: {name}" for name in whole if whole[name] != mine.get(name)]
+        print(f"run {run} ended; differs in: {', '.join(equal) or 'nothing'}", flush=True)
+        shutil.rmtree(parts)
+    return struck, equal
+
+
+def main() -> None:
+    """Prints where kills struck, and what was not equal."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", action="store_true")
+    options = parser.parse_args()
+    print(f"seed {options.seed}")
+    with tempfile.TemporaryDirectory() as root:
+        struck, different = campaign(
+            settings(device=options.device), Path(root), kills=options.kills, seed=options.seed, slow=0.6
+        )
+    print(f"{sum(struck.values())} kills: {dict(struck)}")
+    print(f"differs: {', '.join(different) or 'nothing'}")
+    sys.exit(bool(different))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,314 @@
+"""Nothing lost, nothing silently wrong: kills, damage, full disks, misbehaving environments, through whole runs."""
+
+import errno
+import json
+import os
+import random
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import damages
+import kills
+from memoroids import checkpoint, metrics
+from memoroids.algorithms.dqn import DQNConfig
+from memoroids.checkpoint import CheckpointError
+from memoroids.cli import main
+from memoroids.config import TrainConfig
+from memoroids.rundir import CHECKPOINTS, METRICS, evaluate_run, load, load_config
+from memoroids.train import train
+
+FAULTY = Path(__file__).parent / "envs"
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FAULTY))
+
+
+def config(**changes: Any) -> TrainConfig:
+    settings: dict[str, Any] = {
+        "env": "faulty:test-faulty/Faulty-v0",
+        "memory": "lru",
+        "memory_sizes": {"state_size": 4},
+        "width": 8,
+        "random_episodes": 6,
+        "train_episodes": 12,
+        "batch_size": 20,
+        "buffer_size": 400,
+        "copies": 3,
+        "eval_every": 4,
+        "eval_episodes": 2,
+        "final_episodes": 3,
+        "checkpoint_every": 4,
+        "dqn": DQNConfig(learning_rate=1e-2, warmup=0),
+    }
+    return TrainConfig(**settings | changes)
+
+
+def assert_same(left: Path, right: Path) -> None:
+    whole, mine = kills.state(left), kills.state(right)
+    assert [name for name in whole if whole[name] != mine.get(name)] == []
+
+
+# --- kills ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("device", [False, True], ids=["host", "device"])
+def test_a_run_killed_inside_a_checkpoint_and_between_two_ends_bit_for_bit_as_one_that_was_not(
+    device: bool, tmp_path: Path
+):
+    settings = kills.settings(device=device, train_episodes=40, checkpoint_every=10)
+    settings = replace(settings, random_episodes=10, eval_every=5, eval_episodes=2)
+    # A process of its own as well: this one compiles without XLA's optimisations.
+    kills.begin(settings, tmp_path / "whole")
+    assert kills.resume(tmp_path / "whole", (None, None, None)) is None
+    kills.begin(settings, tmp_path / "parts")
+    dice = random.Random(0)
+    # The first one dies somewhere in writing its first checkpoint: there is none to go on from.
+    assert kills.resume(tmp_path / "parts", (None, 1, dice.randrange(2_000, 40_000))) == "writing a checkpoint"
+    left = sorted(path.name for path in (tmp_path / "parts" / CHECKPOINTS).iterdir())
+    assert left == ["000000020.partial"]
+    # The second one in its third: the file of metrics is ahead of the checkpoint by a row or two.
+    assert kills.resume(tmp_path / "parts", (None, 3, dice.randrange(2_000, 40_000))) == "writing a checkpoint"
+    assert kills.resume(tmp_path / "parts", (None, None, None)) is None
+    assert_same(tmp_path / "whole", tmp_path / "parts")
+    assert not list((tmp_path / "parts" / CHECKPOINTS).glob("*.partial"))
+
+
+def test_rows_that_were_written_after_the_checkpoint_are_cut_where_it_knows_to(tmp_path: Path):
+    settings = config()
+    train(settings, tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "parts")
+    newest = checkpoint.latest(tmp_path / "parts" / CHECKPOINTS)
+    shutil.rmtree(newest)
+    path = tmp_path / "parts" / METRICS
+    before = path.read_bytes()
+    offset = checkpoint.counters(checkpoint.latest(tmp_path / "parts" / CHECKPOINTS))["metrics"]
+    path.write_bytes(before[:-7])  # torn in its last line
+    train(settings, tmp_path / "parts", resume=True)
+    after = path.read_bytes()
+    assert offset < len(before) and after[:offset] == before[:offset]
+    assert [row["episode"] for row in metrics.read(path)] == [4, 8, 12]
+    assert_same(tmp_path / "whole", tmp_path / "parts")
+
+
+# --- checkpoints ----------------------------------------------------------------------------------------------------
+
+
+def test_damaged_checkpoints_are_refused_and_the_one_before_is_used(tmp_path: Path):
+    found = damages.damages(tmp_path, count=30, seed=0)
+    assert [one for one in found if one.wrong is not None] == []
+
+
+def test_settings_that_were_changed_after_the_checkpoint_are_refused_by_name(tmp_path: Path):
+    train(config(), tmp_path / "run")
+    path = tmp_path / "run" / "config.json"
+    path.write_text(path.read_text().replace('"polyak": 0.995', '"polyak": 0.905'))
+    assert load_config(tmp_path / "run").dqn.polyak == 0.905
+    with pytest.raises(CheckpointError, match=r"its run has dqn .*'polyak': 0\.995.*the settings here say .*0\.905"):
+        load(tmp_path / "run")
+
+
+@pytest.mark.parametrize("best", [0, 1, 2])
+def test_the_best_parameters_are_kept_beside_the_newest(best: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    settings = config()
+    seen: list[Any] = []
+
+    def evaluated(self: Any, params: Any, episodes: int, seed_of: Any, dropped: Any = None) -> Any:
+        seen.append([np.array(leaf) for leaf in _leaves(params)])
+        return Evaluation(np.full(episodes, float(len(seen) - 1 == best)), np.ones(episodes, int))
+
+    from memoroids.evaluate import Evaluation, Evaluator
+
+    monkeypatch.setattr(Evaluator, "__call__", evaluated)
+    train(settings, tmp_path / "run")
+    counters = checkpoint.counters(checkpoint.latest(tmp_path / "run" / CHECKPOINTS))
+    assert counters["best"] == [4 * (best + 1), 1.0]
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["best_episode"] == 4 * (best + 1)
+    _, _, params = load(tmp_path / "run", best=True)
+    for mine, theirs in zip(_leaves(params), seen[best], strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    _, _, newest = load(tmp_path / "run")
+    for mine, theirs in zip(_leaves(newest), seen[2], strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def _leaves(tree: Any) -> list[Any]:
+    import jax
+
+    return jax.tree.leaves(tree)
+
+
+def test_as_many_checkpoints_are_kept_as_the_settings_say(tmp_path: Path):
+    train(config(keep_checkpoints=3, checkpoint_every=2), tmp_path / "run")
+    assert [path.name for path in sorted((tmp_path / "run" / CHECKPOINTS).iterdir())] == [
+        f"{step:09d}" for step in (14, 16, 18)
+    ]
+
+
+def test_a_run_directory_that_names_code_is_not_imported_unless_it_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    train(config(), tmp_path / "run")
+    path, mark = tmp_path / "run" / "config.json", tmp_path / "executed"
+    values = json.loads(path.read_text())
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "evil.py").write_text(f"open({str(mark)!r}, 'w')\n")
+    for change in ({"env": "evil:Thing-v0"}, {"memory": "evil:thing"}, {"env": "device:evil:thing"}):
+        path.write_text(json.dumps(values | change))
+        for command in ("evaluate", "resume", "sensitivity"):
+            with pytest.raises(SystemExit) as stop:
+                main([command, str(tmp_path / "run")])
+            said = capsys.readouterr().err
+            assert stop.value.code == 2 and "--trust" in said and "evil" in said and said.count("\n") == 1
+            assert not mark.exists()
+    assert "evil" not in sys.modules
+
+
+def test_a_run_with_code_of_its_own_is_evaluated_where_it_is_trusted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    train(config(), tmp_path / "run")
+    main(["evaluate", str(tmp_path / "run"), "--episodes", "2", "--trust", "--best"])
+    assert "mean return" in capsys.readouterr().out
+    assert evaluate_run(tmp_path / "run", 2, 0, best=True).lengths.shape == (2,)
+
+
+def test_a_run_that_goes_on_elsewhere_says_that_it_is_not_the_same_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    train(config(), tmp_path / "run")
+    from memoroids import train as training
+
+    elsewhere = {**training.conditions(), "machine": "another, 64 cores"}
+    monkeypatch.setattr(training, "conditions", lambda: elsewhere)
+    train(config(), tmp_path / "run", resume=True)
+    said = capsys.readouterr().err
+    assert "not bit for bit: machine was" in said and "now another, 64 cores" in said and said.count("\n") == 1
+
+
+# --- disks ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_disk_that_is_full_for_a_checkpoint_leaves_the_one_before_and_no_half_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    settings = config()
+    train(settings, tmp_path / "whole")
+    synced, calls = checkpoint._sync, []
+
+    def full(directory: Path) -> None:
+        calls.append(directory)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        synced(directory)
+
+    monkeypatch.setattr(checkpoint, "_sync", full)
+    with pytest.raises(CheckpointError, match=r"cannot write checkpoint .*000000014: .*No space left on device"):
+        train(settings, tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run" / CHECKPOINTS).iterdir()] == ["000000010"]
+    train(settings, tmp_path / "run", resume=True)
+    assert_same(tmp_path / "whole", tmp_path / "run")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="has no /dev/full")
+def test_a_disk_that_is_full_for_the_metrics_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / METRICS).symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"No space left on device") as error:
+        train(config(), run)
+    assert error.value.filename == str(run / METRICS)
+
+
+# --- environments ---------------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_the_same_with_any_number_of_workers(tmp_path: Path):
+    for workers in (0, 1, 2):
+        train(config(workers=workers), tmp_path / f"{workers}")
+    for workers in (1, 2):
+        assert_same(tmp_path / "0", tmp_path / f"{workers}")
+
+
+FAULT = {"every": 5, "rest": 2, "at": 2}
+
+
+@pytest.mark.parametrize(
+    ("fault", "changes"),
+    [("raise", {}), ("outside", {}), ("hang", {"time_limit": 0.2}), ("exit", {"workers": 1})],
+    ids=["raises", "out of space", "hangs", "dies"],
+)
+def test_a_run_goes_on_without_the_episodes_that_were_spoiled(
+    fault: str, changes: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    settings = config(env_options={"fault": fault, **FAULT}, **changes)
+    outcome = train(settings, tmp_path / "run")
+    assert outcome.final is not None and len(outcome.final.returns) == settings.final_episodes
+    assert [row["episode"] for row in outcome.rows] == [4, 8, 12]
+    counters = checkpoint.counters(checkpoint.latest(tmp_path / "run" / CHECKPOINTS))
+    said = [line for line in capsys.readouterr().err.splitlines() if "dropped" in line]
+    assert counters["faults"] == len(said) > 3
+    assert (counters["random"], counters["episode"]) == (settings.random_episodes, settings.train_episodes)
+    assert sum(counters["numbers"]) > settings.random_episodes + settings.train_episodes
+    # Those of evaluations are dropped as well, and stand in for no episode of training.
+    noted = (tmp_path / "run" / "warnings.txt").read_text().splitlines()
+    assert [line.partition(": ")[2] for line in noted] == [line.removeprefix("memoroids: ") for line in said]
+
+
+def test_observations_out_of_bounds_are_taken_where_that_is_asked_for(tmp_path: Path):
+    settings = config(env_options={"fault": "outside", **FAULT}, check_bounds=False)
+    assert train(settings, tmp_path / "run").final is not None
+    assert checkpoint.counters(checkpoint.latest(tmp_path / "run" / CHECKPOINTS))["faults"] == 0
+
+
+def test_too_many_spoiled_episodes_in_a_row_end_the_command_with_a_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    argv = "train --env faulty:test-faulty/Faulty-v0 --memory mlp --width 8 --random-episodes 4 --train-episodes 8"
+    argv += " --run-dir run --max-faults 3 --eval-episodes 2 --env-options fault shape every 1 at 2"
+    with pytest.raises(SystemExit) as stop:
+        main(argv.split())
+    lines = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 1 and len(lines) == 4 and "Traceback" not in "".join(lines)
+    assert lines[-1].startswith(
+        "memoroids: 4 episodes in a row were dropped, --max-faults 3 allows no more; the last: "
+    )
+    assert "gave an observation at step 2 that is not in Box" in lines[-1]
+    assert checkpoint.counters(checkpoint.latest(tmp_path / "run" / CHECKPOINTS))["faults"] == 4
+
+
+def test_an_environment_whose_state_does_not_follow_from_its_seed_goes_on_at_the_next_episode(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    settings = config(copies=3)
+    with pytest.raises(KeyboardInterrupt):
+        train(settings, tmp_path / "run", watch=_stop_after(4))
+    before = checkpoint.counters(checkpoint.latest(tmp_path / "run" / CHECKPOINTS))
+    assert before["collection"]["open"]
+    import faulty
+
+    look = faulty.Faulty._look
+    monkeypatch.setattr(faulty.Faulty, "_look", lambda self: look(self) * np.float32(0.5))
+    outcome = train(settings, tmp_path / "run", resume=True)
+    assert outcome.rows[-1]["episode"] == settings.train_episodes and outcome.final is not None
+    said = capsys.readouterr().err
+    assert "did not show the same when its open episodes were played again" in said and "begin anew" in said
+    after = checkpoint.counters(checkpoint.latest(tmp_path / "run" / CHECKPOINTS))
+    assert after["numbers"] == [6, 12] and after["env_steps"] > before["env_steps"]
+
+
+def _stop_after(episode: int) -> Callable[[Any], None]:
+    def watch(progress: Any) -> None:
+        if progress.counters.episode > episode:
+            raise KeyboardInterrupt
+
+    return watch

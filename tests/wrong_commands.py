@@ -1,0 +1,679 @@
+"""Wrong command lines and damaged runs, each to be answered in one line: `python tests/wrong_commands.py`."""
+
+import contextlib
+import dataclasses
+import importlib
+import io
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+import types
+import typing
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+from unittest import mock
+
+from memoroids import benchmarks
+from memoroids.algorithms.dqn import DQNConfig
+from memoroids.algorithms.ppo import PPOConfig
+from memoroids.algorithms.pqn import PQNConfig
+from memoroids.benchmarks import returns
+from memoroids.cli import main as memoroids
+from memoroids.config import TrainConfig
+from memoroids.device_loop import DeviceRun
+from memoroids.experiments import runner
+from memoroids.host_loop import HostRun
+from memoroids.metrics import FIELDS
+from memoroids.replay import PriorityConfig
+
+# The cheapest run that can be built: what is refused only when a run is built should not cost a large one first.
+SMALL = ["--env", "RepeatFirstEasy", "--memory", "mlp", "--width", "8", "--copies", "1", "--eval-episodes", "1"]
+DEVICE = ["--env", "device:RepeatFirstEasy", "--memory", "mlp", "--width", "8", "--copies", "2", "--eval-episodes", "1"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A wrong command: what is put into its directory before, and what its one line must match."""
+
+    name: str
+    argv: tuple[str, ...]
+    says: str
+    prepare: Callable[[Path], None] | None = None
+
+    @property
+    def family(self) -> str:
+        """What its name begins with."""
+        return self.name.partition(": ")[0]
+
+
+class Began(BaseException):
+    """Work was begun for a command that should have been refused; no handler of the program's catches it."""
+
+
+def _began(*_: Any, **__: Any) -> Any:
+    raise Began
+
+
+def _case(family: str, line: str | list[str], says: str, prepare: Callable[[Path], None] | None = None, note: str = ""):
+    argv = line.split() if isinstance(line, str) else line
+    shown = " ".join(repr(word) if not word or " " in word else word for word in argv)
+    return Case(f"{family}: {note}{', ' if note else ''}{shown}", tuple(argv), says, prepare)
+
+
+def _options() -> Iterator[tuple[str, str, Any]]:
+    """Every option of `train`: how it is written, the field, its type."""
+    nested = {"dqn": (DQNConfig, ""), "ppo": (PPOConfig, "ppo."), "pqn": (PQNConfig, "pqn.")}
+    nested["priority"] = (PriorityConfig, "priority.")
+    for outer in dataclasses.fields(TrainConfig):
+        cls, prefix = nested.get(outer.name, (None, ""))
+        if cls is None:
+            yield "--" + outer.name.replace("_", "-"), outer.name, typing.get_type_hints(TrainConfig)[outer.name]
+            continue
+        hints = typing.get_type_hints(cls)
+        for inner in dataclasses.fields(cls):
+            yield "--" + prefix + re.sub("_(?!$)", "-", inner.name), inner.name, hints[inner.name]
+
+
+def _plain(hint: Any) -> Any:
+    """The type itself, of one that may also be None."""
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        return next(arg for arg in typing.get_args(hint) if arg is not type(None))
+    return hint
+
+
+def _commands() -> Iterator[Case]:
+    wrong = "trian Train trains resum evalute sensitivty compair repoduce reports bnech lst help --seed --versions -v"
+    for word in [*wrong.split(), "", " train", "train\n", "тrain", "--", "-", "config.json"]:
+        yield _case("command", [word], re.escape(f"unknown command {word!r}").replace(r"\ ", " "))
+    for command in ("resume", "evaluate", "sensitivity", "report", "reproduce", "list"):
+        yield _case("command", [command], f"{command}: .*(required|missing)")
+    yield _case("command", "compare", "name at least one run")
+
+
+def _unknown_options() -> Iterator[Case]:
+    for command, rest in (
+        ("train", ""),
+        ("resume", "run"),
+        ("evaluate", "run"),
+        ("sensitivity", "run"),
+        ("compare", "run"),
+        ("reproduce", "figure4"),
+        ("report", "grid"),
+        ("bench", "update"),
+        ("list", "envs"),
+    ):
+        yield _case("unknown option", f"{command} {rest} --bogus 1", f"{command}: .*--bogus")
+        yield _case("unknown option", f"{command} {rest} -x", f"{command}: .*-x")
+    for option in ("--batchsize", "--learning_rates", "--ppo", "--dqn.clip", "--ppo.polyak", "--pqn.entropy", "--Env"):
+        yield _case("unknown option", f"train {option} 1", f"train: .*{re.escape(option)}")
+    yield _case("unknown option", "evaluate run other", "evaluate: .*other")
+    yield _case("unknown option", "train RepeatFirstEasy", "train: .*RepeatFirstEasy")
+
+
+def _missing_values() -> Iterator[Case]:
+    for option, name, hint in _options():
+        # Flags take no value, and a list or a set of pairs may be empty.
+        if hint is bool or typing.get_origin(hint) in (tuple, dict):
+            continue
+        yield _case("missing value", ["train", option], f"{re.escape(option)}|{name}|environment ''|memory ''")
+    for line in (
+        "evaluate run --episodes",
+        "sensitivity run --output",
+        "compare run --output",
+        "bench update --repeats",
+    ):
+        yield _case("missing value", line, re.escape(line.split()[-1]))
+    for option in ("--scale", "--seeds", "--jobs", "--output", "--segment-state", "--train-episodes"):
+        yield _case("missing value", f"reproduce figure4 {option}", option)
+
+
+def _wrong_types() -> Iterator[Case]:
+    for option, name, hint in _options():
+        plain, shown = _plain(hint), re.escape(option)
+        if plain is int:
+            for value in ("many", "1.5"):
+                yield _case("wrong type", ["train", option, value], f"{shown}.*'{re.escape(value)}'")
+        elif plain is float:
+            yield _case("wrong type", ["train", option, "many"], f"{shown}.*'many'")
+        elif plain is bool:
+            # tyro names what stands after the flag, without the flag
+            yield _case("wrong type", ["train", f"{option}=perhaps"], "perhaps")
+        elif typing.get_origin(plain) is Literal:
+            yield _case("wrong type", ["train", option, "wrong"], f"(?=.*({option}|unknown {name})).*'wrong'")
+        elif typing.get_origin(plain) is tuple:
+            yield _case("wrong type", ["train", option, "4", "often"], f"{shown}.*'often'")
+        elif typing.get_origin(plain) is dict:
+            yield _case("wrong type", ["train", option, "alone"], f"{shown}.*")
+    for value in ("", " ", "1e3", "0x10", "None", "１.0", "1,000", "--"):
+        yield _case("wrong type", ["train", "--batch-size", value], "--batch-size")
+    yield _case("wrong type", ["train", "--learning-rate", ""], "--learning-rate")
+    yield _case("wrong type", "train --memory-sizes layers two", "--memory-sizes")
+    yield _case("wrong type", "evaluate run --episodes 1.5", "--episodes.*'1.5'")
+    yield _case("wrong type", "sensitivity run --seed x", "--seed.*'x'")
+
+
+def _ranges() -> Iterator[Case]:
+    positive = "width batch_size train_episodes copies eval_every eval_episodes checkpoint_every segment_length tapes "
+    positive += "seeds devices final_episodes train_steps rollout chunk"
+    for name in positive.split():
+        for value in ("0", "-3"):
+            yield _case("range", [*_train(name), value], f"{name} must be at least 1, got {value}")
+    for name in ("random_episodes", "updates_per_episode", "seed", "sensitivity_every", "max_faults"):
+        yield _case("range", [*_train(name), "-1"], f"{name} must be at least 0, got -1")
+    yield _case("range", "train --buffer-size 1", "buffer_size must be at least 2, got 1")
+    for name in ("epsilon_start", "epsilon_end", "polyak", "discount"):
+        for value in ("-0.1", "1.5"):
+            yield _case("range", [*_train(name), value], f"{name} must be between 0 and 1, got {value}")
+    for name in ("learning_rate", "clip"):
+        for value in ("0", "-1", "1e-400"):
+            yield _case("range", [*_train(name), value], f"{name} must be positive")
+    yield _case("range", "train --learning-rate-end -1", "learning_rate_end must be finite and not negative, got -1")
+    yield _case("range", "train --warmup -1", "warmup must not be negative, got -1")
+    for value in ("0", "-4"):
+        yield _case(
+            "range", f"train --step-periods 4 {value}", f"step_periods must be positive and finite, got {value}"
+        )
+    for learner in ("ppo", "pqn"):
+        start = f"train --algorithm {learner} --{learner}."
+        for name, value in (("lambda_", "2"), ("discount", "-1"), ("epochs", "0"), ("minibatches", "0"), ("clip", "0")):
+            yield _case("range", f"{start}{name} {value}", f"{name} must be .*got {value}")
+    for name, value in (("clip-ratio", "0"), ("value-weight", "-1"), ("entropy", "-1"), ("entropy-end", "-1")):
+        yield _case(
+            "range", f"train --algorithm ppo --ppo.{name} {value}", f"{name.replace('-', '_')} must .*got {value}"
+        )
+    for name, value in (("correction", "2"), ("mix", "-1"), ("exponent", "-1"), ("floor", "0")):
+        yield _case(
+            "range", ["train", *DEVICE, "--prioritised", f"--priority.{name}", value], f"{name} must .*got {value}"
+        )
+    yield _case("range", "evaluate run --episodes 0", "episodes must be at least 1")
+    yield _case("range", "sensitivity run --seed -1", "seed at least 0")
+
+
+def _not_finite() -> Iterator[Case]:
+    """Every float option as NaN, and as infinity but where that says something: clipping at it is none."""
+    for option, name, hint in _options():
+        if _plain(hint) is not float:
+            continue
+        learner = re.match("--(ppo|pqn)", option)
+        start = [
+            "train",
+            *DEVICE,
+            *(["--algorithm", learner[1], f"--{learner[1]}.minibatches", "1"] if learner else []),
+        ]
+        start += ["--prioritised"] if option.startswith("--priority") else []
+        yield _case("not finite", [*start, option, "nan"], f"{name} .*nan")
+        if name not in ("clip", "clip_ratio"):
+            yield _case("not finite", [*start, option, "inf"], f"{name} .*inf")
+        yield _case("not finite", [*start, option, "-inf"], f"({name} .*|{re.escape(option)}.*)-inf")
+    for value in ("nan", "inf", "-inf"):
+        yield _case("not finite", ["train", *SMALL, "--step-periods", "4", value], f"step_periods .*{value}")
+
+
+def _huge() -> Iterator[Case]:
+    yield _case("huge", f"train --seed {2**32}", f"seeds must be below .*{2**32}")
+    yield _case("huge", f"train --seed {10**30}", "seeds must be below")
+    yield _case("huge", f"train --env device:RepeatFirstEasy --seeds {2**33}", "seeds must be below")
+    for value in (10**12, 10**30):
+        yield _case("huge", ["train", *SMALL, "--width", str(value)], f"network of width {value} ")
+    yield _case("huge", f"train --batch-size {'9' * 5000}", "--batch-size")
+    yield _case("huge", ["train", "--run-dir", "x" * 300, *SMALL], "(?=.*x{300}).*too long")
+    yield _case("huge", ["evaluate", "x" * 500], "(?=.*x{300}).*too long")
+    yield _case("huge", f"bench update --repeats -{10**30}", "repeats must be at least 1")
+
+
+def _contradictions() -> Iterator[Case]:
+    yield _case("contradiction", "train --ppo.epochs 2", "epochs is set for ppo, but the algorithm is dqn")
+    yield _case("contradiction", "train --pqn.clip 2", "clip is set for pqn, but the algorithm is dqn")
+    for algorithm in ("ppo", "pqn"):
+        start = f"train --env device:RepeatFirstEasy --algorithm {algorithm}"
+        yield _case("contradiction", f"{start} --polyak 0.5", f"polyak is set for dqn, but .* {algorithm}")
+        yield _case("contradiction", f"{start} --batching segments", "batching segments is for dqn")
+        yield _case("contradiction", f"{start} --random-episodes 5", "random_episodes 5 is for dqn")
+        yield _case("contradiction", f"{start} --cut-batch", "cut_batch True is for dqn")
+        yield _case("contradiction", f"{start} --prioritised", "prioritised True is for dqn")
+        yield _case("contradiction", f"{start} --tapes 2", "tapes 2 is for dqn")
+        yield _case("contradiction", f"{start} --copies 7", "minibatches must divide copies: 7 tapes")
+        yield _case("contradiction", f"{start} --{algorithm}.minibatches 5", "must divide copies: .* 5 minibatches")
+    for options in ("rollout 8", "tapes 2", "seeds 2", "mapping vmap", "devices 2", "prioritised"):
+        name = options.split()[0]
+        yield _case("contradiction", f"train --{options}", f"{name} \\w+ needs a device environment")
+    start = "train --env device:RepeatFirstEasy"
+    yield _case("contradiction", f"{start} --batching segments", "batching segments is for host")
+    yield _case("contradiction", f"{start} --sensitivity-every 5", "sensitivity_every is for host")
+    yield _case("contradiction", f"{start} --priority.mix 0.5", "priority is set, .*--prioritised")
+    yield _case("contradiction", f"{start} --batch-size 10 --tapes 3", "tapes must divide batch_size: 10 .* 3 tapes")
+    yield _case("contradiction", f"{start} --seeds 3 --devices 2", "devices must divide seeds: 3 seeds on 2")
+    yield _case("contradiction", f"{start} --copies 3 --devices 2", "devices must divide copies: 3 copies on 2")
+    yield _case(
+        "contradiction", f"{start} --devices 2 --batch-size 999 --tapes 3", "devices must divide tapes: 3 tapes"
+    )
+    yield _case("contradiction", ["train", *DEVICE, "--devices", "2"], "devices?\\b.*2", note="there is one")
+    yield _case("contradiction", ["train", *DEVICE, "--buffer-size", "10"], "buffer_size 10 gives")
+    yield _case("contradiction", "bench update --output figures", "output is for returns only, got it for update")
+
+
+def _environments() -> Iterator[Case]:
+    for name in ("RepeatFristEasy", "CartPole", "Nothing-v99", "popgym-RepeatFirstEasy-v9", "123", "../up", "a b"):
+        yield _case("environment", ["train", "--env", name], f"unknown environment {re.escape(repr(name))}|{name}")
+    yield _case("environment", ["train", "--env="], "env")
+    for name in ("no_such_module:Thing-v0", ":Thing-v0", "json:Thing-v0", "wrong..dots:Thing-v0", "ALE/Nothing-v5"):
+        yield _case(
+            "environment", ["train", "--memory", "mlp", "--env", name], re.escape(name.partition(":")[0]) or "."
+        )
+    for name in ("RepeatFristEasy", "", "gymnax:Nothing-v1", "no_such_module:make", "json:nothing", "json:__name__"):
+        says = re.escape(name.rpartition(":")[2]) or "unknown device environment"
+        yield _case("environment", ["train", *DEVICE[2:], "--env", f"device:{name}"], says)
+    yield _case("environment", "train --env Pendulum-v1 --memory mlp --copies 1 --eval-episodes 1", "continuous")
+    broken = (
+        ("raise RuntimeError('first\\nsecond')", "first second"),
+        ("def f(:", "wrong_env_"),
+        ("import sys\nsys.exit(3)", "wrong_env_"),
+        ("", "Thing"),
+    )
+    for number, (text, says) in enumerate(broken):
+        module = f"wrong_env_{number}"
+        yield _case(
+            "environment", ["train", *SMALL[2:], "--env", f"{module}:Thing-v0"], says, _file(f"{module}.py", text)
+        )
+
+
+def _memories() -> Iterator[Case]:
+    for name in ("lruu", "LRU2", "transformer", " ", "../lru", "lru "):
+        yield _case("memory", ["train", "--memory", name], f"unknown memory {re.escape(repr(name))}")
+    yield _case("memory", ["train", "--memory="], "memory")
+    for name in (
+        "no_such_module:build",
+        "memoroids:nothing",
+        "json:__name__",
+        "json:",
+        ":build",
+        ":",
+        "a..b:c",
+        "json:a:b",
+    ):
+        yield _case("memory", ["train", "--memory", name], f"memory {re.escape(repr(name))}")
+    for number, (text, says) in enumerate(
+        (
+            ("raise RuntimeError('first\\nsecond')", "wrong_memory_0.*first second"),
+            ("def build(:", "wrong_memory_1.*invalid syntax"),
+            ("build = 3", "wrong_memory_2 has no callable 'build'"),
+            ("def build(*a, **k):\n    raise RuntimeError('no\\nmemory')", "wrong_memory_3:build'.*no memory"),
+            ("def build(*a, **k):\n    return None", "wrong_memory_4:build"),
+            ("def build():\n    return None", "wrong_memory_5:build.*argument"),
+            ("import sys\nsys.exit(3)", "wrong_memory_6"),
+            ("def build(*a, **k):\n    raise SystemExit(3)", "wrong_memory_7"),
+        )
+    ):
+        module = f"wrong_memory_{number}"
+        argv = ["train", *SMALL, "--memory", f"{module}:build"]
+        yield _case("memory", argv, says, _file(f"{module}.py", text), text.splitlines()[-1].strip())
+
+
+def _sizes() -> Iterator[Case]:
+    for memory, sizes in (
+        ("ffm", "state_size 3"),
+        ("gru", "layers 2"),
+        ("lru", "state_size 0"),
+        ("lru", "state_size -4"),
+        ("lru", "layers 1.5"),
+        ("lru", "layers 0"),
+        ("lru", "r_min 2.0"),
+        ("lru", "r_max nan"),
+        ("s5", "blocks 7"),
+        ("mlp", "key 3"),
+        ("lru", "input_size 3"),
+        ("mlp", "nothing 3"),
+    ):
+        argv = ["train", *SMALL, "--memory", memory, "--memory-sizes", *sizes.split()]
+        yield _case("memory sizes", argv, rf"memory '{memory}' .*{re.escape(sizes)}")
+    for options in ("bogus 3", "k many", "num_decks -1", "num_decks 0", "render_mode 3", "num_decks nan"):
+        argv = ["train", *SMALL, "--env-options", *options.split()]
+        yield _case("env options", argv, f"{options.split()[0]}.*")
+    for options in ("bogus 3", "num_decks -1"):
+        yield _case("env options", ["train", *DEVICE, "--env-options", *options.split()], options.split()[0])
+
+
+def _file(name: str, text: str | bytes) -> Callable[[Path], None]:
+    def prepare(where: Path) -> None:
+        path = where / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
+
+    return prepare
+
+
+def _directory(name: str) -> Callable[[Path], None]:
+    return lambda where: (where / name).mkdir(parents=True)
+
+
+def _all(*steps: Callable[[Path], None]) -> Callable[[Path], None]:
+    def prepare(where: Path) -> None:
+        for step in steps:
+            step(where)
+
+    return prepare
+
+
+def _train(name: str) -> list[str]:
+    return ["train", "--" + name.replace("_", "-")]
+
+
+def _config(**changes: Any) -> str:
+    """The config.json of a small run, with some of it changed; `...` takes a field away."""
+    config = TrainConfig(env="popgym-RepeatFirstEasy-v0", memory="mlp", width=8, copies=1, eval_episodes=1)
+    values = json.loads(config.to_json()) | changes
+    return json.dumps({name: value for name, value in values.items() if value is not ...})
+
+
+RUN_COMMANDS = ("evaluate", "resume", "sensitivity", "compare")
+
+
+def _places(tmp: Path) -> Iterator[Case]:
+    for command in RUN_COMMANDS:
+        for path in ("nowhere", "", "run/config.json", str(tmp / "absent")):
+            yield _case("no run", [command, path], f"{re.escape(path) or '.'} holds no run")
+        yield _case("no run", [command, "run"], "run holds no run", _file("run", "a file"), "a file")
+        yield _case("no run", [command, "run"], "run holds no run", _directory("run"), "empty")
+        yield _case("no run", [command, "run"], "run/config.json", _directory("run/config.json"), "directory")
+        yield _case("no run", [command, "a\0b"], "a.*b", note="NUL")
+    for path in ("nowhere", "", str(tmp / "absent")):
+        yield _case("no grid", ["report", path], f"{re.escape(path) or '.'} holds no grid")
+    yield _case("no grid", "report grid", "grid holds no grid", _file("grid", "a file"), "a file")
+    yield _case("no grid", "report grid", "grid holds no grid", _directory("grid"), "empty")
+    yield _case("no grid", "report grid", "grid/grid.json", _directory("grid/grid.json"), "directory")
+    for note, text in (("empty file", ""), ("list", "[]"), ("binary", b"\xff\xfe\x00"), ("object", "{}"), ("3", "3")):
+        yield _case("no grid", "report grid", "grid/grid.json", _file("grid/grid.json", text), note)
+
+
+def _damaged_configs() -> Iterator[Case]:
+    healthy = _config()
+    deep = "[" * 100_000
+    dqn = json.loads(healthy)["dqn"]
+    damages: list[tuple[str, str | bytes, str]] = [
+        ("empty", "", "run/config.json"),
+        ("truncated", healthy[:200], "run/config.json"),
+        ("not JSON", "env = CartPole", "run/config.json"),
+        ("binary", bytes(range(128, 256)), "run/config.json"),
+        ("UTF-16", healthy.encode("utf-16"), "run/config.json"),
+        ("a list", "[1, 2]", "run/config.json.*list"),
+        ("a number", "3", "run/config.json.*int"),
+        ("null", "null", "run/config.json.*NoneType"),
+        ("nested deep", deep, "run/config.json"),
+        ("an integer of 5000 digits", '{"seed": ' + "9" * 5000 + "}", "run/config.json"),
+        ("empty object", "{}", "run/config.json.*missing field"),
+        ("unknown field", _config(widht=3), "run/config.json.*unknown field widht; did you mean width"),
+        ("missing field", _config(seed=...), "run/config.json.*missing field seed"),
+        ("width a string", _config(width="8"), "run/config.json.*width.*'8'"),
+        ("width true", _config(width=True), "run/config.json.*width.*True"),
+        ("width 0", _config(width=0), "run/config.json.*width must be at least 1"),
+        ("seed null", _config(seed=None), "run/config.json.*seed.*None"),
+        ("memory a list", _config(memory=["lru"]), "run/config.json.*memory"),
+        ("memory unknown", _config(memory="lruu"), "lruu"),
+        ("env unknown", _config(env="Nothing-v9"), "Nothing-v9"),
+        ("algorithm unhashable", _config(algorithm={"a": 1}), "run/config.json.*algorithm"),
+        ("step_periods a string", _config(step_periods="4"), "run/config.json.*step_periods"),
+        ("dqn a list", _config(dqn=[]), "run/config.json.*dqn must be an object"),
+        ("dqn empty", _config(dqn={}), "run/config.json.*missing field dqn"),
+        ("dqn.clip NaN", _config(dqn=dqn | {"clip": float("nan")}), "run/config.json.*clip.*nan"),
+        ("dqn.discount 2", _config(dqn=dqn | {"discount": 2}), "run/config.json.*discount.*2"),
+        ("dqn.bogus", _config(dqn=dqn | {"bogus": 2}), "run/config.json.*unknown field dqn.bogus"),
+        ("memory_sizes nested", _config(memory_sizes={"a": {"b": 1}}), "run/config.json.*memory_sizes"),
+        ("another version", _config(version="0.0.1", seed=...), "written by memoroids 0.0.1.*missing field seed"),
+    ]
+    for number, (note, text, says) in enumerate(damages):
+        # Each damage with two of the commands in turn: all read a config by the same function.
+        for command in (RUN_COMMANDS[number % 4], RUN_COMMANDS[(number + 1) % 4]):
+            if note in ("memory unknown", "env unknown") and command == "compare":
+                continue  # a table of runs needs neither to be known
+            yield _case("damaged config", [command, "run"], says, _file("run/config.json", text), note)
+
+
+def _damaged_runs() -> Iterator[Case]:
+    healthy = _file("run/config.json", _config())
+    header = ",".join(FIELDS)
+    for note, text, says in (
+        ("empty", "", "run/metrics.csv"),
+        ("other header", "a,b\n1,2\n", "run/metrics.csv: the header"),
+        ("short line", f"{header}\n1,2\n", "run/metrics.csv: line 2"),
+        ("words", f"{header}\n{','.join(['x'] * len(FIELDS))}\n", "run/metrics.csv: line 2.*'x'"),
+        ("binary", bytes(range(128, 256)), "run/metrics.csv"),
+        ("NUL", f"{header}\n\0\n", "run/metrics.csv"),
+        ("a field of 200,000 letters", f"{header}\n{'x' * 200_000}\n", "run/metrics.csv"),
+    ):
+        yield _case("damaged metrics", "compare run", says, _all(healthy, _file("run/metrics.csv", text)), note)
+    yield _case("damaged metrics", "compare run", "run.*metrics.csv", healthy, "missing")
+    yield _case(
+        "damaged metrics", "compare run", "run.*metrics.csv", _all(healthy, _directory("run/metrics.csv")), "directory"
+    )
+    rows = _all(healthy, _file("run/metrics.csv", header + "\n"))
+    for note, text in (
+        ("truncated", "{"),
+        ("list", "[1]"),
+        ("no interval", '{"final_return": 1}'),
+        ("words", '{"final_return": "x", "final_interval": [1, 2]}'),
+        ("binary", bytes(range(128, 256))),
+    ):
+        yield _case(
+            "damaged summary", "compare run", "run/summary.json", _all(rows, _file("run/summary.json", text)), note
+        )
+    yield _case("damaged summary", "compare run --output no/such.png", "no/such.png", rows)
+    yield _case("damaged summary", "compare run --output curve.nothing", "'nothing'", rows)
+    for command in ("evaluate", "sensitivity"):
+        yield _case("checkpoint", [command, "run"], "no checkpoint in run/checkpoints", healthy, "none")
+        empty = _all(healthy, _directory("run/checkpoints"))
+        yield _case("checkpoint", [command, "run"], "no checkpoint in run/checkpoints", empty, "empty directory")
+        file = _all(healthy, _file("run/checkpoints", ""))
+        yield _case("checkpoint", [command, "run"], "no checkpoint in run/checkpoints", file, "a file")
+        several = _file("run/config.json", _config(env="device:RepeatFirstEasy", seeds=2))
+        yield _case("checkpoint", [command, "run"], "run holds 2 runs: name one", several, "two seeds")
+    step = "run/checkpoints/000000006"
+    for note, damage in (
+        ("no manifest", _directory(step)),
+        ("empty manifest", _file(f"{step}/manifest.json", "")),
+        ("binary manifest", _file(f"{step}/manifest.json", bytes(range(128, 256)))),
+        ("a manifest of nothing", _file(f"{step}/manifest.json", "{}")),
+        ("a list for a manifest", _file(f"{step}/manifest.json", "[]")),
+    ):
+        for command in ("evaluate", "resume"):
+            yield _case("checkpoint", [command, "run"], f"unreadable checkpoint {step}", _all(healthy, damage), note)
+
+
+def _reproductions() -> Iterator[Case]:
+    for line, says in (
+        ("figure9", "'figure9'"),
+        ("Figure4", "'Figure4'"),
+        ("4", "'4'"),
+        ("figure4 figure6", "figure6"),
+        ("figure4 --scale huge", "'huge'"),
+        ("figure4 --tasks RepeatFristEasy", "RepeatFristEasy"),
+        ("figure4 --tasks RepeatFirstEasy RepeatFirstEasy", "twice"),
+        ("figure4 --memories lruu", "'lruu'"),
+        ("figure4 --memories no_such_module:build", "no_such_module"),
+        ("figure4 --segment-lengths 0", "segment_lengths must be at least 1, got 0"),
+        ("figure4 --segment-lengths 10 10", "twice"),
+        ("figure4 --segment-lengths ten", "--segment-lengths.*'ten'"),
+        ("figure4 --segment-state old", "'old'"),
+        ("figure4 --segment-count few", "'few'"),
+        ("figure4 --ablations los", "'los'"),
+        ("figure4 --ablations loss loss", "twice"),
+        ("figure4 --seeds 0", "seeds must be at least 1, got 0"),
+        ("figure4 --seeds -2", "seeds must be at least 1, got -2"),
+        ("figure4 --seeds two", "--seeds.*'two'"),
+        ("figure4 --jobs 0", "jobs must be at least 1, got 0"),
+        ("figure4 --random-episodes -1", "random_episodes must be at least 0, got -1"),
+        ("figure4 --train-episodes 0", "train_episodes must be at least 1, got 0"),
+        ("figure5-returns --seeds 2", "takes --scale and --output only, got seeds"),
+        ("figure5-returns --tasks RepeatFirstEasy", "takes --scale and --output only, got tasks"),
+        ("popgym --segment-lengths 10", "segment"),
+        ("figure4 --retry=perhaps", "perhaps"),
+    ):
+        yield _case("reproduce", f"reproduce {line}", says)
+    start = "reproduce figure4 --scale smoke --output grid"
+    yield _case("reproduce", start, "grid is not an empty directory", _file("grid/notes.txt", "mine"), "other things")
+    yield _case("reproduce", start, "grid", _file("grid", "a file"), "a file")
+    yield _case("reproduce", f"{start}/inside", "grid", _file("grid", "a file"), "under a file")
+    yield _case("reproduce", start, "grid/grid.json", _file("grid/grid.json", "{"), "damaged")
+    yield _case("reproduce", start, "grid/grid.json", _file("grid/grid.json", b"\xff\xfe"), "binary")
+    yield _case(
+        "reproduce", "reproduce figure5-returns --output grid", "grid holds a grid", _file("grid/grid.json", "{}")
+    )
+
+
+def _benches() -> Iterator[Case]:
+    for what in ("speed", "Update", "long-returns", "update tape"):
+        yield _case("bench", f"bench {what}", f"'?{what.split()[-1]}'?")
+    for repeats in ("0", "-1"):
+        yield _case("bench", f"bench update --repeats {repeats}", f"repeats must be at least 1, got {repeats}")
+    for repeats in ("many", "1.5", "nan"):
+        yield _case("bench", f"bench update --repeats {repeats}", f"--repeats.*'{repeats}'")
+    for what in ("env", "Envs", "memory", "all", "envs presets"):
+        yield _case("list", f"list {what}", f"'?{what.split()[-1]}'?")
+
+
+def _run_directories() -> Iterator[Case]:
+    start = ["train", *SMALL, "--run-dir"]
+    run = _file("run/config.json", _config())
+    yield _case("run directory", [*start, "run"], "run holds another run", run, "another run")
+    yield _case("run directory", [*start, "run"], "cannot write to run: ", _file("run", "a file"), "a file")
+    yield _case("run directory", [*start, "run/in"], "cannot write to run/in: ", _file("run", "a file"), "under a file")
+    yield _case("run directory", [*start, "run"], "run", _directory("run/lock"), "its lock a directory")
+    yield _case("run directory", ["train", *SMALL], "runs", _file("runs", "a file"), "runs is a file")
+    yield _case("run directory", ["train", *DEVICE, "--run-dir", "run"], "run holds another run", run, "on device")
+    yield _case(
+        "run directory", ["train", *DEVICE, "--run-dir", "run"], "write to run: ", _file("run", ""), "a file, device"
+    )
+    yield _case("run directory", [*start, "/proc/memoroids"], "/proc/memoroids", note="cannot be made")
+
+
+def cases(tmp: Path) -> list[Case]:
+    """Every wrong command; `tmp` is a directory that nothing is put into."""
+    found = [
+        *_commands(),
+        *_unknown_options(),
+        *_missing_values(),
+        *_wrong_types(),
+        *_ranges(),
+        *_not_finite(),
+        *_huge(),
+        *_contradictions(),
+        *_environments(),
+        *_memories(),
+        *_sizes(),
+        *_places(tmp),
+        *_damaged_configs(),
+        *_damaged_runs(),
+        *_reproductions(),
+        *_benches(),
+        *_run_directories(),
+    ]
+    twice = [name for name, count in Counter(case.name for case in found).items() if count > 1]
+    assert not twice, f"two cases are one: {twice}"
+    return found
+
+
+def run(case: Case, where: Path) -> tuple[int, str, str]:
+    """Exit status, standard output and standard error of a command, in this process, in the empty directory `where`.
+
+    Work that begins for real raises `Began` instead.
+    """
+    if case.prepare is not None:
+        case.prepare(where)
+    out, err = io.StringIO(), io.StringIO()
+    before, path, writes = Path.cwd(), list(sys.path), sys.dont_write_bytecode
+    os.chdir(where)
+    sys.dont_write_bytecode = True  # a module of a case's own would leave its cache behind
+    importlib.invalidate_caches()
+    try:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(contextlib.redirect_stdout(out))
+            stack.enter_context(contextlib.redirect_stderr(err))
+            for owner in (HostRun, DeviceRun, benchmarks, returns, runner):
+                stack.enter_context(mock.patch.object(owner, "run", _began))
+            try:
+                memoroids(case.argv)
+                code = 0
+            except SystemExit as stop:
+                code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+    finally:
+        os.chdir(before)
+        sys.path[:], sys.dont_write_bytecode = path, writes
+    return code, out.getvalue(), err.getvalue()
+
+
+def _left(where: Path) -> dict[str, bytes | None]:
+    # The lock of a run that is there stays: taking it away would let two processes each hold one.
+    found = (path for path in where.rglob("*") if path.relative_to(where) != Path("run/lock"))
+    return {str(path.relative_to(where)): path.read_bytes() if path.is_file() else None for path in found}
+
+
+def judge(case: Case, where: Path) -> str | None:
+    """What is wrong with how a command is answered in the empty directory `where`; None where nothing is."""
+    prepared: dict[str, bytes | None] = {}
+
+    def prepare(where: Path) -> None:
+        if case.prepare is not None:
+            case.prepare(where)
+        prepared.update(_left(where))
+
+    try:
+        code, _, said = run(dataclasses.replace(case, prepare=prepare), where)
+    except Began:
+        return "accepted: work began"
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        return f"raised {type(error).__name__}: {str(error)[:300]}"
+    return complaint(case, code, said) or _difference(prepared, _left(where))
+
+
+def complaint(case: Case, code: int, said: str) -> str | None:
+    """What is wrong with an exit status and standard error; None where nothing is."""
+    if code == 0:
+        return f"accepted: exit status 0, {said[:300]!r}"
+    if not re.fullmatch(r"memoroids: [^\n]*\S[^\n]*\n", said) or "Traceback" in said:
+        return f"not one line: {said[:600]!r}"
+    if len(said) > 2_000:
+        return f"a line of {len(said)} characters: {said[:200]!r}"
+    return None if re.search(case.says, said) else f"does not say {case.says!r}: {said[:400]!r}"
+
+
+def _difference(before: dict[str, bytes | None], after: dict[str, bytes | None]) -> str | None:
+    changed = sorted(name for name in {*before, *after} if before.get(name, b"-") != after.get(name, b"-"))
+    return f"left behind or changed: {', '.join(changed)}" if changed else None
+
+
+def main() -> int:
+    """Runs every case and prints a table by family, with each failure; 1 where there is one."""
+    begun = time.perf_counter()
+    counts: dict[str, list[int]] = {}
+    failures: list[str] = []
+    with tempfile.TemporaryDirectory() as directory:
+        tmp = Path(directory)
+        found = [case for case in cases(tmp / "none") if not sys.argv[1:] or case.family in sys.argv[1:]]
+        for number, case in enumerate(found):
+            where = tmp / str(number)
+            where.mkdir()
+            start = time.perf_counter()
+            wrong = judge(case, where)
+            if (took := time.perf_counter() - start) > 3:
+                print(f"{took:.1f} s: {case.name[:150]}", flush=True)
+            counted = counts.setdefault(case.family, [0, 0])
+            counted[0] += 1
+            counted[1] += wrong is None
+            if wrong is not None:
+                failures.append(f"{case.name[:200]}\n    {wrong}")
+    print(f"{'family':20}{'cases':>7}{'passed':>8}")
+    for family, (total, passed) in counts.items():
+        print(f"{family:20}{total:7}{passed:8}")
+    print(f"{'all':20}{len(found):7}{len(found) - len(failures):8}   {time.perf_counter() - begun:.0f} s\n")
+    print("\n".join(failures))
+    return bool(failures)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
