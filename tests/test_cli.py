@@ -489,7 +489,7 @@ def test_a_memory_of_the_users_own_is_trained_from_where_the_command_is_run(ran:
     memory = "workplace_package.models:build"
     assert "finished" in ran("train", "--env", ENV, "--memory", memory, "--memory-sizes", "scale", "3", *TINY)
     (run,) = (workplace / "runs").iterdir()
-    assert "3 greedy episodes" in ran("evaluate", str(run), "--episodes", "3")
+    assert "3 greedy episodes" in ran("evaluate", str(run), "--episodes", "3", "--trust")
 
 
 def test_an_environment_of_the_users_own_is_trained_from_where_the_command_is_run(

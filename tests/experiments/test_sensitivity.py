@@ -468,6 +468,7 @@ def test_what_is_found_is_printed_beside_what_the_environment_asks(
     config = TrainConfig(memory="ffm", batching="segments", segment_length=2)
     measured = Measured(config, Profile(np.full(4, 0.25), 0.125, 20, 3), rml)
     monkeypatch.setattr("memoroids.experiments.sensitivity.measure", lambda *_: measured)
+    (tmp_path / "config.json").write_text(config.to_json())
     text = said("sensitivity", str(tmp_path))
     expected = ["ffm", "left out: 3 episodes", "1 (50%), 3 (95%), 3 (99%) back", "first observation 12.50%", *words]
     assert all(word in text for word in [*expected, "segments of 2 50.00%"])
