@@ -1,11 +1,13 @@
 """What every test shares: strictness of JAX, deterministic Hypothesis, and the seed."""
 
 import os
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 from hypothesis import settings
+from jax._src import compiler
 
 # Commands are run inside the suite, which is to stay small.
 os.environ["MEMOROIDS_KEEP_MEMORY"] = "0"
@@ -40,19 +42,40 @@ def strict_dtypes(request: pytest.FixtureRequest):
         yield
 
 
+# The older code generator for the CPU, all of a program at once: half the time of the newer one.
+QUICK = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
+
+
 @pytest.fixture(scope="module", autouse=True)
 def compiled_quickly(request: pytest.FixtureRequest):
-    optimised = request.module.__name__.rpartition(".")[2] in OPTIMISED_MODULES
-    jax.config.update("jax_disable_most_optimizations", not optimised)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    if request.module.__name__.rpartition(".")[2] in OPTIMISED_MODULES:
+        yield
+        return
+    options = compiler.get_compile_options
+
+    def quick(*arguments: Any, **keywords: Any) -> Any:
+        found = options(*arguments, **keywords)
+        found.env_option_overrides = [*found.env_option_overrides, *QUICK.items()]
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiler, "get_compile_options", quick)
+        jax.config.update("jax_disable_most_optimizations", True)
+        yield
+        jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> None:
+def compiled_once(tmp_path_factory: pytest.TempPathFactory):
     """Equal programs are compiled once by each worker: nearly all the time of a small test goes there."""
     jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    with pytest.MonkeyPatch.context() as patch:
+        jax.devices()  # which reads the flags of this process: what follows is for those that it starts
+        flags = [f"--{name}={str(value).lower()}" for name, value in QUICK.items()]
+        patch.setenv("XLA_FLAGS", " ".join((os.environ.get("XLA_FLAGS", ""), *flags)).strip())
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+        yield
 
 
 @pytest.fixture

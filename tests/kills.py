@@ -170,12 +170,21 @@ def campaign(config: TrainConfig, root: Path, *, kills: int, seed: int, slow: fl
             if where is None:
                 break
             struck[where] += 1
-            print(f"kill {sum(struck.values())}: {where}", flush=True)
+            print(f"kill {sum(struck.values())}: {where}, {_standing(parts)}", flush=True)
         whole, mine = state(root / "whole"), state(parts)
         equal += [f"run {run}: {name}" for name in whole if whole[name] != mine.get(name)]
         print(f"run {run} ended; differs in: {', '.join(equal) or 'nothing'}", flush=True)
         shutil.rmtree(parts)
     return struck, equal
+
+
+def _standing(run_dir: Path) -> str:
+    """How far a run that was killed will go on from."""
+    try:
+        done = checkpoint.counters(checkpoint.latest(run_dir / CHECKPOINTS))
+    except checkpoint.CheckpointError:
+        return "before the first checkpoint"
+    return f"{done['random'] + done['episode']} episodes in its newest checkpoint"
 
 
 def main() -> None:

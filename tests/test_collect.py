@@ -399,7 +399,12 @@ def test_an_episode_that_its_environment_spoils_is_dropped_whole_and_another_tak
     fault(raising)
     said: list[str] = []
     collector = Collector(
-        LocalCopies(envs(3)), fixed_actions, seed_of, 0, 20, dropped=lambda error, since: said.append(str(error))
+        LocalCopies(envs(3)),
+        fixed_actions,
+        seed_of,
+        0,
+        20,
+        ended=lambda fault: said.append(str(fault)) if fault else None,
     )
     kept = list(collector)
     assert_same(kept, [episode for episode in healthy if episode.number not in (4, 11)])

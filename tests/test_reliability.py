@@ -16,7 +16,7 @@ import pytest
 
 import damages
 import kills
-from memoroids import checkpoint, metrics
+from memoroids import checkpoint, metrics, record
 from memoroids.algorithms.dqn import DQNConfig
 from memoroids.checkpoint import CheckpointError
 from memoroids.cli import main
@@ -52,6 +52,12 @@ def config(**changes: Any) -> TrainConfig:
     return TrainConfig(**settings | changes)
 
 
+@pytest.fixture(autouse=True)
+def not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture takes as long as ten of these updates, and tests/test_train.py looks at it."""
+    monkeypatch.setattr(record, "draw_curve", lambda path, rows, title: path.touch())
+
+
 def assert_same(left: Path, right: Path) -> None:
     whole, mine = kills.state(left), kills.state(right)
     assert [name for name in whole if whole[name] != mine.get(name)] == []
@@ -62,8 +68,11 @@ def assert_same(left: Path, right: Path) -> None:
 
 @pytest.mark.parametrize("device", [False, True], ids=["host", "device"])
 def test_a_run_killed_inside_a_checkpoint_and_between_two_ends_bit_for_bit_as_one_that_was_not(
-    device: bool, tmp_path: Path
+    device: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    # Four processes, one compilation; tests/kills.py compiles in each.
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     settings = kills.settings(device=device, train_episodes=40, checkpoint_every=10)
     settings = replace(settings, random_episodes=10, eval_every=5, eval_episodes=2)
     # A process of its own as well: this one compiles without XLA's optimisations.
@@ -121,7 +130,7 @@ def test_the_best_parameters_are_kept_beside_the_newest(best: int, tmp_path: Pat
     settings = config()
     seen: list[Any] = []
 
-    def evaluated(self: Any, params: Any, episodes: int, seed_of: Any, dropped: Any = None) -> Any:
+    def evaluated(self: Any, params: Any, episodes: int, seed_of: Any, ended: Any = None) -> Any:
         seen.append([np.array(leaf) for leaf in _leaves(params)])
         return Evaluation(np.full(episodes, float(len(seen) - 1 == best)), np.ones(episodes, int))
 
@@ -267,6 +276,27 @@ def test_observations_out_of_bounds_are_taken_where_that_is_asked_for(tmp_path: 
     settings = config(env_options={"fault": "outside", **FAULT}, check_bounds=False)
     assert train(settings, tmp_path / "run").final is not None
     assert checkpoint.counters(checkpoint.latest(tmp_path / "run" / CHECKPOINTS))["faults"] == 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {
+            "algorithm": "ppo",
+            "dqn": DQNConfig(),
+            "random_episodes": 0,
+            "copies": 4,
+            "train_episodes": 60,
+            "env_options": {"fault": "raise", "every": 11, "rest": 2},
+        },
+        {"eval_every": 1, "eval_episodes": 4, "env_options": {"fault": "raise", "every": 13, "rest": 4}},
+    ],
+    ids=["rollouts", "evaluations"],
+)
+def test_episodes_that_end_well_between_two_rollouts_or_evaluations_count(changes: dict[str, Any], tmp_path: Path):
+    assert train(config(max_faults=2, **changes), tmp_path / "run").final is not None
+    counters = checkpoint.counters(checkpoint.latest(tmp_path / "run" / CHECKPOINTS))
+    assert counters["faults"] > 3
 
 
 def test_too_many_spoiled_episodes_in_a_row_end_the_command_with_a_checkpoint(

@@ -51,8 +51,8 @@ class Collected(NamedTuple):
     memory: State
 
 
-Dropped = Callable[[EnvironmentFault, bool], None]
-"""Called with the fault of an episode that was dropped, and whether one has ended well since the one before it."""
+Ended = Callable[[EnvironmentFault | None], None]
+"""Called whenever an episode ends: with its fault where it was dropped, with None where it is whole."""
 
 
 class Collector:
@@ -60,8 +60,8 @@ class Collector:
 
     Episodes are numbered when they start and come out in that order: first come first served would favour short ones.
     `seed_of(number)` seeds the environment for an episode. An episode whose environment misbehaves is dropped whole,
-    handed to `dropped`, and another takes its place at the end, so that as many come out; without `dropped`,
-    `EnvironmentFault` is raised, naming the episode. What has come out is whole either way.
+    and another takes its place at the end, so that as many come out; `ended` hears of it, and of every episode that
+    ends well. Without `ended`, `EnvironmentFault` is raised, naming the episode. What has come out is whole either way.
 
     `due` is the number of the next episode to come out; `state()` may be taken between two of them.
     """
@@ -74,16 +74,15 @@ class Collector:
         start: int,
         stop: int,
         *,
-        dropped: Dropped | None = None,
+        ended: Ended | None = None,
     ):
-        self._copies, self._policy, self._seed_of, self._dropped = copies, policy, seed_of, dropped
+        self._copies, self._policy, self._seed_of, self._ended = copies, policy, seed_of, ended
         self.due, self._upcoming, self._stop = start, start, stop
         number, example = len(copies), copies.example
         self._open: list[Open | None] = [None] * number
         self._observation = np.zeros((number, *example.observation_shape), example.observation_dtype)
         self._place = np.zeros((number, 2), np.int32)
         self._whole: dict[int, Episode | None] = {}  # None: dropped
-        self._since = False  # whether an episode has ended well since the last that was dropped
 
     def state(self) -> Collected:
         """Where it stands; nothing in it changes when the collection goes on."""
@@ -178,7 +177,9 @@ class Collector:
             self._place[i, 1] += 1
             if result.terminated or result.truncated:
                 self._whole[one.number] = one.close(result.terminated, result.truncated)
-                self._open[i], self._since = None, True
+                self._open[i] = None
+                if self._ended is not None:
+                    self._ended(None)
         self._drop(faults)
 
     def _drop(self, faults: list[tuple[int, int, EnvironmentFault]]) -> None:
@@ -188,10 +189,9 @@ class Collector:
             self._stop += 1
         for _, number, fault in faults:
             named = EnvironmentFault(f"episode {number}: {fault}")
-            if self._dropped is None:
+            if self._ended is None:
                 raise named from fault
-            since, self._since = self._since, False
-            self._dropped(named, since)
+            self._ended(named)
 
 
 def collect(

@@ -315,7 +315,7 @@ class DeviceRun:
     def fault(self, seed: int, number: int, since: bool, what: str) -> None:
         """Counts episodes that their environment spoiled."""
         fault = f"{self.config.env} showed or paid something that is not finite in {number} {what}"
-        self.records[seed].add_faults(number, fault, since)
+        self.records[seed].add_faults(number, fault, since=since)
 
     def evaluate(self, group: int, due: list[int]) -> None:
         """A row for each of the seeds that are due."""

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memoroids.collect import Collector, Dropped, Episode
+from memoroids.collect import Collector, Ended, Episode
 from memoroids.envs import EnvironmentFault
 from memoroids.envs.copies import Copies
 from memoroids.envs.device import DeviceView
@@ -61,24 +61,24 @@ class Evaluator:
         )
 
     def __call__(
-        self, params: Any, episodes: int, seed_of: Callable[[int], int], dropped: Dropped | None = None
+        self, params: Any, episodes: int, seed_of: Callable[[int], int], ended: Ended | None = None
     ) -> Evaluation:
-        """The evaluation of `episodes` episodes; those that the environment spoils are `dropped`, see `Collector`."""
+        """The evaluation of `episodes` episodes; `ended` hears of each, see `Collector`."""
         # Scores alone are kept: whole episodes of images would fill the memory.
-        scores = [(episode.total, episode.length) for episode in self._episodes(params, episodes, seed_of, dropped)]
+        scores = [(episode.total, episode.length) for episode in self._episodes(params, episodes, seed_of, ended)]
         return Evaluation(*(np.asarray(column) for column in zip(*scores, strict=True)))
 
     def play(
-        self, params: Any, episodes: int, seed_of: Callable[[int], int], dropped: Dropped | None = None
+        self, params: Any, episodes: int, seed_of: Callable[[int], int], ended: Ended | None = None
     ) -> list[Episode]:
         """The greedy episodes themselves, in the order of their seeds."""
-        return list(self._episodes(params, episodes, seed_of, dropped))
+        return list(self._episodes(params, episodes, seed_of, ended))
 
     def _episodes(
-        self, params: Any, episodes: int, seed_of: Callable[[int], int], dropped: Dropped | None
+        self, params: Any, episodes: int, seed_of: Callable[[int], int], ended: Ended | None
     ) -> Iterator[Episode]:
         self._params = params
-        yield from Collector(self._copies, self._policy, seed_of, 0, episodes, dropped=dropped)
+        yield from Collector(self._copies, self._policy, seed_of, 0, episodes, ended=ended)
         self._params = None
 
 

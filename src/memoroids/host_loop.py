@@ -81,7 +81,7 @@ class HostRun:
             if interrupted():
                 return self.stop()
         seeds = environment_seeds(config.seed, FINAL)
-        final = self.evaluator(self.learner.params, config.final_episodes, seeds, self.drop)
+        final = self.evaluator(self.learner.params, config.final_episodes, seeds, self.ended)
         self.save()
         self.record.finish(final)
         return Outcome(final, self.record.rows, self.record.run_dir)
@@ -90,7 +90,7 @@ class HostRun:
         """The next `wanted` episodes of a stream of seeds; what was open at a restored checkpoint goes on."""
         counters, seeds = self.counters, environment_seeds(self.config.seed, stream)
         start = counters.numbers[stream]
-        collector = Collector(self.parts.host, policy, seeds, start, start + wanted, dropped=self.drop)
+        collector = Collector(self.parts.host, policy, seeds, start, start + wanted, ended=self.ended)
         plan = counters.collection
         if self.restored is not None and plan is not None and plan["stream"] == stream:
             like = packed_like(plan, self.parts.host.example, policy.memory())
@@ -108,9 +108,12 @@ class HostRun:
             yield episode
         counters.numbers[stream], self.collecting = collector.due, None
 
-    def drop(self, fault: EnvironmentFault, since: bool) -> None:
+    def ended(self, fault: EnvironmentFault | None) -> None:
         """Counts an episode that its environment spoiled. Raises `EnvironmentFault` after too many in a row."""
-        self.record.add_faults(1, str(fault), since)
+        if fault is None:
+            self.counters.faults_in_a_row = 0
+        else:
+            self.record.add_faults(1, str(fault))
 
     def learn_from_replay(self) -> Any:
         """Stores each episode as it comes in and follows it with updates; yields after each."""
@@ -223,9 +226,9 @@ class HostRun:
         config, counters, parts = self.config, self.counters, self.parts
         seeds = environment_seeds(config.seed, EVALUATE, counters.episode)
         if self.profiles is None or counters.episode - self.profiles.episode < config.sensitivity_every:
-            evaluation = self.evaluator(self.learner.params, config.eval_episodes, seeds, self.drop)
+            evaluation = self.evaluator(self.learner.params, config.eval_episodes, seeds, self.ended)
         else:
-            played = self.evaluator.play(self.learner.params, config.eval_episodes, seeds, self.drop)
+            played = self.evaluator.play(self.learner.params, config.eval_episodes, seeds, self.ended)
             evaluation = Evaluation.of(played)
             found = sensitivities(parts.algorithm.network(self.learner.params), [episode.tape for episode in played])
             self.profiles.write(counters.episode, Profile.of(found))

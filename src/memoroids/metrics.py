@@ -4,6 +4,7 @@ import contextlib
 import csv
 import importlib
 import io
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,10 @@ class MetricsFile:
             raise ValueError(f"a row of metrics has the columns {', '.join(FIELDS)}, got {', '.join(row)}")
         self._put(lambda: self._writer.writerow(row))
         self.rows.append(row)
+
+    def sync(self) -> None:
+        """Puts what was written on disk: a checkpoint counts on it, even where the machine stops."""
+        self._put(lambda: os.fsync(self._file.fileno()))
 
     def close(self) -> None:
         """Closes the file; what is written is written already."""

@@ -159,7 +159,7 @@ class Record:
             # Copies: the arrays themselves are donated to the next update.
             self._best = jax.tree.map(lambda leaf: np.array(leaf), params())
 
-    def add_faults(self, number: int, fault: str, since: bool) -> None:
+    def add_faults(self, number: int, fault: str, *, since: bool = False) -> None:
         """Counts and reports episodes that their environment spoiled; `since`: a whole one came since the last of them.
 
         Raises `EnvironmentFault` where more than the settings allow did.
@@ -241,6 +241,7 @@ class Record:
         step = self.counters.random + self.counters.episode
         if self._best is not None:
             parts = parts | {"best": self._best}
+        self._metrics.sync()
         checkpoint.save(
             self.run_dir / CHECKPOINTS,
             step,

@@ -40,10 +40,12 @@ def locked(run_dir: Path) -> Iterator[None]:
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             file.seek(0)
             holder = file.read().strip() or "another process"
             raise ValueError(f"{run_dir} is being written by {holder}: wait for it, or stop it") from error
+        except OSError as error:
+            raise ValueError(f"cannot lock {path}: {error.strerror} (choose a --run-dir on another disk)") from error
         file.truncate(0)
         file.write(f"process {os.getpid()}, started {datetime.now().isoformat(timespec='seconds')}\n")
         file.flush()

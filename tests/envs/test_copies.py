@@ -11,7 +11,7 @@ import faulty
 import numpy as np
 import pytest
 
-from memoroids.collect import Collector, Dropped, Episode
+from memoroids.collect import Collector, Ended, Episode
 from memoroids.envs import EnvironmentFault, HostEnv
 from memoroids.envs.copies import Copies, LocalCopies
 from memoroids.envs.workers import WorkerCopies
@@ -45,9 +45,14 @@ def made() -> Iterator[Callable[..., Copies]]:
         copies.close()
 
 
-def played(copies: Copies, dropped: Dropped | None = None) -> list[Episode]:
+def played(copies: Copies, ended: Ended | None = None) -> list[Episode]:
     """Episodes whose number is their seed."""
-    return list(Collector(copies, RandomPolicy(3, 0), lambda number: number, 0, EPISODES, dropped=dropped))
+    return list(Collector(copies, RandomPolicy(3, 0), lambda number: number, 0, EPISODES, ended=ended))
+
+
+def noted(said: list[str]) -> Ended:
+    """Writes down the faults."""
+    return lambda fault: said.append(str(fault)) if fault else None
 
 
 def assert_same(found: list[Episode], expected: list[Episode]) -> None:
@@ -76,26 +81,26 @@ def test_an_episode_that_is_spoiled_goes_whole_and_all_others_stay(fault: str, a
         pytest.skip("nothing of the kind at reset")
     limit, every = (0.3, 10) if fault == "hang" else (LIMIT, 5)
     said: list[str] = []
-    found = played(made(0, limit=limit, fault=fault, at=at, every=every), lambda error, since: said.append(str(error)))
+    found = played(made(0, limit=limit, fault=fault, at=at, every=every), noted(said))
     spoiled = {number for number in range(EPISODES + 8) if number % every == 0}
     assert_same(found, whole(made, spoiled))
     assert {int(line.split()[1].rstrip(":")) for line in said} <= spoiled and len(said) >= EPISODES // every
     assert all(faulty.NAME in line and "\n" not in line for line in said)
 
 
-def test_a_fault_tells_whether_an_episode_has_ended_well_since_the_one_before(made: Callable[..., Copies]):
+def test_every_end_of_an_episode_is_told_in_the_order_of_the_ends(made: Callable[..., Copies]):
     told: list[bool] = []
-    played(made(0, copies=1, fault="raise", every=3), lambda error, since: told.append(since))
-    assert told == [False] + [True] * 9
+    played(made(0, copies=1, fault="raise", every=3), lambda fault: told.append(fault is None))
+    assert told == [number % 3 != 0 for number in range(len(told))] and sum(told) == EPISODES
     told.clear()
     with pytest.raises(ValueError, match="enough"):
 
-        def dropped(error: EnvironmentFault, since: bool) -> None:
-            told.append(since)
+        def ended(fault: EnvironmentFault | None) -> None:
+            told.append(fault is None)
             if len(told) == 5:
                 raise ValueError("enough")
 
-        played(made(0, fault="raise", every=1), dropped)
+        played(made(0, fault="raise", every=1), ended)
     assert told == [False] * 5
 
 
@@ -107,7 +112,7 @@ def test_a_worker_that_dies_or_hangs_costs_one_episode_and_no_other(
     if fault == "freeze" and workers != 2:
         pytest.skip("waiting for one is enough")
     said: list[str] = []
-    found = played(made(workers, fault=fault, every=13, rest=6), lambda error, since: said.append(str(error)))
+    found = played(made(workers, fault=fault, every=13, rest=6), noted(said))
     assert_same(found, whole(made, {6, 19}))
     words = {"exit": "exit status 3 at step 2", "freeze": "did not answer within 3 s", "raise": "simulator is gone"}
     assert len(said) == 2 and all(words[fault] in line for line in said)
@@ -124,7 +129,7 @@ def test_a_worker_killed_from_outside_is_started_again(made: Callable[..., Copie
         lambda number: number,
         0,
         EPISODES,
-        dropped=lambda error, since: said.append(str(error)),
+        ended=noted(said),
     )
     found = []
     for episode in collector:

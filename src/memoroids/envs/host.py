@@ -152,7 +152,7 @@ class HostEnv:
         self._step = 0
         try:
             observation, _ = self.env.reset(seed=seed)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise EnvironmentFault(f"{self.id} raised at reset (seed {seed}): {one_line(error)}") from error
         self._tail[:] = 0
         return self._observe(observation)
@@ -163,7 +163,7 @@ class HostEnv:
         native, told = self._native(action)
         try:
             observation, reward, terminated, truncated, _ = self.env.step(native)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise EnvironmentFault(f"{self.id} raised at step {self._step}: {one_line(error)}") from error
         try:
             reward = float(reward)

@@ -128,11 +128,12 @@ class WorkerCopies:
         there.close()
         self._processes[worker] = process, here
         try:
-            answer = self._receive(worker, START_LIMIT)
+            fault = self._receive(worker, START_LIMIT)
         except _Dead as dead:
-            raise EnvironmentFault(f"cannot start a worker process: {dead.fault}") from None
-        if isinstance(answer, EnvironmentFault):
-            raise EnvironmentFault(f"cannot start a worker process: {answer}")
+            fault = dead.fault
+        if fault is not None:
+            self._end(worker)  # what it may still answer is no answer to what it is asked next
+            raise EnvironmentFault(f"cannot start a worker process: {fault}")
         return process, here
 
     def _send(self, worker: int, requests: list[tuple[int, str, Any]]) -> None:
