@@ -103,6 +103,33 @@ def test_a_step_written_again_holds_what_was_written_last(tmp_path: Path):
     assert_same(checkpoint.restore(path, "learner", blank()), tree(1))
 
 
+def test_until_a_step_written_again_is_whole_the_one_before_it_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    first = write(tmp_path, 5, keep=1)
+
+    def killed(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "_drop", killed)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.save(tmp_path, 5, {"learner": tree(1)}, {"episode": 99}, keep=1)
+    second = checkpoint.latest(tmp_path)
+    assert second != first and checkpoint.counters(second) == {"episode": 99}
+    assert checkpoint.counters(first) != {"episode": 99}
+    monkeypatch.undo()
+    third = checkpoint.save(tmp_path, 5, {"learner": tree(1)}, {"episode": 100}, keep=1)
+    assert [path.name for path in tmp_path.iterdir()] == [third.name] and third.name > second.name > first.name
+
+
+def test_newer_ones_that_were_passed_over_take_no_place_of_those_kept(tmp_path: Path):
+    for step in (1, 2, 9):
+        write(tmp_path, step, keep=3)
+    (tmp_path / "000000009" / "manifest.json").write_text("{}")
+    for step in (3, 4):
+        write(tmp_path, step, keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000000003", "000000004", "000000009"]
+    assert checkpoint.newest_good(tmp_path, lambda error: None) == tmp_path / "000000004"
+
+
 def one_line(error: pytest.ExceptionInfo, path: Path) -> str:
     message = str(error.value)
     assert "\n" not in message and str(path) in message

@@ -543,7 +543,7 @@ def test_an_environment_that_fails_in_mid_run_is_named_with_episode_and_step_and
     assert "episode 3" in said and "step 3" in said and ENV in said
     assert ("the server is gone" if kind == "raises" else "nan") in said
     assert [row["episode"] for row in metrics.read(workplace / "run" / "metrics.csv")] == [2]
-    assert [path.name for path in (workplace / "run" / "checkpoints").iterdir()] == ["000000006"]
+    assert [path.name for path in (workplace / "run" / "checkpoints").iterdir()] == ["000000006.0001"]
 
 
 def test_an_unreadable_checkpoint_or_config_is_named(

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,7 +22,8 @@ from memoroids.algorithms.dqn import DQNConfig
 from memoroids.checkpoint import CheckpointError
 from memoroids.cli import main
 from memoroids.config import TrainConfig
-from memoroids.rundir import CHECKPOINTS, METRICS, evaluate_run, load, load_config
+from memoroids.envs import EnvironmentFault
+from memoroids.rundir import CHECKPOINTS, METRICS, WARNINGS, evaluate_run, load, load_config
 from memoroids.train import train
 
 FAULTY = Path(__file__).parent / "envs"
@@ -89,6 +91,21 @@ def test_a_run_killed_inside_a_checkpoint_and_between_two_ends_bit_for_bit_as_on
     assert kills.resume(tmp_path / "parts", (None, None, None)) is None
     assert_same(tmp_path / "whole", tmp_path / "parts")
     assert not list((tmp_path / "parts" / CHECKPOINTS).glob("*.partial"))
+
+
+def test_a_finished_run_without_its_checkpoints_is_refused_and_keeps_its_metrics(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    settings = config()
+    train(settings, tmp_path / "run")
+    before = (tmp_path / "run" / METRICS).read_bytes()
+    shutil.rmtree(tmp_path / "run" / CHECKPOINTS)
+    with pytest.raises(CheckpointError, match="whose checkpoints are gone"):
+        train(settings, tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / METRICS).read_bytes() == before
+    (tmp_path / "run" / "summary.json").unlink()
+    train(settings, tmp_path / "run", resume=True)
+    assert "has no checkpoint: the run begins anew" in capsys.readouterr().err
 
 
 def test_rows_that_were_written_after_the_checkpoint_are_cut_where_it_knows_to(tmp_path: Path):
@@ -181,6 +198,24 @@ def test_a_run_directory_that_names_code_is_not_imported_unless_it_is_trusted(
     assert "evil" not in sys.modules
 
 
+def test_nothing_is_imported_from_where_a_run_is_read(tmp_path: Path):
+    train(config(), tmp_path / "run")
+    mark = tmp_path / "executed"
+    for name in ("popgym", "matplotlib", "orbax", "gymnax", "tensorboardX", "sitecustomize"):
+        (tmp_path / "run" / f"{name}.py").write_text(f"open({str(mark)!r}, 'w')\n")
+    command = [sys.executable, "-P", "-c", "from memoroids.cli import main; main()", "evaluate", ".", "--episodes", "1"]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path and "envs" not in path)}
+    done = subprocess.run(command, cwd=tmp_path / "run", capture_output=True, text=True, env=env)
+    assert done.returncode == 2 and "--trust" in done.stderr  # its environment is one of the tests
+    values = json.loads((tmp_path / "run" / "config.json").read_text())
+    plain = values | {"env": "CartPole-v1", "env_options": {}}
+    (tmp_path / "run" / "config.json").write_text(json.dumps(plain))
+    done = subprocess.run(command, cwd=tmp_path / "run", capture_output=True, text=True, env=env)
+    assert done.returncode == 1 and "foreign checkpoint" in done.stderr, done.stderr
+    assert not mark.exists()
+    assert replace(config(), env="gymnax:CartPole-v1", env_options={}).own_code == ["gymnax:CartPole-v1"]
+
+
 def test_a_run_with_code_of_its_own_is_evaluated_where_it_is_trusted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -264,7 +299,7 @@ def test_a_run_goes_on_without_the_episodes_that_were_spoiled(
     assert [row["episode"] for row in outcome.rows] == [4, 8, 12]
     counters = checkpoint.counters(checkpoint.latest(tmp_path / "run" / CHECKPOINTS))
     said = [line for line in capsys.readouterr().err.splitlines() if "dropped" in line]
-    assert counters["faults"] == len(said) > 3
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["faults"] == len(said) > 3
     assert (counters["random"], counters["episode"]) == (settings.random_episodes, settings.train_episodes)
     assert sum(counters["numbers"]) > settings.random_episodes + settings.train_episodes
     # Those of evaluations are dropped as well, and stand in for no episode of training.
@@ -314,6 +349,57 @@ def test_too_many_spoiled_episodes_in_a_row_end_the_command_with_a_checkpoint(
     )
     assert "gave an observation at step 2 that is not in Box" in lines[-1]
     assert checkpoint.counters(checkpoint.latest(tmp_path / "run" / CHECKPOINTS))["faults"] == 4
+
+
+@pytest.mark.parametrize("stream", ["random", "training", "rollouts"])
+def test_a_run_that_ended_by_faults_goes_on_to_as_many_episodes_as_it_was_to_have(
+    stream: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    import faulty
+
+    first = {"random": 3, "training": 9, "rollouts": 6}[stream]
+    # The simulator is down for a while: every episode from then on is spoiled.
+    begun: list[int] = []
+    reset = faulty.Faulty.reset
+
+    def down(self: Any, **keywords: Any) -> Any:
+        begun.append(1)
+        if first < len(begun) <= first + 9:
+            raise RuntimeError("down")
+        return reset(self, **keywords)
+
+    monkeypatch.setattr(faulty.Faulty, "reset", down)
+    changes: dict[str, Any] = {"max_faults": 5, "checkpoint_every": 100, "eval_every": 100}
+    if stream == "rollouts":
+        changes |= {"algorithm": "ppo", "dqn": DQNConfig(), "random_episodes": 0, "copies": 4, "train_episodes": 16}
+    settings = config(**changes)
+    with pytest.raises(EnvironmentFault, match="6 episodes in a row"):
+        train(settings, tmp_path / "run")
+    monkeypatch.undo()
+    monkeypatch.syspath_prepend(str(FAULTY))
+    outcome = train(settings, tmp_path / "run", resume=True)
+    assert outcome.final is not None and len(outcome.final.returns) == settings.final_episodes
+    counters = checkpoint.counters(checkpoint.latest(tmp_path / "run" / CHECKPOINTS))
+    assert (counters["random"], counters["episode"]) == (settings.random_episodes, settings.train_episodes)
+
+
+def test_faults_of_the_final_evaluation_count_once_however_often_it_is_played(tmp_path: Path):
+    settings = config(env_options={"fault": "raise", "every": 3, "rest": 1}, final_episodes=20, max_faults=50)
+    train(settings, tmp_path / "run")
+    before = (tmp_path / "run" / "summary.json").read_text()
+    (tmp_path / "run" / "summary.json").unlink()
+    train(settings, tmp_path / "run", resume=True)
+    again = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert {**again, "seconds": 0} == {**json.loads(before), "seconds": 0}
+    assert again["faults"] > checkpoint.counters(checkpoint.latest(tmp_path / "run" / CHECKPOINTS))["faults"]
+
+
+def test_a_warning_that_cannot_be_written_down_ends_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / WARNINGS).symlink_to("/dev/full")
+    assert train(config(env_options={"fault": "raise", **FAULT}), run).final is not None
+    assert "dropped episode" in capsys.readouterr().err
 
 
 def test_an_environment_whose_state_does_not_follow_from_its_seed_goes_on_at_the_next_episode(

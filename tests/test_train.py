@@ -614,11 +614,12 @@ def killed(settings: TrainConfig, run_dir: Path, at: int) -> None:
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
-@pytest.mark.parametrize(("env", "at"), [(UNEVEN, 9), (UNEVEN, 1)], ids=["after a checkpoint", "before the first"])
+@pytest.mark.parametrize(("env", "at"), [(UNEVEN, 13), (UNEVEN, 1)], ids=["after a checkpoint", "before the first"])
 def test_a_killed_run_ends_bit_for_bit_as_one_that_was_not(env: str, at: int, tmp_path: Path):
     settings = config(env=env, train_episodes=14, copies=3, checkpoint_every=4, memory="ffm")
     whole = train(settings, tmp_path / "whole")
     killed(settings, tmp_path / "parts", at)
+    assert (tmp_path / "parts" / CHECKPOINTS).exists() == (at > 1)
     again = train(load_config(tmp_path / "parts"), tmp_path / "parts", resume=True)
     assert untimed(again.rows) == untimed(whole.rows)
     np.testing.assert_array_equal(again.final.returns, whole.final.returns)

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -36,14 +37,18 @@ def save(
     machine: dict[str, str] | None = None,
     keep: int = 2,
 ) -> Path:
-    """Writes `root`/STEP with one Orbax tree for each of `parts`, then drops all but the newest `keep`.
+    """Writes `root`/STEP with one Orbax tree for each of `parts`, then drops all older ones but the newest `keep` - 1.
 
     The directory takes its name only when everything in it is on disk, so a broken write leaves the older ones as they
-    were. `counters`, the settings `config` and what the `machine` is are plain JSON. Raises `CheckpointError`.
+    were. Another of the same step makes this one `root`/STEP.0001 and so on, and is dropped only then. Newer ones, that
+    a run has passed over, stay. `counters`, the settings `config` and what the `machine` is are plain JSON. Raises
+    `CheckpointError`.
     """
     import orbax.checkpoint as ocp  # slow to import, and only needed here
 
-    final = root / f"{step:09d}"
+    same = [path for path in _steps(root) if path.name.startswith(f"{step:09d}")]
+    number = int(same[-1].name[10:] or 0) + 1 if same else 0
+    final = root / (f"{step:09d}.{number:04d}" if number else f"{step:09d}")
     partial = root / f"{final.name}{_PARTIAL}"
     try:
         for left in (*root.glob(f"*{_PARTIAL}"), *root.glob(f"*{_GONE}")):  # by a run that was killed
@@ -60,12 +65,13 @@ def save(
         body["files"] = _digests(partial)
         (partial / _MANIFEST).write_text(json.dumps({**body, "digest": _digest(body)}, indent=1))
         _sync(partial)
-        _drop(final)
         partial.rename(final)
+        _sync_one(root)
     except Exception as error:
         shutil.rmtree(partial, ignore_errors=True)  # a full disk is no place for half of one
         raise CheckpointError(f"cannot write checkpoint {final}: {_said(error)}") from error
-    for old in _steps(root)[:-keep]:
+    older = [path for path in _steps(root) if path.name < final.name and path not in same]
+    for old in (*same, *older[: max(len(older) - keep + 1, 0)]):
         with contextlib.suppress(OSError):
             _drop(old)
     return final
@@ -74,17 +80,20 @@ def save(
 def _sync(directory: Path) -> None:
     """Puts everything under `directory` on disk, so that a machine that stops leaves it whole as well."""
     for path in (directory, *directory.rglob("*")):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        _sync_one(path)
+
+
+def _sync_one(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _drop(path: Path) -> None:
     """Removes a checkpoint, which is no checkpoint any more before its first file goes."""
-    if path.exists():
-        shutil.rmtree(path.rename(path.with_name(path.name + _GONE)))
+    shutil.rmtree(path.rename(path.with_name(path.name + _GONE)))
 
 
 def latest(root: Path) -> Path:
@@ -204,7 +213,8 @@ def _digest(body: dict[str, Any]) -> str:
 
 
 def _steps(root: Path) -> list[Path]:
-    return sorted(path for path in root.glob("[0-9]" * 9) if path.is_dir())
+    names = re.compile(r"\d{9}(\.\d{4})?")
+    return sorted(path for path in root.glob("*") if names.fullmatch(path.name) and path.is_dir())
 
 
 def _digests(path: Path) -> dict[str, str]:

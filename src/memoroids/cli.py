@@ -16,8 +16,13 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from memoroids.allocator import keep_freed_memory
+from memoroids.wording import one_line
 
 # Everything heavier is imported by the command that needs it, so that --help and a typing error answer at once.
+
+
+READING = ("resume", "evaluate", "sensitivity", "compare", "report")
+"""Commands on what is there already, which may be another's: they import nothing from where they are run."""
 
 
 class UsageError(Exception):
@@ -195,8 +200,6 @@ class Bench:
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of `memoroids`. Exits 0, 2 with one line on a wrong command line, 1 on a failure, 130 on Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # the user's own modules, next to where the command is run
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a redirected stream may not know ε
@@ -247,6 +250,9 @@ def _dispatch(arguments: list[str]) -> None:
         from memoroids.wording import suggest
 
         raise UsageError(f"unknown command {command!r}{suggest(command, commands)}")
+    if "" not in sys.path and (command not in READING or "--trust" in rest):
+        # The user's own modules, next to where the command is run; after all that is installed, which they do not hide.
+        sys.path.append("")
     import jax
 
     from memoroids.checkpoint import CheckpointError
@@ -260,7 +266,7 @@ def _dispatch(arguments: list[str]) -> None:
     except (EnvironmentFault, CheckpointError, TrainingError) as error:
         _fail(str(error), 1)
     except (MemoryError, OverflowError, jax.errors.JaxRuntimeError) as error:
-        _fail(f"does not fit (lower --buffer-size, --batch-size or --width): {str(error).splitlines()[0]}", 1)
+        _fail(f"does not fit (lower --buffer-size, --batch-size or --width): {one_line(error)}", 1)
     except OSError as error:
         _fail(f"{error.strerror or error}: {error.filename or ''}", 1)
 

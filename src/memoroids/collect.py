@@ -97,8 +97,9 @@ class Collector:
         **Returns:** the numbers of those that did not show the same again, and begin anew: their environment's state
         does not follow from its seed and its actions.
         """
+        # Each that was dropped has another in its place, whether `due` has passed it or not.
+        self._stop += state.due - self.due + sum(episode is None for episode in state.whole.values())
         self.due, self._upcoming, self._whole = state.due, state.upcoming, dict(state.whole)
-        self._stop += sum(episode is None for episode in self._whole.values())
         anew = []
         for copy, one in enumerate(state.open):
             if one is None:
@@ -187,11 +188,17 @@ class Collector:
         for copy, number, _ in faults:
             self._open[copy], self._whole[number] = None, None
             self._stop += 1
+        raised: EnvironmentFault | None = None
         for _, number, fault in faults:
             named = EnvironmentFault(f"episode {number}: {fault}")
             if self._ended is None:
                 raise named from fault
-            self._ended(named)
+            try:
+                self._ended(named)
+            except EnvironmentFault as error:
+                raised = error
+        if raised is not None:
+            raise raised
 
 
 def collect(

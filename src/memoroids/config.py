@@ -165,8 +165,8 @@ class TrainConfig:
         ]:
             if getattr(self, name) < low:
                 raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")
-        if not 0 < self.time_limit < math.inf:
-            raise ValueError(f"time_limit must be positive and finite, got {self.time_limit}")
+        if not 0 < self.time_limit <= 1e6:
+            raise ValueError(f"time_limit must be positive and at most 1,000,000 seconds, got {self.time_limit}")
         self._check_algorithm()
         self._check_device()
         if self.seed + self.seeds > 2**32:
@@ -255,7 +255,8 @@ class TrainConfig:
     def own_code(self) -> list[str]:
         """The names in it that have code imported which is neither ours nor a library's that we know."""
         found = [self.memory] if ":" in self.memory else []
-        if ":" in self.device_env and self.device_env.partition(":")[0] not in LIBRARIES:
+        known = self.on_device and self.device_env.partition(":")[0] in LIBRARIES
+        if ":" in self.device_env and not known:
             found.append(self.env)
         return found
 

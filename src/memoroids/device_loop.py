@@ -235,7 +235,6 @@ class DeviceRun:
         for seed in range(len(self.records)):
             if self.done(seed):  # before it was taken up again
                 self.finish(self.group_of(seed), seed)
-                self.records[seed].finish(self.finals[seed])
         for group in range(len(self.states)):  # a run may have ended before it could
             self.evaluate(group, [seed for seed in self.seeds_of(group) if self.records[seed].due()])
         while open_groups := [g for g in range(len(self.states)) if any(not self.done(s) for s in self.seeds_of(g))]:
@@ -305,11 +304,12 @@ class DeviceRun:
             except (EnvironmentFault, TrainingError) as fault:
                 faults.append(fault)
         for seed in save if not faults else []:
-            if self.done(seed):
-                self.finish(group, seed)
             self.save(seed)
             if self.done(seed):
-                self.records[seed].finish(self.finals[seed])
+                try:
+                    self.finish(group, seed)
+                except EnvironmentFault as fault:
+                    faults.append(fault)
         return faults
 
     def fault(self, seed: int, number: int, since: bool, what: str) -> None:
@@ -359,8 +359,9 @@ class DeviceRun:
         return self.placement.state([state.learner.params for state in self.states], seed)
 
     def finish(self, group: int, seed: int) -> None:
-        """The evaluation at the end of a seed's run."""
+        """The evaluation at the end of a seed's run, whose checkpoint does not know of it, and the summary."""
         self.finals[seed] = self.evaluations(group, self.config.final_episodes, FINAL)[seed]
+        self.records[seed].finish(self.finals[seed])
 
     def epsilon(self, seed: int) -> float:
         """The share of random actions of the newest training episodes."""

@@ -1,6 +1,8 @@
 """Files that are either whole or as they were before, whenever the process that writes them ends."""
 
 import contextlib
+import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,11 +13,14 @@ def whole(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}")
     try:
         yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):
             partial.unlink()
-        raise OSError(error.errno, error.strerror, str(path)) from error
+        # Some libraries raise it with nothing but a text.
+        raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
 
 
 def write_whole(path: Path, text: str) -> None:

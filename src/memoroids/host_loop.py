@@ -10,6 +10,7 @@ import numpy as np
 
 from memoroids import checkpoint
 from memoroids import tape as tapes
+from memoroids.checkpoint import CheckpointError
 from memoroids.collect import Collector, Episode, pack, packed_like, unpack
 from memoroids.config import TrainConfig
 from memoroids.envs import EnvironmentFault
@@ -80,9 +81,9 @@ class HostRun:
         for _ in learn():
             if interrupted():
                 return self.stop()
+        self.save()  # before what is counted in the final evaluation, which a resumed run plays again
         seeds = environment_seeds(config.seed, FINAL)
         final = self.evaluator(self.learner.params, config.final_episodes, seeds, self.ended)
-        self.save()
         self.record.finish(final)
         return Outcome(final, self.record.rows, self.record.run_dir)
 
@@ -95,7 +96,11 @@ class HostRun:
         if self.restored is not None and plan is not None and plan["stream"] == stream:
             like = packed_like(plan, self.parts.host.example, policy.memory())
             arrays = checkpoint.restore(self.restored, "collection", like) if jax.tree.leaves(like) else like
-            if anew := collector.restore(unpack(plan, arrays)):
+            try:
+                anew = collector.restore(unpack(plan, arrays))
+            except EnvironmentFault as fault:  # nothing has happened that a checkpoint should hold
+                raise CheckpointError(f"cannot play the open episodes of {self.restored} again: {fault}") from fault
+            if anew:
                 self.record.warn(
                     f"{self.config.env} did not show the same when its open episodes were played again: episodes "
                     f"{', '.join(map(str, anew))} begin anew, and the run is no longer what it would have been "

@@ -1,5 +1,6 @@
 """What a run writes down while it trains: rows of metrics, checkpoints, the curve and the summary."""
 
+import contextlib
 import json
 import math
 import sys
@@ -102,6 +103,8 @@ class Record:
     ):
         """`learner`: the algorithm's state where the run starts or goes on; `best`: the best parameters until then."""
         self.config, self.run_dir, self.counters = config, run_dir, counters
+        if counters.faults_in_a_row > config.max_faults:
+            counters.faults_in_a_row = 0  # they ended the run, and whoever lets it go on gives it as many again
         self._loggers, self._watch, self._best = loggers, watch, best
         self._metrics = MetricsFile(run_dir / METRICS, keep=counters.metrics)
         self._tensors = tensor_names(learner.params)
@@ -186,6 +189,7 @@ class Record:
         longest, stop = int(divergence.longest), False
         if longest > self._longest:
             self._longest, stop = longest, longest > self.config.max_skipped
+        stop = stop or int(divergence.in_a_row) > self.config.max_skipped
         if not stop and skipped < self._report_at:
             return
         tensors = np.asarray(divergence.tensors)
@@ -211,7 +215,8 @@ class Record:
 
     def _note(self, message: str) -> str:
         line = " ".join(message.split())
-        with (self.run_dir / WARNINGS).open("a") as file:
+        # It is said on standard error as well: a full disk is no reason to end where what it tells of is not.
+        with contextlib.suppress(OSError), (self.run_dir / WARNINGS).open("a") as file:
             file.write(f"episode {self.counters.episode}: {line}\n")
         return line
 
@@ -261,9 +266,9 @@ class Record:
             "final_return": final.mean,
             "final_interval": final.interval(),
             "final_episodes": len(final.returns),
-            "last_eval_return": returns[-1],
-            "mean_eval_return": sum(returns) / len(returns),
-            "max_eval_return": max(returns),
+            "last_eval_return": returns[-1] if returns else None,  # random episodes alone may reach the last step
+            "mean_eval_return": sum(returns) / len(returns) if returns else None,
+            "max_eval_return": max(returns, default=None),
             "best_episode": self.counters.best and self.counters.best[0],
             "episodes_to_0.95": episodes_to(self.rows, 0.95),
             **{

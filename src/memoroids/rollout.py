@@ -133,7 +133,8 @@ def collect_slots(
             started=workers.started + jnp.sum(final, dtype=jnp.int32),
             slot=workers.slot + 1,
         )
-        faults = spoiled & (final | ~workers.spoiled)
+        # The first observation of all was found before there was a slot to count it in.
+        faults = spoiled & (final | ~workers.spoiled | (workers.slot == 0))
         # Of the episode that this slot is of: what its step has brought counts already.
         mine = jnp.where(final, workers.spoiled, spoiled)
         return after, (Collected(written, workers.number, workers.total, faults), mine)

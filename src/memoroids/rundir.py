@@ -46,10 +46,15 @@ def locked(run_dir: Path) -> Iterator[None]:
             raise ValueError(f"{run_dir} is being written by {holder}: wait for it, or stop it") from error
         except OSError as error:
             raise ValueError(f"cannot lock {path}: {error.strerror} (choose a --run-dir on another disk)") from error
-        file.truncate(0)
-        file.write(f"process {os.getpid()}, started {datetime.now().isoformat(timespec='seconds')}\n")
-        file.flush()
         try:
+            try:
+                file.truncate(0)
+                file.write(f"process {os.getpid()}, started {datetime.now().isoformat(timespec='seconds')}\n")
+                file.flush()
+            except OSError as error:
+                with contextlib.suppress(OSError):
+                    file.close()  # which would try once more
+                raise ValueError(f"cannot write to {run_dir}: {error.strerror}") from error
             yield
         finally:
             if os.listdir(run_dir) == [LOCK]:
@@ -123,4 +128,7 @@ def read_summary(run_dir: Path) -> dict[str, Any] | None:
 def evaluate_run(run_dir: Path, episodes: int, seed: int, *, best: bool = False) -> Evaluation:
     """Greedy episodes with a run's newest or `best` parameters on fresh environment seeds, apart from the run's own."""
     config, parts, params = load(run_dir, best=best)
-    return parts.evaluator(params, episodes, environment_seeds(config.seed, REPORT, seed))
+    try:
+        return parts.evaluator(params, episodes, environment_seeds(config.seed, REPORT, seed))
+    finally:
+        parts.close()

@@ -5,7 +5,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from memoroids.metrics import Loggers, draw_comparison
 from memoroids.parts import Parts, build
 from memoroids.placement import Placement
 from memoroids.record import Counters, Outcome, Progress, Record, TrainingError
-from memoroids.rundir import CHECKPOINTS, CONFIG, CURVE, locked, seed_dir
+from memoroids.rundir import CHECKPOINTS, CONFIG, CURVE, METRICS, SUMMARY, locked, seed_dir
 
 
 def train(
@@ -40,19 +40,28 @@ def train(
 
     Raises `ValueError`, `EnvironmentFault`, `CheckpointError` or `TrainingError`, each in one line.
     """
-    if not resume and (run_dir / CONFIG).exists():
-        raise ValueError(f"{run_dir} holds another run: choose another --run-dir, or `memoroids resume {run_dir}`")
+    _check_free(run_dir, resume)
     if not config.on_device:
         with locked(run_dir):
+            _check_free(run_dir, resume)  # another may have begun and ended since
             opened = _Opened(config, run_dir, resume=resume)
             return _train_host(opened, opened.record(run_dir, watch))
     placement = Placement(config)
     with _written(run_dir, placement) as directory, locked(directory):
+        _check_free(directory, resume)
         if config.seeds == 1:
             opened = _Opened(config, run_dir, resume=resume)
             record = opened.record(directory, watch)
             return _train_device(config, placement, [opened], [record], record.report)[0]
-        return _train_seeds(config, placement, run_dir, directory, resume=resume, watch=watch)
+        with ExitStack() as each:  # a seed's own directory is a run like any other
+            for i in range(config.seeds):
+                each.enter_context(locked(seed_dir(directory, config.seed + i)))
+            return _train_seeds(config, placement, run_dir, directory, resume=resume, watch=watch)
+
+
+def _check_free(run_dir: Path, resume: bool) -> None:
+    if not resume and (run_dir / CONFIG).exists():
+        raise ValueError(f"{run_dir} holds another run: choose another --run-dir, or `memoroids resume {run_dir}`")
 
 
 @contextmanager
@@ -80,6 +89,8 @@ class _Opened:
             self.restored = checkpoint.newest_good(run_dir / CHECKPOINTS, self.passed_over.append, asdict(config))
             if self.restored is None and not (run_dir / CONFIG).exists():
                 raise CheckpointError(f"no run to go on with in {run_dir}: neither {CONFIG} nor a checkpoint")
+            if self.restored is None and (run_dir / SUMMARY).exists():
+                raise CheckpointError(f"{run_dir} holds a finished run whose checkpoints are gone: it cannot go on")
         self.machine: dict[str, str] = {}
         """Where it was written."""
         self.best: Any = None
@@ -100,10 +111,13 @@ class _Opened:
         """Starts to write, to the run's directory or where else `run_dir` says."""
         config = self.config
         loggers = Loggers(run_dir, asdict(config), tensorboard=config.tensorboard, wandb=config.wandb)
+        lost = self.resume and self.restored is None and _lines(run_dir / METRICS) > 1
         if not self.resume:
             run_dir.mkdir(parents=True, exist_ok=True)
             write_whole(run_dir / CONFIG, config.to_json() + "\n")
         record = Record(config, run_dir, self.counters, loggers, watch, learner=self.learner, best=self.best)
+        if lost:
+            record.warn(f"{run_dir} has no checkpoint: the run begins anew, and so does its {METRICS}")
         for error in self.passed_over:
             record.warn(f"{error}; the checkpoint before it is used")
         if self.restored is not None:
@@ -111,6 +125,10 @@ class _Opened:
                 if (before := self.machine.get(name)) != value:
                     record.warn(f"the run goes on elsewhere, and not bit for bit: {name} was {before}, now {value}")
         return record
+
+
+def _lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def _train_host(opened: _Opened, record: Record) -> Outcome:
@@ -199,20 +217,20 @@ def _mean_rows(rows: list[list[dict[str, float]]]) -> list[dict[str, float]]:
 @contextmanager
 def _interruptible() -> Iterator[Callable[[], bool]]:
     """Turns the first Ctrl-C or SIGTERM into a flag, read between episodes; the second acts as always."""
-    flag = threading.Event()
+    raised: list[int] = []  # an Event's lock would be taken twice where one signal comes within the other's handler
     if threading.current_thread() is not threading.main_thread():
-        yield flag.is_set
+        yield lambda: False
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def handle(number: Any, frame: Any) -> None:
-        flag.set()
+        raised.append(number)
         signal.signal(number, before[number])
 
     for number in before:
         signal.signal(number, handle)
     try:
-        yield flag.is_set
+        yield lambda: bool(raised)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,5 +1,7 @@
 """An environment that misbehaves when and how it is told to, importable by worker processes."""
 
+import contextlib
+import ctypes
 import os
 import time
 from typing import Any
@@ -18,9 +20,17 @@ FAULTS = (
     "nan reward",
     "flag",
     "few",
+    "huge reward",
+    "endless reward",
+    "text for a reward",
+    "quit",
     "hang",
+    "swallow",
 )
-"""What it can do at a step; a process of its own may also be told to "exit" and to "freeze"."""
+"""What it can do at a step; a process of its own may also be told to "exit", to "freeze" and to be "deaf"."""
+
+
+REWARDS = {"huge reward": 1e39, "endless reward": 10**400, "text for a reward": "1.5"}
 
 
 class Faulty(gym.Env):
@@ -57,6 +67,8 @@ class Faulty(gym.Env):
                 return look, float("nan"), *answer[2:]
             if self.fault == "flag":
                 return look, reward, "no", False, {}
+            if self.fault in REWARDS:
+                return look, REWARDS[self.fault], *answer[2:]
             if self.fault == "few":
                 return look, reward, over, {}
         return look, *answer[1:]
@@ -85,8 +97,15 @@ class Faulty(gym.Env):
                 return look[:1]
             case "dtype":
                 return look.astype(complex)
+            case "quit":
+                raise SystemExit(3)
             case "hang":
                 time.sleep(600)
+            case "swallow":
+                with contextlib.suppress(BaseException):
+                    time.sleep(600)
+            case "deaf":
+                ctypes.PyDLL(None).sleep(30)  # in C, with the interpreter's lock held
             case "freeze":
                 os.kill(os.getpid(), 19)  # SIGSTOP: not even a signal's handler runs
             case "exit":

@@ -2,7 +2,10 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -75,11 +78,11 @@ def test_episodes_do_not_depend_on_the_number_of_workers(made: Callable[..., Cop
 
 
 @pytest.mark.parametrize("at", [0, 2])
-@pytest.mark.parametrize("fault", [*faulty.FAULTS[:-1], "hang"])
+@pytest.mark.parametrize("fault", faulty.FAULTS)
 def test_an_episode_that_is_spoiled_goes_whole_and_all_others_stay(fault: str, at: int, made: Callable[..., Copies]):
-    if at == 0 and fault in ("reward", "nan reward", "flag", "few"):
+    if at == 0 and fault in ("reward", "nan reward", "flag", "few", *faulty.REWARDS):
         pytest.skip("nothing of the kind at reset")
-    limit, every = (0.3, 10) if fault == "hang" else (LIMIT, 5)
+    limit, every = (0.3, 10) if fault in ("hang", "swallow") else (LIMIT, 5)
     said: list[str] = []
     found = played(made(0, limit=limit, fault=fault, at=at, every=every), noted(said))
     spoiled = {number for number in range(EPISODES + 8) if number % every == 0}
@@ -141,6 +144,63 @@ def test_a_worker_killed_from_outside_is_started_again(made: Callable[..., Copie
     lost = {int(line.split()[1].rstrip(":")) for line in said}
     assert len(lost) == 1 and "exit status -9" in said[0]
     assert_same(found, whole(made, lost))
+
+
+def test_workers_leave_signals_to_the_run_and_die_with_it(made: Callable[..., Copies]):
+    copies = made(2)
+    assert isinstance(copies, WorkerCopies)
+    expected = whole(made, set())
+    said: list[str] = []
+    found = []
+    for episode in Collector(copies, RandomPolicy(3, 0), lambda number: number, 0, EPISODES, ended=noted(said)):
+        found.append(episode)
+        for running in copies._processes:
+            assert running is not None
+            for number in (signal.SIGTERM, signal.SIGINT):  # as a whole group of processes gets them
+                os.kill(running[0].pid, number)
+    assert_same(found, expected)
+    assert said == []
+
+
+def test_a_worker_that_hangs_in_c_ends_with_the_run():
+    code = f"""
+import os, signal, time
+from memoroids.envs.workers import WorkerCopies
+copies = WorkerCopies({faulty.NAME!r}, {{"options": {{"fault": "deaf", "every": 1}}}}, 1, workers=1, time_limit=60)
+copies.reset(0, 0)
+print(copies._processes[0][0].pid, flush=True)
+copies._send(0, [(0, "step", 0), (0, "step", 0)])
+time.sleep(1)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([os.path.dirname(faulty.__file__), *sys.path])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    worker = int(done.stdout)
+    for _ in range(100):
+        try:
+            os.kill(worker, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
+    os.kill(worker, signal.SIGKILL)
+    raise AssertionError("the worker outlived the run")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_environment_that_cannot_be_closed_keeps_no_other_from_it(
+    workers: int, made: Callable[..., Copies], monkeypatch: pytest.MonkeyPatch
+):
+    closed: list[Any] = []
+
+    def close(self: Any) -> None:
+        closed.append(self)
+        raise RuntimeError("the simulator is gone")
+
+    monkeypatch.setattr(faulty.Faulty, "close", close)
+    copies = made(workers)
+    copies.close()
+    assert len(closed) == (1 if workers else len(copies))
 
 
 def test_a_worker_that_cannot_make_its_environments_says_so(made: Callable[..., Copies], tmp_path: Path):

@@ -1,5 +1,6 @@
 """Copies of a host environment, stepped together within a time limit; what goes wrong in one stays in that one."""
 
+import contextlib
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -86,19 +87,30 @@ class LocalCopies:
             yield lambda env, call: call(env)
             return
         limit = self._limit
+        armed = rung = False
 
         def ring(number: int, frame: Any) -> None:
-            raise _TooLong
+            nonlocal rung
+            rung = True
+            if armed:
+                raise _TooLong
 
         def timed(env: HostEnv, call: Callable[[HostEnv], T]) -> T:
+            nonlocal armed, rung
+            rung, armed = False, True
             try:
-                signal.setitimer(signal.ITIMER_REAL, limit)
-                try:
-                    return call(env)
-                finally:
-                    signal.setitimer(signal.ITIMER_REAL, 0)
+                # Again and again: whoever catches everything may have caught the first.
+                signal.setitimer(signal.ITIMER_REAL, limit, max(limit, 1.0))
+                answer = call(env)
+                armed = False
             except _TooLong:
                 raise late(env.id, limit) from None
+            finally:
+                armed = False
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            if rung:
+                raise late(env.id, limit)
+            return answer
 
         before = signal.signal(signal.SIGALRM, ring)
         try:
@@ -107,8 +119,11 @@ class LocalCopies:
             signal.signal(signal.SIGALRM, before)
 
     def close(self) -> None:
-        for env in self.envs:
-            env.close()
+        """Closes all; one that cannot be closed keeps no run from its end."""
+        with self._alarm() as timed:
+            for env in self.envs:
+                with contextlib.suppress(Exception, SystemExit):
+                    timed(env, HostEnv.close)
 
 
 def late(name: str, limit: float) -> EnvironmentFault:

@@ -19,6 +19,18 @@ class EnvironmentFault(RuntimeError):
     """An environment that misbehaved: the message names it, the step and what it did."""
 
 
+_LARGEST = float(np.finfo(np.float32).max)
+"""Of a reward: tapes hold float32."""
+
+
+def _shown(value: Any) -> str:
+    """The beginning of what was given."""
+    try:
+        return repr(value)[:100]
+    except Exception:
+        return f"of type {type(value).__name__}"
+
+
 def popgym_ids() -> list[str]:
     """The ids of POPGym's tasks, registered with Gymnasium on the way."""
     importlib.import_module("popgym")
@@ -166,19 +178,21 @@ class HostEnv:
         except (Exception, SystemExit) as error:
             raise EnvironmentFault(f"{self.id} raised at step {self._step}: {one_line(error)}") from error
         try:
-            reward = float(reward)
-        except (TypeError, ValueError) as error:
-            raise EnvironmentFault(f"{self.id} gave the reward {reward!r} at step {self._step}") from error
-        if not math.isfinite(reward):
-            raise EnvironmentFault(f"{self.id} gave the reward {reward} at step {self._step}")
+            paid = math.nan if isinstance(reward, str | bytes) else float(reward)
+        except Exception as error:
+            raise EnvironmentFault(f"{self.id} gave the reward {_shown(reward)} at step {self._step}") from error
+        if not abs(paid) <= _LARGEST:
+            raise EnvironmentFault(
+                f"{self.id} gave the reward {_shown(reward)} at step {self._step}, which is no finite float32"
+            )
         for name, flag in (("terminated", terminated), ("truncated", truncated)):
             if not isinstance(flag, bool | np.bool_):
                 raise EnvironmentFault(f"{self.id} gave {name} {flag!r} at step {self._step}, which is no bool")
         if self.previous_action:
             self._tail[: told.size] = told
         if self.previous_reward:
-            self._tail[-1] = reward
-        return self._observe(observation), reward, bool(terminated), bool(truncated)
+            self._tail[-1] = paid
+        return self._observe(observation), paid, bool(terminated), bool(truncated)
 
     def _native(self, action: int | np.ndarray) -> tuple[Any, np.ndarray]:
         """An action as the environment takes it, and as a later observation shows it."""

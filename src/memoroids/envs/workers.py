@@ -1,5 +1,7 @@
 """Copies of a host environment in processes of their own: they step side by side, and may die or hang."""
 
+import contextlib
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -8,13 +10,17 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
 
-from memoroids.envs.copies import Stepped, late
+from memoroids.envs.copies import LocalCopies, Stepped, late
 from memoroids.envs.host import EnvironmentFault, HostEnv
+
+_FOR_THE_RUN = (signal.SIGINT, signal.SIGTERM)
+"""Signals that a whole group of processes gets: the run takes them, and ends its workers itself."""
 
 START_LIMIT = 120.0
 """Seconds that a process may take to start and to make its environments."""
@@ -123,8 +129,15 @@ class WorkerCopies:
         context = multiprocessing.get_context("spawn")
         here, there = context.Pipe()
         mine = range(worker, self._copies, len(self._processes))
-        process = context.Process(target=_work, args=(there, *self._made_with, list(mine), os.getpid()), daemon=True)
-        process.start()
+        main = threading.current_thread() is threading.main_thread()
+        work = (there, *self._made_with, list(mine), os.getpid(), main)
+        process = context.Process(target=_work, args=work, daemon=True)
+        resource_tracker.ensure_running()  # which `start` would do, and then take signals again
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_RUN)
+        try:
+            process.start()  # deaf to them from its first moment on
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         there.close()
         self._processes[worker] = process, here
         try:
@@ -204,13 +217,18 @@ class WorkerCopies:
     def close(self) -> None:
         for worker in range(len(self._processes)):
             self._end(worker)
-        self.example.close()
+        LocalCopies([self.example], time_limit=self._limit).close()
 
 
-def _work(connection: Connection, name: str, options: dict[str, Any], copies: list[int], parent: int) -> None:
+def _work(
+    connection: Connection, name: str, options: dict[str, Any], copies: list[int], parent: int, with_thread: bool
+) -> None:
     """A worker's whole life: makes its copies, then answers each request with a result or a fault."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which ends its workers
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in _FOR_THE_RUN:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _FOR_THE_RUN)
+    if with_thread:
+        _die_with_parent()
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     try:
         envs = {copy: HostEnv(name, **options) for copy in copies}
@@ -234,8 +252,14 @@ def _work(connection: Connection, name: str, options: dict[str, Any], copies: li
     sys.exit(0)
 
 
+def _die_with_parent() -> None:
+    """Has Linux kill this process with the thread that started it, even where it hangs in C."""
+    with contextlib.suppress(OSError, AttributeError):  # another system: the thread below has to do
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
 def _end_with(parent: int) -> None:
-    """A run that is killed leaves no worker behind, not even one that hangs."""
+    """A run that is killed leaves no worker behind."""
     while os.getppid() == parent:
         time.sleep(1.0)
     os._exit(1)

@@ -30,11 +30,14 @@ def measure(run_dir: Path, episodes: int, seed: int) -> Measured:
     Raises `ValueError` or `CheckpointError` where the run cannot be read.
     """
     config, parts, params = load(run_dir)
-    if config.algorithm == "ppo":
-        raise ValueError(f"{run_dir} is a run of ppo, whose network has no action values: sensitivity needs dqn or pqn")
-    played = parts.evaluator.play(params, episodes, environment_seeds(config.seed, REPORT, seed))
-    found = sensitivities(parts.algorithm.network(params), [episode.tape for episode in played])
-    return Measured(config, Profile.of(found), reward_memory_length(parts.env))
+    try:
+        if config.algorithm == "ppo":
+            raise ValueError(f"{run_dir} is a run of ppo, whose network has no action values: it needs dqn or pqn")
+        played = parts.evaluator.play(params, episodes, environment_seeds(config.seed, REPORT, seed))
+        found = sensitivities(parts.algorithm.network(params), [episode.tape for episode in played])
+        return Measured(config, Profile.of(found), reward_memory_length(parts.env))
+    finally:
+        parts.close()
 
 
 def report(measured: Measured) -> dict[str, Any]:
