@@ -29,8 +29,9 @@ from memoroids.rundir import CHECKPOINTS, CONFIG, METRICS
 TIMED = ("seconds", "steps_per_s")
 
 # The process ends itself, since a kill from outside cannot aim at the writing of a checkpoint. Nothing is caught or
-# flushed: it is the same signal. Moments are drawn by the seed: a time after the run has started, or a step within the
-# writing of a checkpoint (its Orbax trees, its manifest, its renaming, the dropping of old ones).
+# flushed: it is the same signal. Moments are drawn by the seed: of the `write`-th checkpoint that the process writes a
+# step within the writing (its Orbax trees, its manifest, its renaming, the dropping of old ones), or a time after the
+# one before it was written, after the start where it is the first.
 CHILD = """
 import json, os, pathlib, random, shutil, signal, sys, threading, time
 from memoroids import checkpoint, cli
@@ -41,19 +42,22 @@ def end(name):
     pathlib.Path(where).write_text(name)
     os.kill(os.getpid(), signal.SIGKILL)
 
-if delay is not None:
-    def later():
-        time.sleep(delay)
-        end("writing a checkpoint" if writing else "training")
-    threading.Thread(target=later, daemon=True).start()
+def later():
+    time.sleep(delay)
+    end("writing a checkpoint" if writing else "training")
+
+def wait():
+    if delay is not None and written == write - 1:
+        threading.Thread(target=later, daemon=True).start()
 
 writing, written = False, 0
+wait()
 save = checkpoint.save
 
 def counted(*arguments, **options):
     global writing, written
     written, writing = written + 1, True
-    if write == written:
+    if steps is not None and write == written:
         import orbax.checkpoint
         trace = 0
         def step(frame, event, argument):
@@ -69,6 +73,7 @@ def counted(*arguments, **options):
     finally:
         sys.setprofile(None)
         writing = False
+        wait()
 
 checkpoint.save = counted
 sys.argv = ["memoroids", *sys.argv[2:]]
@@ -145,7 +150,7 @@ def _arrays(part: Path) -> dict[str, tuple[str, tuple[int, ...], str]]:
     }
 
 
-def campaign(config: TrainConfig, root: Path, *, kills: int, seed: int, slow: float) -> tuple[Counter[str], list[str]]:
+def campaign(config: TrainConfig, root: Path, *, kills: int, seed: int) -> tuple[Counter[str], list[str]]:
     """Kills a run so often, a third of them aimed at checkpoints; where they struck, and what differs at the end."""
     generator = random.Random(seed)
     begin(config, root / "whole")
@@ -162,10 +167,11 @@ def campaign(config: TrainConfig, root: Path, *, kills: int, seed: int, slow: fl
         while True:
             kill: tuple[float | None, int | None, int | None] = (None, None, None)
             if sum(struck.values()) < kills:
+                write = generator.randrange(1, 4)
                 if generator.random() < 1 / 3:
-                    kill = (None, 1, int(generator.uniform(0, 46_000)))
+                    kill = (None, write, int(generator.uniform(0, 46_000)))
                 else:
-                    kill = (generator.uniform(0.0, slow * seconds), None, None)
+                    kill = (generator.uniform(0.0, seconds / (2 if write == 1 else 10)), write, None)
             where = resume(parts, kill)
             if where is None:
                 break
@@ -197,7 +203,7 @@ def main() -> None:
     print(f"seed {options.seed}")
     with tempfile.TemporaryDirectory() as root:
         struck, different = campaign(
-            settings(device=options.device), Path(root), kills=options.kills, seed=options.seed, slow=0.6
+            settings(device=options.device), Path(root), kills=options.kills, seed=options.seed
         )
     print(f"{sum(struck.values())} kills: {dict(struck)}")
     print(f"differs: {', '.join(different) or 'nothing'}")

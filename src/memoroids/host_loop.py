@@ -81,6 +81,7 @@ class HostRun:
         for _ in learn():
             if interrupted():
                 return self.stop()
+        self.collecting = None  # a run that ends has nothing open, whichever process it ends in
         self.save()  # before what is counted in the final evaluation, which a resumed run plays again
         seeds = environment_seeds(config.seed, FINAL)
         final = self.evaluator(self.learner.params, config.final_episodes, seeds, self.ended)
