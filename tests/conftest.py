@@ -1,6 +1,11 @@
 """What every test shares: strictness of JAX, deterministic Hypothesis, and the seed."""
 
+import hashlib
 import os
+import resource
+import shutil
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -8,6 +13,9 @@ import numpy as np
 import pytest
 from hypothesis import settings
 from jax._src import compiler
+
+from memoroids.config import TrainConfig
+from memoroids.train import train
 
 # Commands are run inside the suite, which is to stay small.
 os.environ["MEMOROIDS_KEEP_MEMORY"] = "0"
@@ -65,6 +73,14 @@ def compiled_quickly(request: pytest.FixtureRequest):
         jax.config.update("jax_disable_most_optimizations", False)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def forgotten():
+    """What earlier modules traced and compiled is of little use to later ones: kept, it is 5 GB at the end."""
+    yield
+    if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > 2_500_000:
+        jax.clear_caches()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def compiled_once(tmp_path_factory: pytest.TempPathFactory):
     """Equal programs are compiled once by each worker: nearly all the time of a small test goes there."""
@@ -76,6 +92,22 @@ def compiled_once(tmp_path_factory: pytest.TempPathFactory):
         patch.setenv("XLA_FLAGS", " ".join((os.environ.get("XLA_FLAGS", ""), *flags)).strip())
         patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
         yield
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Callable[[TrainConfig, Path], Path]:
+    """Gives a test a run of its own that is finished: each worker trains once with equal settings, and copies."""
+    root = tmp_path_factory.mktemp("finished")
+
+    def copied(settings: TrainConfig, run_dir: Path) -> Path:
+        done = root / hashlib.sha256(settings.to_json().encode()).hexdigest()
+        if not done.exists():
+            begun = done.with_suffix(".begun")
+            train(settings, begun)
+            begun.rename(done)
+        return shutil.copytree(done, run_dir)
+
+    return copied
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from memoroids.envs import EnvironmentFault
 from memoroids.rundir import CHECKPOINTS, METRICS, WARNINGS, evaluate_run, load, load_config
 from memoroids.train import train
 
+Finished = Callable[[TrainConfig, Path], Path]
 FAULTY = Path(__file__).parent / "envs"
 
 
@@ -72,14 +73,12 @@ def assert_same(left: Path, right: Path) -> None:
 def test_a_run_killed_inside_a_checkpoint_and_between_two_ends_bit_for_bit_as_one_that_was_not(
     device: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    # Four processes, one compilation; tests/kills.py compiles in each.
+    # Two processes, one compilation; tests/kills.py compiles in each.
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     settings = kills.settings(device=device, train_episodes=40, checkpoint_every=10)
     settings = replace(settings, random_episodes=10, eval_every=5, eval_episodes=2)
-    # A process of its own as well: this one compiles without XLA's optimisations.
-    kills.begin(settings, tmp_path / "whole")
-    assert kills.resume(tmp_path / "whole", (None, None, None)) is None
+    train(settings, tmp_path / "whole")
     kills.begin(settings, tmp_path / "parts")
     dice = random.Random(0)
     # The first one dies somewhere in writing its first checkpoint: there is none to go on from.
@@ -88,16 +87,16 @@ def test_a_run_killed_inside_a_checkpoint_and_between_two_ends_bit_for_bit_as_on
     assert left == ["000000020.partial"]
     # The second one in its third: the file of metrics is ahead of the checkpoint by a row or two.
     assert kills.resume(tmp_path / "parts", (None, 3, dice.randrange(2_000, 40_000))) == "writing a checkpoint"
-    assert kills.resume(tmp_path / "parts", (None, None, None)) is None
+    train(settings, tmp_path / "parts", resume=True)
     assert_same(tmp_path / "whole", tmp_path / "parts")
     assert not list((tmp_path / "parts" / CHECKPOINTS).glob("*.partial"))
 
 
 def test_a_finished_run_without_its_checkpoints_is_refused_and_keeps_its_metrics(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, finished: Finished, capsys: pytest.CaptureFixture[str]
 ):
     settings = config()
-    train(settings, tmp_path / "run")
+    finished(settings, tmp_path / "run")
     before = (tmp_path / "run" / METRICS).read_bytes()
     shutil.rmtree(tmp_path / "run" / CHECKPOINTS)
     with pytest.raises(CheckpointError, match="whose checkpoints are gone"):
@@ -108,9 +107,9 @@ def test_a_finished_run_without_its_checkpoints_is_refused_and_keeps_its_metrics
     assert "has no checkpoint: the run begins anew" in capsys.readouterr().err
 
 
-def test_rows_that_were_written_after_the_checkpoint_are_cut_where_it_knows_to(tmp_path: Path):
+def test_rows_that_were_written_after_the_checkpoint_are_cut_where_it_knows_to(tmp_path: Path, finished: Finished):
     settings = config()
-    train(settings, tmp_path / "whole")
+    finished(settings, tmp_path / "whole")
     shutil.copytree(tmp_path / "whole", tmp_path / "parts")
     newest = checkpoint.latest(tmp_path / "parts" / CHECKPOINTS)
     shutil.rmtree(newest)
@@ -133,8 +132,8 @@ def test_damaged_checkpoints_are_refused_and_the_one_before_is_used(tmp_path: Pa
     assert [one for one in found if one.wrong is not None] == []
 
 
-def test_settings_that_were_changed_after_the_checkpoint_are_refused_by_name(tmp_path: Path):
-    train(config(), tmp_path / "run")
+def test_settings_that_were_changed_after_the_checkpoint_are_refused_by_name(tmp_path: Path, finished: Finished):
+    finished(config(), tmp_path / "run")
     path = tmp_path / "run" / "config.json"
     path.write_text(path.read_text().replace('"polyak": 0.995', '"polyak": 0.905'))
     assert load_config(tmp_path / "run").dqn.polyak == 0.905
@@ -180,9 +179,9 @@ def test_as_many_checkpoints_are_kept_as_the_settings_say(tmp_path: Path):
 
 
 def test_a_run_directory_that_names_code_is_not_imported_unless_it_is_trusted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, finished: Finished, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    train(config(), tmp_path / "run")
+    finished(config(), tmp_path / "run")
     path, mark = tmp_path / "run" / "config.json", tmp_path / "executed"
     values = json.loads(path.read_text())
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -198,8 +197,8 @@ def test_a_run_directory_that_names_code_is_not_imported_unless_it_is_trusted(
     assert "evil" not in sys.modules
 
 
-def test_nothing_is_imported_from_where_a_run_is_read(tmp_path: Path):
-    train(config(), tmp_path / "run")
+def test_nothing_is_imported_from_where_a_run_is_read(tmp_path: Path, finished: Finished):
+    finished(config(), tmp_path / "run")
     mark = tmp_path / "executed"
     for name in ("popgym", "matplotlib", "orbax", "gymnax", "tensorboardX", "sitecustomize"):
         (tmp_path / "run" / f"{name}.py").write_text(f"open({str(mark)!r}, 'w')\n")
@@ -217,18 +216,18 @@ def test_nothing_is_imported_from_where_a_run_is_read(tmp_path: Path):
 
 
 def test_a_run_with_code_of_its_own_is_evaluated_where_it_is_trusted(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, finished: Finished, capsys: pytest.CaptureFixture[str]
 ):
-    train(config(), tmp_path / "run")
+    finished(config(), tmp_path / "run")
     main(["evaluate", str(tmp_path / "run"), "--episodes", "2", "--trust", "--best"])
     assert "mean return" in capsys.readouterr().out
     assert evaluate_run(tmp_path / "run", 2, 0, best=True).lengths.shape == (2,)
 
 
 def test_a_run_that_goes_on_elsewhere_says_that_it_is_not_the_same_any_more(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, finished: Finished, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    train(config(), tmp_path / "run")
+    finished(config(), tmp_path / "run")
     from memoroids import train as training
 
     elsewhere = {**training.conditions(), "machine": "another, 64 cores"}
@@ -242,10 +241,10 @@ def test_a_run_that_goes_on_elsewhere_says_that_it_is_not_the_same_any_more(
 
 
 def test_a_disk_that_is_full_for_a_checkpoint_leaves_the_one_before_and_no_half_of_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, finished: Finished, monkeypatch: pytest.MonkeyPatch
 ):
     settings = config()
-    train(settings, tmp_path / "whole")
+    finished(settings, tmp_path / "whole")
     synced, calls = checkpoint._sync, []
 
     def full(directory: Path) -> None:
@@ -275,10 +274,10 @@ def test_a_disk_that_is_full_for_the_metrics_is_named(tmp_path: Path, capsys: py
 # --- environments ---------------------------------------------------------------------------------------------------
 
 
-def test_a_run_is_the_same_with_any_number_of_workers(tmp_path: Path):
-    for workers in (0, 1, 2):
-        train(config(workers=workers), tmp_path / f"{workers}")
+def test_a_run_is_the_same_with_any_number_of_workers(tmp_path: Path, finished: Finished):
+    finished(config(), tmp_path / "0")
     for workers in (1, 2):
+        train(config(workers=workers), tmp_path / f"{workers}")
         assert_same(tmp_path / "0", tmp_path / f"{workers}")
 
 
@@ -329,7 +328,7 @@ def test_observations_out_of_bounds_are_taken_where_that_is_asked_for(tmp_path: 
     ids=["rollouts", "evaluations"],
 )
 def test_episodes_that_end_well_between_two_rollouts_or_evaluations_count(changes: dict[str, Any], tmp_path: Path):
-    assert train(config(max_faults=2, **changes), tmp_path / "run").final is not None
+    assert train(config(max_faults=2, checkpoint_every=100, **changes), tmp_path / "run").final is not None
     counters = checkpoint.counters(checkpoint.latest(tmp_path / "run" / CHECKPOINTS))
     assert counters["faults"] > 3
 
