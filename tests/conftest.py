@@ -1,5 +1,7 @@
 """What every test shares: strictness of JAX, deterministic Hypothesis, and the seed."""
 
+import contextlib
+import functools
 import hashlib
 import os
 import resource
@@ -51,7 +53,18 @@ def strict_dtypes(request: pytest.FixtureRequest):
 
 
 # The older code generator for the CPU, all of a program at once: half the time of the newer one.
-QUICK = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
+WISHED = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
+
+
+@functools.cache
+def quick_options() -> dict[str, bool | int]:
+    """Those that this XLA knows: newer ones lack the generator, and end a process that is told a name they lack."""
+    known = {}
+    for name, value in WISHED.items():
+        with contextlib.suppress(jax.errors.JaxRuntimeError):
+            jax.jit(lambda: 0).lower().compile(compiler_options={name: value})
+            known[name] = value
+    return known
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -59,11 +72,11 @@ def compiled_quickly(request: pytest.FixtureRequest):
     if request.module.__name__.rpartition(".")[2] in OPTIMISED_MODULES:
         yield
         return
-    options = compiler.get_compile_options
+    options, chosen = compiler.get_compile_options, quick_options()
 
     def quick(*arguments: Any, **keywords: Any) -> Any:
         found = options(*arguments, **keywords)
-        found.env_option_overrides = [*found.env_option_overrides, *QUICK.items()]
+        found.env_option_overrides = [*found.env_option_overrides, *chosen.items()]
         return found
 
     with pytest.MonkeyPatch.context() as patch:
@@ -87,8 +100,8 @@ def compiled_once(tmp_path_factory: pytest.TempPathFactory):
     jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     with pytest.MonkeyPatch.context() as patch:
-        jax.devices()  # which reads the flags of this process: what follows is for those that it starts
-        flags = [f"--{name}={str(value).lower()}" for name, value in QUICK.items()]
+        # This process has read its flags by now: what follows is for those that it starts.
+        flags = [f"--{name}={str(value).lower()}" for name, value in quick_options().items()]
         patch.setenv("XLA_FLAGS", " ".join((os.environ.get("XLA_FLAGS", ""), *flags)).strip())
         patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
         yield
