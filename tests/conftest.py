@@ -2,12 +2,8 @@
 
 import contextlib
 import functools
-import hashlib
 import os
 import resource
-import shutil
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,8 +12,7 @@ import pytest
 from hypothesis import settings
 from jax._src import compiler
 
-from memoroids.config import TrainConfig
-from memoroids.train import train
+from finished_runs import Finished, trained_once
 
 # Commands are run inside the suite, which is to stay small.
 os.environ["MEMOROIDS_KEEP_MEMORY"] = "0"
@@ -90,7 +85,7 @@ def compiled_quickly(request: pytest.FixtureRequest):
 def forgotten():
     """What earlier modules traced and compiled is of little use to later ones: kept, it is 5 GB at the end."""
     yield
-    if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > 2_500_000:
+    if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > 2_500_000:  # KiB; bytes on macOS, where it is always so
         jax.clear_caches()
 
 
@@ -100,7 +95,7 @@ def compiled_once(tmp_path_factory: pytest.TempPathFactory):
     jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     with pytest.MonkeyPatch.context() as patch:
-        # This process has read its flags by now: what follows is for those that it starts.
+        # Asking starts JAX, which reads the flags of this process: what follows is for those that it starts.
         flags = [f"--{name}={str(value).lower()}" for name, value in quick_options().items()]
         patch.setenv("XLA_FLAGS", " ".join((os.environ.get("XLA_FLAGS", ""), *flags)).strip())
         patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
@@ -108,19 +103,8 @@ def compiled_once(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Callable[[TrainConfig, Path], Path]:
-    """Gives a test a run of its own that is finished: each worker trains once with equal settings, and copies."""
-    root = tmp_path_factory.mktemp("finished")
-
-    def copied(settings: TrainConfig, run_dir: Path) -> Path:
-        done = root / hashlib.sha256(settings.to_json().encode()).hexdigest()
-        if not done.exists():
-            begun = done.with_suffix(".begun")
-            train(settings, begun)
-            begun.rename(done)
-        return shutil.copytree(done, run_dir)
-
-    return copied
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    return trained_once(tmp_path_factory.mktemp("finished"))
 
 
 @pytest.fixture

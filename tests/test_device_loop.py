@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 
 from compilations import compiled, compiled_between
+from finished_runs import Finished
 from memoroids import checkpoint, metrics, record
 from memoroids.algorithms.dqn import DQNConfig
 from memoroids.algorithms.ppo import PPOConfig
@@ -26,7 +26,6 @@ from memoroids.record import Outcome
 from memoroids.rundir import CHECKPOINTS, METRICS, evaluate_run, load, seed_dir
 from memoroids.train import train
 
-Finished = Callable[[TrainConfig, Path], Path]
 TIMES = {"seconds", "steps_per_s"}
 LEARNERS = {
     "dqn": {"random_episodes": 8, "batch_size": 12, "buffer_size": 200, "dqn": DQNConfig(warmup=0)},

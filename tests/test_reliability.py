@@ -17,6 +17,7 @@ import pytest
 
 import damages
 import kills
+from finished_runs import Finished
 from memoroids import checkpoint, metrics, record
 from memoroids.algorithms.dqn import DQNConfig
 from memoroids.checkpoint import CheckpointError
@@ -26,7 +27,6 @@ from memoroids.envs import EnvironmentFault
 from memoroids.rundir import CHECKPOINTS, METRICS, WARNINGS, evaluate_run, load, load_config
 from memoroids.train import train
 
-Finished = Callable[[TrainConfig, Path], Path]
 FAULTY = Path(__file__).parent / "envs"
 
 

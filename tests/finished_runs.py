@@ -1,0 +1,24 @@
+"""Finished runs for tests that begin from one: with equal settings each worker trains once, and copies."""
+
+import hashlib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from memoroids.config import TrainConfig
+from memoroids.train import train
+
+Finished = Callable[[TrainConfig, Path], Path]
+"""Writes a finished run with these settings to a directory that is the test's own."""
+
+
+def trained_once(root: Path) -> Finished:
+    def copied(settings: TrainConfig, run_dir: Path) -> Path:
+        done = root / hashlib.sha256(settings.to_json().encode()).hexdigest()
+        if not done.exists():
+            begun = done.with_suffix(".begun")
+            train(settings, begun)
+            begun.rename(done)
+        return shutil.copytree(done, run_dir)
+
+    return copied
