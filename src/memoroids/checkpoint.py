@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from memoroids.wording import one_line
+from memoroids._util.messages import one_line
 
 
 class CheckpointError(RuntimeError):

@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from memoroids.allocator import keep_freed_memory
-from memoroids.wording import one_line
+from memoroids._util.allocator import keep_freed_memory
+from memoroids._util.messages import one_line
 
 # Everything heavier is imported by the command that needs it, so that --help and a typing error answer at once.
 
@@ -247,7 +247,7 @@ def _dispatch(arguments: list[str]) -> None:
         return
     command, rest = arguments[0], arguments[1:]
     if command not in commands:
-        from memoroids.wording import suggest
+        from memoroids._util.messages import suggest
 
         raise UsageError(f"unknown command {command!r}{suggest(command, commands)}")
     if "" not in sys.path and (command not in READING or "--trust" in rest):

@@ -13,6 +13,7 @@ from typing import Any, Literal, cast
 import tyro
 
 from memoroids import __version__
+from memoroids._util.messages import one_line, printable, suggest
 from memoroids.algorithms.dqn import DQNConfig
 from memoroids.algorithms.ppo import PPOConfig
 from memoroids.algorithms.pqn import PQNConfig
@@ -21,7 +22,6 @@ from memoroids.envs.device import LIBRARIES
 from memoroids.memory import REGISTRY, Factory
 from memoroids.replay import PriorityConfig
 from memoroids.replay.segment_buffer import SegmentState
-from memoroids.wording import one_line, printable, suggest
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from memoroids._util.messages import one_line
 from memoroids.config import TrainConfig
 from memoroids.envs import popgym_ids, short_name
 from memoroids.memory import REGISTRY
@@ -22,7 +23,6 @@ from memoroids.presets import PRESETS, TASKS, preset
 from memoroids.record import Outcome, episodes_to
 from memoroids.record import Progress as Moment
 from memoroids.rundir import CURVE, METRICS, SUMMARY, load_config, read_rows, read_summary
-from memoroids.wording import one_line
 
 
 def clock(seconds: float | None) -> str:

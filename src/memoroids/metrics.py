@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from memoroids.files import whole
+from memoroids._util.files import whole
 
 FIELDS: tuple[str, ...] = (
     "episode",  # training episodes

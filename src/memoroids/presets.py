@@ -4,9 +4,9 @@ import copy
 import dataclasses
 from typing import Any
 
+from memoroids._util.messages import suggest
 from memoroids.config import TrainConfig
 from memoroids.envs import DEVICE_PREFIX, is_atari, resolve, task_of
-from memoroids.wording import suggest
 
 # Morad et al. 2024, Appendix H, with what its published configurations say more. `dqn.` names the learner's settings.
 _PAPER_ALL: dict[str, Any] = {

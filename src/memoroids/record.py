@@ -14,12 +14,12 @@ import jax
 import numpy as np
 
 from memoroids import checkpoint
+from memoroids._util.files import write_whole
+from memoroids._util.provenance import conditions
 from memoroids.algorithms.optimiser import tensor_names
 from memoroids.config import TrainConfig
 from memoroids.envs import EnvironmentFault
 from memoroids.evaluate import Evaluation
-from memoroids.files import write_whole
-from memoroids.machine import conditions
 from memoroids.metrics import MEANS, Loggers, MetricsFile, draw_curve
 from memoroids.rundir import CHECKPOINTS, CURVE, METRICS, SUMMARY, WARNINGS
 

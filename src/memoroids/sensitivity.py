@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from memoroids._util.files import whole
 from memoroids.envs.device import DeviceEnv
-from memoroids.files import whole
 from memoroids.memoroid import State
 from memoroids.tape import Tape
 

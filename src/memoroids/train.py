@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from memoroids import checkpoint
+from memoroids._util.files import write_whole
+from memoroids._util.provenance import conditions
 from memoroids.checkpoint import CheckpointError
 from memoroids.config import TrainConfig
 from memoroids.device_loop import DeviceRun
 from memoroids.envs import EnvironmentFault
 from memoroids.evaluate import Evaluation
-from memoroids.files import write_whole
 from memoroids.host_loop import HostRun
-from memoroids.machine import conditions
 from memoroids.metrics import Loggers, draw_comparison
 from memoroids.parts import Parts, build
 from memoroids.placement import Placement

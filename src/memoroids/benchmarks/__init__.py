@@ -35,7 +35,7 @@ def describe_machine() -> dict[str, Any]:
     import jax
 
     from memoroids import __version__
-    from memoroids.allocator import keep_freed_memory
+    from memoroids._util.allocator import keep_freed_memory
     from memoroids.recurrence import default_backend
 
     return {

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memoroids.allocator import keep_freed_memory
+from memoroids._util.allocator import keep_freed_memory
 from memoroids.benchmarks.figures import Figure
 from memoroids.chunks import in_chunks
 from memoroids.memory import REGISTRY

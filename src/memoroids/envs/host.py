@@ -11,8 +11,8 @@ from gymnasium import spaces
 from gymnasium.spaces.utils import flatdim, flatten
 from gymnasium.wrappers import AtariPreprocessing, TimeLimit
 
+from memoroids._util.messages import one_line
 from memoroids.spaces import Actions, Continuous, action_parts, action_width, actions_of, checker, image_shape
-from memoroids.wording import one_line
 
 
 class EnvironmentFault(RuntimeError):

@@ -5,8 +5,8 @@ import sys
 import traceback
 from pathlib import Path
 
+from memoroids._util.files import write_whole
 from memoroids.config import TrainConfig
-from memoroids.files import write_whole
 
 SETTINGS, DONE, LOG = "settings.json", "cell.json", "log.txt"
 RUN = "run"
@@ -24,14 +24,14 @@ def main(directory: Path) -> None:
 
     A run that was begun goes on.
     """
+    from memoroids._util.messages import one_line
+    from memoroids._util.provenance import environment
     from memoroids.checkpoint import CheckpointError
     from memoroids.envs import EnvironmentFault
     from memoroids.experiments import sensitivity
-    from memoroids.machine import environment
     from memoroids.record import TrainingError
     from memoroids.rundir import CONFIG, read_summary
     from memoroids.train import train
-    from memoroids.wording import one_line
 
     foreseen = (ValueError, EnvironmentFault, CheckpointError, TrainingError, MemoryError, OSError)
     try:

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from memoroids._util.provenance import environment
 from memoroids.envs import DEVICE_PREFIX
 from memoroids.experiments import figures, results, tables
 from memoroids.experiments.grid import FIGURES, RML_10
 from memoroids.experiments.results import Results
 from memoroids.experiments.tables import Row
-from memoroids.machine import environment
 
 REPORT = "report"
 PAGE = "index.html"

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from memoroids import __version__
+from memoroids._util.files import write_whole
 from memoroids.experiments.cell import DONE, INTERRUPTED, LOG, RUN, SETTINGS, write_json
 from memoroids.experiments.grid import Cell, Choice
-from memoroids.files import write_whole
 from memoroids.metrics import read
 from memoroids.rundir import CONFIG, METRICS
 

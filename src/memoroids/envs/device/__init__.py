@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
+from memoroids._util.messages import one_line, suggest
 from memoroids.envs.device.adapters import LIBRARIES
 from memoroids.envs.device.bandit import MultiarmedBandit
 from memoroids.envs.device.cards import Autoencode, CountRecall, RepeatFirst, RepeatPrevious
@@ -16,7 +17,6 @@ from memoroids.envs.device.environment import Step as Step
 from memoroids.envs.device.minesweeper import MineSweeper
 from memoroids.envs.device.pendulum import PositionOnlyPendulum
 from memoroids.envs.device.view import DeviceView as DeviceView
-from memoroids.wording import one_line, suggest
 
 Factory = Callable[..., DeviceEnv]
 

@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-from memoroids.allocator import SWITCH, keep_freed_memory
+from memoroids._util.allocator import SWITCH, keep_freed_memory
 
 PROGRAM = """
 import numpy as np
-from memoroids.allocator import keep_freed_memory
+from memoroids._util.allocator import keep_freed_memory
 
 def resident():
     with open("/proc/self/statm") as file:
