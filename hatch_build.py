@@ -10,7 +10,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-FOLDER = Path("src/memoroids/kernels")
+FOLDER = Path("src/memoroids/algebra/kernels")
 # AVX2 and FMA, as every x86 server and desktop processor since 2015 has them; the library says so before it is used.
 ARCHITECTURE = {"x86_64": ["-march=x86-64-v3"], "AMD64": ["-march=x86-64-v3"]}
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from memoroids import Memoroid, check_memory
-from memoroids.monoid import Max
+from memoroids.algebra.monoid import Max
 
 
 class MaxMemory(Memoroid):

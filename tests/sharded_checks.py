@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from memoroids.algebra.monoid import DenseAffine, Max, Product, Sum
+from memoroids.algebra.resettable import Resettable
 from memoroids.memory import REGISTRY
-from memoroids.monoid import DenseAffine, Max, Product, Sum
-from memoroids.resettable import Resettable
 from memoroids.sharded import sharded_linear_recurrence, sharded_memory, sharded_scan
 
 DEVICES, LENGTH, WIDTH = 4, 16, 3

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from memoroids import Memoroid, Memory, Resettable, Stack
+from memoroids.algebra.linear_recurrence import available_backends
 from memoroids.layers import ComplexLinear, GatedResidual, RealPart
 from memoroids.memory import FFM, GRU, LRU, MLP, REGISTRY, S5
 from memoroids.memory.s5 import hippo_normal
-from memoroids.recurrence import available_backends
 
 SIZES = {
     "lru": {"state_size": 5},

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memoroids import Resettable, check_monoid, scan
+from memoroids import Resettable, check_monoid
+from memoroids.algebra import scan
+from memoroids.algebra.scan import BACKENDS
 from memoroids.returns import Discounted, discounted_return, gae, lambda_return
-from memoroids.scan import BACKENDS
 
 each_backend = pytest.mark.parametrize("backend", BACKENDS)
 returns, lambdas, advantages = (jax.jit(f, static_argnames="backend") for f in (discounted_return, lambda_return, gae))

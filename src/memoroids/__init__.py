@@ -1,15 +1,14 @@
 """Recurrent reinforcement learning without segments: memory models as monoids, whole episodes on a tape."""
 
+from memoroids._version import __version__ as __version__
+from memoroids.algebra.linear_recurrence import linear_recurrence as linear_recurrence
+from memoroids.algebra.monoid import Monoid as Monoid
+from memoroids.algebra.resettable import Resettable as Resettable
+from memoroids.algebra.scan import scan as scan
 from memoroids.chunks import in_chunks as in_chunks
 from memoroids.laws import check_memory as check_memory
 from memoroids.laws import check_monoid as check_monoid
 from memoroids.memoroid import Memoroid as Memoroid
 from memoroids.memoroid import Memory as Memory
 from memoroids.memoroid import Stack as Stack
-from memoroids.monoid import Monoid as Monoid
-from memoroids.recurrence import linear_recurrence as linear_recurrence
-from memoroids.resettable import Resettable as Resettable
-from memoroids.scan import scan as scan
 from memoroids.tape import Tape as Tape
-
-__version__ = "0.3.0"

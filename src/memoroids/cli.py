@@ -241,7 +241,7 @@ def _dispatch(arguments: list[str]) -> None:
             print(f"  {name:13}{(config.__doc__ or '').strip()}")
         return
     if arguments[0] == "--version":
-        from memoroids import __version__
+        from memoroids._version import __version__
 
         print(__version__)
         return

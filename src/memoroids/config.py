@@ -12,8 +12,8 @@ from typing import Any, Literal, cast
 
 import tyro
 
-from memoroids import __version__
 from memoroids._util.messages import one_line, printable, suggest
+from memoroids._version import __version__
 from memoroids.algorithms.dqn import DQNConfig
 from memoroids.algorithms.ppo import PPOConfig
 from memoroids.algorithms.pqn import PQNConfig

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from memoroids.algebra.monoid import Element, Monoid
+from memoroids.algebra.resettable import Resettable
 from memoroids.memoroid import Memoroid, Memory, Stack
-from memoroids.monoid import Element, Monoid
-from memoroids.resettable import Resettable
 
 
 class LawError(AssertionError):

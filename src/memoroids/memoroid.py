@@ -9,10 +9,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from memoroids.monoid import DiagonalAffine, Element, Monoid
-from memoroids.recurrence import available_backends, linear_recurrence
-from memoroids.resettable import Resettable, select
-from memoroids.scan import BACKENDS, scan
+from memoroids.algebra.linear_recurrence import available_backends, linear_recurrence
+from memoroids.algebra.monoid import DiagonalAffine, Element, Monoid
+from memoroids.algebra.resettable import Resettable, select
+from memoroids.algebra.scan import BACKENDS, scan
 
 State = Any
 """A pytree of arrays: what a memory carries from one step to the next."""

@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from memoroids.monoid import Monoid
-from memoroids.recurrence import linear_recurrence
+from memoroids.algebra.linear_recurrence import linear_recurrence
+from memoroids.algebra.monoid import Monoid
 from memoroids.tape import continues
 
 

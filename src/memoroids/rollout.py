@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from memoroids.algebra.resettable import select
 from memoroids.envs.device.view import DeviceView
 from memoroids.memoroid import State
-from memoroids.resettable import select
 from memoroids.tape import Tape, blank
 
 Act = Callable[..., tuple[jax.Array, State]]

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from memoroids.algebra.linear_recurrence import linear_recurrence
+from memoroids.algebra.monoid import Element, Monoid
+from memoroids.algebra.resettable import Resettable
+from memoroids.algebra.scan import scan
 from memoroids.memoroid import LinearMemoroid, Memoroid, Memory, Stack, State
-from memoroids.monoid import Element, Monoid
-from memoroids.recurrence import linear_recurrence
-from memoroids.resettable import Resettable
-from memoroids.scan import scan
 
 
 def sharded_scan(
@@ -30,7 +30,7 @@ def sharded_scan(
     reverse: bool = False,
     backend: str | None = None,
 ) -> Element:
-    """`memoroids.scan` of elements whose time axis is divided over the mesh axis `axis`.
+    """`memoroids.algebra.scan` of elements whose time axis is divided over the mesh axis `axis`.
 
     **Arguments:** as in `scan`, with T divisible by the devices along `axis`; `initial` is the same on every device.
 

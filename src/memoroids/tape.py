@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from memoroids.resettable import select
+from memoroids.algebra.resettable import select
 
 
 class Tape(eqx.Module):

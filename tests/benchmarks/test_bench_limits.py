@@ -5,11 +5,11 @@ import json
 import pytest
 
 from memoroids import benchmarks
+from memoroids.algebra.linear_recurrence import available_backends
 from memoroids.benchmarks import acting, attention, device, long_returns, recurrence, replay, tape, update
 from memoroids.benchmarks.figures import Figure
 from memoroids.cli import main
 from memoroids.memory import REGISTRY
-from memoroids.recurrence import available_backends
 
 COPIES = {"copy of as many bytes, fresh", "copy of as many bytes, donated"}
 

@@ -10,9 +10,9 @@ import jax
 import numpy as np
 import pytest
 
+from memoroids.algebra.linear_recurrence import available_backends, default_backend
 from memoroids.benchmarks import returns as bench
 from memoroids.cli import main
-from memoroids.recurrence import available_backends, default_backend
 
 LENGTHS, EPISODES = (3, 6), (2, 5)
 

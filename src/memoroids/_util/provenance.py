@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from memoroids import __version__
+from memoroids._version import __version__
 
 
 def environment() -> dict[str, str]:

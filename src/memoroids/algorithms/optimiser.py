@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from memoroids.resettable import select
+from memoroids.algebra.resettable import select
 
 
 class OptimiserConfig(Protocol):

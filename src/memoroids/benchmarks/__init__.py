@@ -34,9 +34,9 @@ def describe_machine() -> dict[str, Any]:
     """What figures depend on: device, cores, versions and allocator."""
     import jax
 
-    from memoroids import __version__
     from memoroids._util.allocator import keep_freed_memory
-    from memoroids.recurrence import default_backend
+    from memoroids._version import __version__
+    from memoroids.algebra.linear_recurrence import default_backend
 
     return {
         "device": jax.devices()[0].device_kind,

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from gymnasium import spaces
 from jax import lax
 
+from memoroids.algebra.resettable import select
 from memoroids.benchmarks.timing import medians
 from memoroids.envs import popgym_ids, short_name
 from memoroids.envs.device import DEVICE, DeviceEnv, make_device
-from memoroids.resettable import select
 
 COPIES, SLOTS, PYTHON_STEPS = 16_384, 256, 4_000
 

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from memoroids.algebra.linear_recurrence import available_backends, default_backend, linear_recurrence
 from memoroids.benchmarks.figures import Figure, copy_calls, measure
 from memoroids.benchmarks.timing import compile_calls
-from memoroids.recurrence import available_backends, default_backend, linear_recurrence
 
 LENGTH, CHANNELS = 16_384, 256
 

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from memoroids.algebra.linear_recurrence import available_backends, default_backend
 from memoroids.benchmarks.timing import compile_seconds, medians
-from memoroids.recurrence import available_backends, default_backend
 from memoroids.returns import discounted_return, gae
 
 LENGTHS, EPISODES = (10, 100, 1_000), (10, 100, 1_000, 10_000)

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from memoroids import __version__
 from memoroids._util.files import write_whole
+from memoroids._version import __version__
 from memoroids.experiments.cell import DONE, INTERRUPTED, LOG, RUN, SETTINGS, write_json
 from memoroids.experiments.grid import Cell, Choice
 from memoroids.metrics import read

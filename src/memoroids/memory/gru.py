@@ -4,8 +4,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from memoroids.algebra.resettable import select
 from memoroids.memoroid import Memory, State
-from memoroids.resettable import select
 
 
 class GRU(Memory):

@@ -6,11 +6,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from memoroids.algebra.linear_attention import linear_attention
+from memoroids.algebra.monoid import Monoid, Product, Sum
+from memoroids.algebra.scan import BACKENDS
 from memoroids.layers import Block
-from memoroids.linear_attention import linear_attention
 from memoroids.memoroid import Memoroid
-from memoroids.monoid import Monoid, Product, Sum
-from memoroids.scan import BACKENDS
 
 
 def phi(x: jax.Array) -> jax.Array:
@@ -26,8 +26,8 @@ class LinearTransformer(Memoroid):
 
     State: float32 (key_size, value_size) and (key_size,), the paper's j and k.
 
-    The backend "chunked", the default, is `memoroids.linear_attention.linear_attention`, which holds one state; those
-    of `scan` hold one for every step.
+    The backend "chunked", the default, is `memoroids.algebra.linear_attention`, which holds one state; those of `scan`
+    hold one for every step.
     """
 
     backends: ClassVar[tuple[str, ...]] = ("chunked", *BACKENDS)

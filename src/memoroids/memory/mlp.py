@@ -3,9 +3,9 @@
 import equinox as eqx
 import jax
 
+from memoroids.algebra.linear_recurrence import BACKENDS
 from memoroids.layers import Block
 from memoroids.memoroid import Memory, State
-from memoroids.recurrence import BACKENDS
 
 
 class MLP(Memory):

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from memoroids.algebra.resettable import select
 from memoroids.memoroid import State
-from memoroids.resettable import select
 from memoroids.tape import Tape
 
 SegmentState = Literal["zero", "stored", "burn-in"]

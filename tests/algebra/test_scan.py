@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from arrays import normal
-from memoroids import Resettable, scan
-from memoroids.monoid import DenseAffine, DiagonalAffine, Max, Product, Sum
-from memoroids.scan import BACKENDS, default_backend
+from memoroids import Resettable
+from memoroids.algebra import scan
+from memoroids.algebra.monoid import DenseAffine, DiagonalAffine, Max, Product, Sum
+from memoroids.algebra.scan import BACKENDS, default_backend
 
 each_backend = pytest.mark.parametrize("backend", BACKENDS)
 each_other_backend = pytest.mark.parametrize("backend", [b for b in BACKENDS if b != "sequential"])

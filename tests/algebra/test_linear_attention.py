@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from memoroids import Stack
-from memoroids.linear_attention import linear_attention
+from memoroids.algebra.linear_attention import linear_attention
+from memoroids.algebra.scan import BACKENDS
 from memoroids.memory import GRU, LRU, LinearTransformer
-from memoroids.scan import BACKENDS
 
 LENGTH, CHUNK, J, K = 13, 4, 3, 2
 RESETS = {

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from test_monoid import MONOIDS, assert_same, both_sides, sample
 
 from memoroids import Resettable
-from memoroids.monoid import DenseAffine, Sum
-from memoroids.resettable import select
-from test_monoid import MONOIDS, assert_same, both_sides, sample
+from memoroids.algebra.monoid import DenseAffine, Sum
+from memoroids.algebra.resettable import select
 
 WRAPPED = {**MONOIDS, "resettable": Resettable(DenseAffine(2))}
 DIRECTIONS = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])

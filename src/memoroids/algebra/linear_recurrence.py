@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from memoroids.kernels import native
-from memoroids.monoid import DiagonalAffine
-from memoroids.resettable import Resettable
-from memoroids.scan import default_backend as default_scan_backend
-from memoroids.scan import in_blocks, out_of_blocks, scan
+from memoroids.algebra.kernels import native
+from memoroids.algebra.monoid import DiagonalAffine
+from memoroids.algebra.resettable import Resettable
+from memoroids.algebra.scan import default_backend as default_scan_backend
+from memoroids.algebra.scan import in_blocks, out_of_blocks, scan
 
 BACKENDS = ("native", "sequential", "blocked", "associative", "pallas")
 
@@ -159,7 +159,7 @@ def _run(
         if backend == "native":
             h = native.forward(flat_decay, rows, _flags(reset, x), of_state, reverse=reverse)
         else:
-            from memoroids.kernels import pallas_recurrence  # Pallas is slow to import, and only a GPU needs it
+            from memoroids.algebra.kernels import pallas_recurrence  # Pallas is slow to import, and only a GPU needs it
 
             h = pallas_recurrence.recurrence(flat_decay, rows, reset, of_state, reverse=reverse)
         return h.reshape(x.shape)

@@ -10,8 +10,8 @@ import pytest
 
 from arrays import WIDE, normal
 from memoroids import linear_recurrence
-from memoroids.kernels import native
-from memoroids.recurrence import available_backends, default_backend
+from memoroids.algebra.kernels import native
+from memoroids.algebra.linear_recurrence import available_backends, default_backend
 
 BACKENDS = available_backends()
 each_backend = pytest.mark.parametrize("backend", BACKENDS)

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from memoroids.monoid import Element, Monoid
+from memoroids.algebra.monoid import Element, Monoid
 
 
 def select(flag: jax.Array, on_true: Any, on_false: Any) -> Any:

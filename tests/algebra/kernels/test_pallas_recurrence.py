@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractDevice, AbstractMesh, use_abstract_mesh
 
-from memoroids.kernels.pallas_recurrence import recurrence
+from memoroids.algebra.kernels.pallas_recurrence import recurrence
 
 BLOCKS = {"time_block": 10, "channel_block": 8, "ahead": 4}
 each_direction = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])

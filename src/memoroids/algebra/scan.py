@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from memoroids.monoid import Element, Monoid
+from memoroids.algebra.monoid import Element, Monoid
 
 BACKENDS = ("sequential", "blocked", "associative")
 

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from memoroids import monoid as monoids
-from memoroids.monoid import DenseAffine, DiagonalAffine, Max, Monoid, Product, Sum
+from memoroids.algebra import monoid as monoids
+from memoroids.algebra.monoid import DenseAffine, DiagonalAffine, Max, Monoid, Product, Sum
 
 MONOIDS = {
     "sum": Sum(3),

@@ -1,0 +1,1 @@
+"""Monoids, the reset of any monoid, and scans over time."""
