@@ -26,11 +26,11 @@ settings.register_profile("deterministic", derandomize=True, deadline=None, prin
 settings.load_profile("deterministic")
 
 # Optax promotes dtypes itself, so strictness holds only where no optimiser runs.
-ROOMS = "monoid resettable scan linear_recurrence linear_attention memoroid memory chunks laws returns tape rings"
+ROOMS = "monoid resettable scan linear_recurrence linear_attention memoroid models chunks testing returns tape rings"
 STRICT_MODULES = {f"test_{room}" for room in ROOMS.split()}
 # Nearly all the time of the suite is compilation, so most of it is done without XLA's optimisations. Contracts of
 # single numbers are held against programs as users run them, and convolutions are too slow otherwise.
-OPTIMISED = "scan linear_recurrence linear_attention memory returns pixels"
+OPTIMISED = "scan linear_recurrence linear_attention models returns pixels"
 OPTIMISED_MODULES = {f"test_{room}" for room in OPTIMISED.split()}
 
 

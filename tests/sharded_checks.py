@@ -15,7 +15,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from memoroids.algebra.monoid import DenseAffine, Max, Product, Sum
 from memoroids.algebra.resettable import Resettable
 from memoroids.memory import REGISTRY
-from memoroids.sharded import sharded_linear_recurrence, sharded_memory, sharded_scan
+from memoroids.memory.sharded import sharded_linear_recurrence, sharded_memory, sharded_scan
 
 DEVICES, LENGTH, WIDTH = 4, 16, 3
 PLACE = np.arange(LENGTH)

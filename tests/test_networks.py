@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from memoroids.distributions import Categorical, Gaussian
-from memoroids.layers import Block
 from memoroids.memory import REGISTRY
+from memoroids.memory.layers import Block
 from memoroids.networks import ActorCritic, ActorCriticHead, ConvEncoder, Dueling, GaussianHead, QNetwork
 from memoroids.spaces import Continuous
 

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memoroids import Resettable, check_monoid
-from memoroids.algebra import scan
+from memoroids import Resettable, check_monoid, scan
 from memoroids.algebra.scan import BACKENDS
 from memoroids.returns import Discounted, discounted_return, gae, lambda_return
 

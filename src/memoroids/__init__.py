@@ -5,10 +5,10 @@ from memoroids.algebra.linear_recurrence import linear_recurrence as linear_recu
 from memoroids.algebra.monoid import Monoid as Monoid
 from memoroids.algebra.resettable import Resettable as Resettable
 from memoroids.algebra.scan import scan as scan
-from memoroids.chunks import in_chunks as in_chunks
-from memoroids.laws import check_memory as check_memory
-from memoroids.laws import check_monoid as check_monoid
-from memoroids.memoroid import Memoroid as Memoroid
-from memoroids.memoroid import Memory as Memory
-from memoroids.memoroid import Stack as Stack
+from memoroids.memory.chunks import in_chunks as in_chunks
+from memoroids.memory.memoroid import Memoroid as Memoroid
+from memoroids.memory.memoroid import Memory as Memory
+from memoroids.memory.memoroid import Stack as Stack
 from memoroids.tape import Tape as Tape
+from memoroids.testing import check_memory as check_memory
+from memoroids.testing import check_monoid as check_monoid

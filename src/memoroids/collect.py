@@ -10,7 +10,7 @@ import numpy as np
 from memoroids import tape as tapes
 from memoroids.envs import EnvironmentFault, HostEnv
 from memoroids.envs.copies import Copies, LocalCopies
-from memoroids.memoroid import State
+from memoroids.memory.memoroid import State
 from memoroids.policies import Policy
 from memoroids.spaces import Continuous
 

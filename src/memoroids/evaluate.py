@@ -11,7 +11,7 @@ from memoroids.collect import Collector, Ended, Episode
 from memoroids.envs import EnvironmentFault
 from memoroids.envs.copies import Copies
 from memoroids.envs.device import DeviceView
-from memoroids.memoroid import State
+from memoroids.memory.memoroid import State
 from memoroids.policies import RecurrentPolicy
 from memoroids.rollout import Act, collect_slots, play, start
 from memoroids.tape import Tape, episode

@@ -7,11 +7,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from memoroids.chunks import check_chunk, in_chunks
 from memoroids.distributions import Categorical, Gaussian
-from memoroids.layers import Block
-from memoroids.memoroid import Memory, State
 from memoroids.memory import Factory
+from memoroids.memory.chunks import check_chunk, in_chunks
+from memoroids.memory.layers import Block
+from memoroids.memory.memoroid import Memory, State
 from memoroids.spaces import Actions, Continuous
 
 

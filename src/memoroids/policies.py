@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memoroids.memoroid import State
+from memoroids.memory.memoroid import State
 from memoroids.spaces import Actions, Continuous
 
 

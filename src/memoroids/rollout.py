@@ -9,7 +9,7 @@ from jax import lax
 
 from memoroids.algebra.resettable import select
 from memoroids.envs.device.view import DeviceView
-from memoroids.memoroid import State
+from memoroids.memory.memoroid import State
 from memoroids.tape import Tape, blank
 
 Act = Callable[..., tuple[jax.Array, State]]

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax import lax
 
-from memoroids.memoroid import State
+from memoroids.memory.memoroid import State
 from memoroids.tape import Tape, pad
 
 

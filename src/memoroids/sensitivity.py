@@ -19,7 +19,7 @@ import numpy as np
 
 from memoroids._util.files import whole
 from memoroids.envs.device import DeviceEnv
-from memoroids.memoroid import State
+from memoroids.memory.memoroid import State
 from memoroids.tape import Tape
 
 Network = Callable[[jax.Array, jax.Array], tuple[jax.Array, State]]

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from arrays import normal
-from memoroids import Resettable
-from memoroids.algebra import scan
+from memoroids import Resettable, scan
 from memoroids.algebra.monoid import DenseAffine, DiagonalAffine, Max, Product, Sum
 from memoroids.algebra.scan import BACKENDS, default_backend
 

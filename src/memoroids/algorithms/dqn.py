@@ -13,7 +13,7 @@ from memoroids.algebra.resettable import select
 from memoroids.algorithms import optimiser as optimisers
 from memoroids.distributions import epsilon_greedy
 from memoroids.losses import double_q_target, huber_of_mean, huber_td, weighted_mean
-from memoroids.memoroid import State
+from memoroids.memory.memoroid import State
 from memoroids.networks import QNetwork
 from memoroids.replay import Sample, SegmentSample
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from memoroids.algorithms import optimiser as optimisers
 from memoroids.algorithms.optimiser import LearnerState
 from memoroids.losses import ppo_clip, squared_error, standardise, weighted_mean
-from memoroids.memoroid import State
+from memoroids.memory.memoroid import State
 from memoroids.networks import ActorCritic
 from memoroids.replay.rollout import Rollout, minibatches, take_rows
 from memoroids.returns import gae

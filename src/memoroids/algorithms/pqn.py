@@ -13,7 +13,7 @@ from memoroids.algorithms import optimiser as optimisers
 from memoroids.algorithms.optimiser import LearnerState
 from memoroids.distributions import epsilon_greedy
 from memoroids.losses import squared_td, weighted_mean
-from memoroids.memoroid import State
+from memoroids.memory.memoroid import State
 from memoroids.networks import QNetwork
 from memoroids.replay.rollout import Rollout, minibatches, take_rows
 from memoroids.returns import lambda_return

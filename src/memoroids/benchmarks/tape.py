@@ -13,8 +13,8 @@ import numpy as np
 
 from memoroids._util.allocator import keep_freed_memory
 from memoroids.benchmarks.figures import Figure
-from memoroids.chunks import in_chunks
 from memoroids.memory import REGISTRY
+from memoroids.memory.chunks import in_chunks
 
 LENGTHS, WIDTH, CHUNK = (16_384, 65_536, 262_144, 1_048_576), 256, 4_096
 

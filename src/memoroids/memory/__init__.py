@@ -1,32 +1,10 @@
-"""The memory models, one file each, and the registry that tests, command line and documents iterate over."""
+"""Memory models behind one interface, one file each, and their registry."""
 
-from functools import partial
-from typing import Protocol
-
-import jax
-
-from memoroids.memoroid import Memory, Stack
 from memoroids.memory.ffm import FFM as FFM
 from memoroids.memory.gru import GRU as GRU
 from memoroids.memory.linear_transformer import LinearTransformer as LinearTransformer
 from memoroids.memory.lru import LRU as LRU
 from memoroids.memory.mlp import MLP as MLP
+from memoroids.memory.registry import REGISTRY as REGISTRY
+from memoroids.memory.registry import Factory as Factory
 from memoroids.memory.s5 import S5 as S5
-
-
-class Factory(Protocol):
-    """Builds a memory; further keyword arguments are the model's sizes."""
-
-    def __call__(self, input_size: int, output_size: int, *, key: jax.Array) -> Memory: ...
-
-
-# At the paper's sizes: S5 and LRU two layers of 128 complex, Linear Transformer 16 × 16, FFM 64 × 4 (Appendix H).
-REGISTRY: dict[str, Factory] = {
-    "lru": partial(Stack.of, LRU, layers=2),
-    "s5": partial(Stack.of, S5, layers=2),
-    "ffm": FFM,
-    "linear_transformer": LinearTransformer,
-    "gru": GRU,
-    "mlp": MLP,
-}
-"""name → factory(input_size, output_size, *, key, **sizes)."""

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from memoroids.algebra.resettable import select
-from memoroids.memoroid import Memory, State
+from memoroids.memory.memoroid import Memory, State
 
 
 class GRU(Memory):

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from memoroids.algebra.linear_attention import linear_attention
 from memoroids.algebra.monoid import Monoid, Product, Sum
 from memoroids.algebra.scan import BACKENDS
-from memoroids.layers import Block
-from memoroids.memoroid import Memoroid
+from memoroids.memory.layers import Block
+from memoroids.memory.memoroid import Memoroid
 
 
 def phi(x: jax.Array) -> jax.Array:

@@ -6,8 +6,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from memoroids.layers import ComplexLinear, GatedResidual, RealPart
-from memoroids.memoroid import LinearMemoroid
+from memoroids.memory.layers import ComplexLinear, GatedResidual, RealPart
+from memoroids.memory.memoroid import LinearMemoroid
 
 
 class LRU(LinearMemoroid):

@@ -4,8 +4,8 @@ import equinox as eqx
 import jax
 
 from memoroids.algebra.linear_recurrence import BACKENDS
-from memoroids.layers import Block
-from memoroids.memoroid import Memory, State
+from memoroids.memory.layers import Block
+from memoroids.memory.memoroid import Memory, State
 
 
 class MLP(Memory):

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memoroids.layers import ComplexLinear, GatedResidual, RealPart
-from memoroids.memoroid import LinearMemoroid
+from memoroids.memory.layers import ComplexLinear, GatedResidual, RealPart
+from memoroids.memory.memoroid import LinearMemoroid
 
 
 def hippo_normal(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

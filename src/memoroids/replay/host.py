@@ -7,7 +7,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from memoroids.memoroid import State
+from memoroids.memory.memoroid import State
 from memoroids.replay.segment_buffer import SegmentBuffer, SegmentBufferState, SegmentState, segment_buffer
 from memoroids.replay.tape_buffer import TapeBuffer, TapeBufferState, tape_buffer
 from memoroids.segments import split

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from memoroids.algebra.resettable import select
-from memoroids.memoroid import State
+from memoroids.memory.memoroid import State
 from memoroids.tape import Tape
 
 SegmentState = Literal["zero", "stored", "burn-in"]

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from memoroids.memoroid import State
+from memoroids.memory.memoroid import State
 from memoroids.tape import Tape, empty, slots_needed
 
 

@@ -17,7 +17,7 @@ from memoroids.algebra.linear_recurrence import linear_recurrence
 from memoroids.algebra.monoid import Element, Monoid
 from memoroids.algebra.resettable import Resettable
 from memoroids.algebra.scan import scan
-from memoroids.memoroid import LinearMemoroid, Memoroid, Memory, Stack, State
+from memoroids.memory.memoroid import LinearMemoroid, Memoroid, Memory, Stack, State
 
 
 def sharded_scan(
@@ -30,7 +30,7 @@ def sharded_scan(
     reverse: bool = False,
     backend: str | None = None,
 ) -> Element:
-    """`memoroids.algebra.scan` of elements whose time axis is divided over the mesh axis `axis`.
+    """`memoroids.scan` of elements whose time axis is divided over the mesh axis `axis`.
 
     **Arguments:** as in `scan`, with T divisible by the devices along `axis`; `initial` is the same on every device.
 

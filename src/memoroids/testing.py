@@ -11,7 +11,7 @@ import numpy as np
 
 from memoroids.algebra.monoid import Element, Monoid
 from memoroids.algebra.resettable import Resettable
-from memoroids.memoroid import Memoroid, Memory, Stack
+from memoroids.memory.memoroid import Memoroid, Memory, Stack
 
 
 class LawError(AssertionError):

@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from memoroids import Memoroid, Memory, Monoid, Stack, check_memory, check_monoid, laws
+from memoroids import Memoroid, Memory, Monoid, Stack, check_memory, check_monoid
+from memoroids import testing as laws
 from memoroids.algebra.monoid import DenseAffine, DiagonalAffine, Max, Product, Sum
 from memoroids.algebra.resettable import Resettable, select
 from memoroids.algebra.scan import BACKENDS
-from memoroids.laws import LawError
 from memoroids.memory import GRU, LRU, MLP
+from memoroids.testing import LawError
 
 # --- Monoids.
 

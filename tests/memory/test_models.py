@@ -11,8 +11,8 @@ import pytest
 
 from memoroids import Memoroid, Memory, Resettable, Stack
 from memoroids.algebra.linear_recurrence import available_backends
-from memoroids.layers import ComplexLinear, GatedResidual, RealPart
 from memoroids.memory import FFM, GRU, LRU, MLP, REGISTRY, S5
+from memoroids.memory.layers import ComplexLinear, GatedResidual, RealPart
 from memoroids.memory.s5 import hippo_normal
 
 SIZES = {
