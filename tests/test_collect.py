@@ -15,7 +15,7 @@ import pytest
 from memoroids.algorithms.dqn import DQNConfig, dqn
 from memoroids.collect import Collector, Episode, collect, pack, packed_like, unpack
 from memoroids.envs import EnvironmentFault, HostEnv
-from memoroids.envs.copies import LocalCopies
+from memoroids.envs.host.vector import LocalCopies
 from memoroids.memory import REGISTRY
 from memoroids.networks import QNetwork
 from memoroids.policies import Policy, RandomPolicy, RecurrentPolicy

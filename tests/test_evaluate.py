@@ -14,7 +14,7 @@ from memoroids import tape as tapes
 from memoroids.algorithms.dqn import DQNConfig, dqn
 from memoroids.config import TrainConfig
 from memoroids.envs import HostEnv
-from memoroids.envs.copies import LocalCopies
+from memoroids.envs.host.vector import LocalCopies
 from memoroids.evaluate import Evaluation, Evaluator
 from memoroids.memory import REGISTRY
 from memoroids.networks import QNetwork

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from memoroids.distributions import Categorical, Gaussian
+from memoroids.envs.spaces import Continuous
 from memoroids.memory import REGISTRY
 from memoroids.memory.layers import Block
 from memoroids.networks import ActorCritic, ActorCriticHead, ConvEncoder, Dueling, GaussianHead, QNetwork
-from memoroids.spaces import Continuous
 
 BOX = Continuous(2, (-1.0, -2.0), (1.0, 4.0))
 

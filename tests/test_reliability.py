@@ -27,7 +27,7 @@ from memoroids.envs import EnvironmentFault
 from memoroids.rundir import CHECKPOINTS, METRICS, WARNINGS, evaluate_run, load, load_config
 from memoroids.train import train
 
-FAULTY = Path(__file__).parent / "envs"
+FAULTY = Path(__file__).parent
 
 
 @pytest.fixture(autouse=True)

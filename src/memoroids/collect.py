@@ -9,10 +9,10 @@ import numpy as np
 
 from memoroids import tape as tapes
 from memoroids.envs import EnvironmentFault, HostEnv
-from memoroids.envs.copies import Copies, LocalCopies
+from memoroids.envs.host.vector import Copies, LocalCopies
+from memoroids.envs.spaces import Continuous
 from memoroids.memory.memoroid import State
 from memoroids.policies import Policy
-from memoroids.spaces import Continuous
 
 
 class Episode(NamedTuple):

@@ -12,6 +12,7 @@ from jax import lax
 from memoroids import checkpoint
 from memoroids.config import TrainConfig
 from memoroids.envs import EnvironmentFault
+from memoroids.envs.spaces import Continuous
 from memoroids.evaluate import DeviceEvaluator, Evaluation
 from memoroids.metrics import MEANS
 from memoroids.parts import EVALUATE, FINAL, Parts, environment_seeds, rollout_slots
@@ -19,7 +20,6 @@ from memoroids.placement import Placement
 from memoroids.record import Outcome, Record, TrainingError
 from memoroids.replay import RingBuffer, Rollout
 from memoroids.rollout import Workers, collect_slots, start, with_following
-from memoroids.spaces import Continuous
 from memoroids.tape import Tape
 
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from memoroids.collect import Collector, Ended, Episode
 from memoroids.envs import EnvironmentFault
-from memoroids.envs.copies import Copies
 from memoroids.envs.device import DeviceView
+from memoroids.envs.host.vector import Copies
 from memoroids.memory.memoroid import State
 from memoroids.policies import RecurrentPolicy
 from memoroids.rollout import Act, collect_slots, play, start

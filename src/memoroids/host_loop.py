@@ -14,6 +14,7 @@ from memoroids.checkpoint import CheckpointError
 from memoroids.collect import Collector, Episode, pack, packed_like, unpack
 from memoroids.config import TrainConfig
 from memoroids.envs import EnvironmentFault
+from memoroids.envs.spaces import Continuous
 from memoroids.evaluate import Evaluation, Evaluator
 from memoroids.metrics import MEANS
 from memoroids.parts import EVALUATE, FINAL, RANDOM, TRAIN, Parts, environment_seeds, replay
@@ -29,7 +30,6 @@ from memoroids.sensitivity import (
     reward_memory_length,
     sensitivities,
 )
-from memoroids.spaces import Continuous
 
 
 class HostRun:

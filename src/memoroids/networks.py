@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from memoroids.distributions import Categorical, Gaussian
+from memoroids.envs.spaces import Actions, Continuous
 from memoroids.memory import Factory
 from memoroids.memory.chunks import check_chunk, in_chunks
 from memoroids.memory.layers import Block
 from memoroids.memory.memoroid import Memory, State
-from memoroids.spaces import Actions, Continuous
 
 
 class Dueling(eqx.Module):

@@ -12,15 +12,15 @@ from memoroids.algorithms.ppo import PPO, ppo
 from memoroids.algorithms.pqn import PQN, pqn
 from memoroids.config import TrainConfig
 from memoroids.envs import HostEnv
-from memoroids.envs.copies import Copies, LocalCopies
 from memoroids.envs.device import DeviceEnv, DeviceView, make_device
-from memoroids.envs.workers import WorkerCopies
+from memoroids.envs.host.processes import WorkerCopies
+from memoroids.envs.host.vector import Copies, LocalCopies
+from memoroids.envs.spaces import Actions, Continuous
 from memoroids.evaluate import DeviceEvaluator, Evaluator
 from memoroids.networks import ActorCritic, QNetwork
 from memoroids.replay import RingBuffer, ring_buffer
 from memoroids.replay.host import HostSegmentBuffer, HostTapeBuffer
 from memoroids.segments import start_states
-from memoroids.spaces import Actions, Continuous
 
 Algorithm = DQN | PPO | PQN
 

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from memoroids.envs.spaces import Actions, Continuous
 from memoroids.memory.memoroid import State
-from memoroids.spaces import Actions, Continuous
 
 
 class Policy(Protocol):

@@ -9,7 +9,7 @@ from gymnasium import spaces
 from gymnasium.spaces.utils import flatdim
 
 from memoroids.envs.device.environment import DeviceEnv, EnvState, Step
-from memoroids.spaces import Continuous, action_parts, action_width, actions_of, image_shape
+from memoroids.envs.spaces import Continuous, action_parts, action_width, actions_of, image_shape
 
 
 class ViewState(NamedTuple):

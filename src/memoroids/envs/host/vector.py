@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from memoroids.envs.host import EnvironmentFault, HostEnv
+from memoroids.envs.faults import EnvironmentFault
+from memoroids.envs.host.env import HostEnv
 
 
 class Stepped(NamedTuple):

@@ -13,7 +13,7 @@ import pytest
 
 from memoroids.envs.device import DeviceEnv, DeviceView, make_device
 from memoroids.envs.device.adapters import Gymnax, Held, _gymnax_space
-from memoroids.spaces import Continuous
+from memoroids.envs.spaces import Continuous
 
 KEY = jax.random.key(0)
 

@@ -1,7 +1,5 @@
 """Gymnasium environments as the rest of the system sees them: a float vector or image out, one action in."""
 
-import difflib
-import importlib
 import math
 from typing import Any
 
@@ -12,12 +10,9 @@ from gymnasium.spaces.utils import flatdim, flatten
 from gymnasium.wrappers import AtariPreprocessing, TimeLimit
 
 from memoroids._util.messages import one_line
-from memoroids.spaces import Actions, Continuous, action_parts, action_width, actions_of, checker, image_shape
-
-
-class EnvironmentFault(RuntimeError):
-    """An environment that misbehaved: the message names it, the step and what it did."""
-
+from memoroids.envs.faults import EnvironmentFault
+from memoroids.envs.names import is_atari, resolve_id
+from memoroids.envs.spaces import Actions, Continuous, action_parts, action_width, actions_of, checker, image_shape
 
 _LARGEST = float(np.finfo(np.float32).max)
 """Of a reward: tapes hold float32."""
@@ -29,54 +24,6 @@ def _shown(value: Any) -> str:
         return repr(value)[:100]
     except Exception:
         return f"of type {type(value).__name__}"
-
-
-def popgym_ids() -> list[str]:
-    """The ids of POPGym's tasks, registered with Gymnasium on the way."""
-    importlib.import_module("popgym")
-    return [name for name in gym.registry if name.startswith("popgym-")]
-
-
-def short_name(id_: str) -> str:
-    """A POPGym id without its prefix and version, as RepeatFirstEasy; other ids without their version 0."""
-    return id_.removeprefix("popgym-").removesuffix("-v0")
-
-
-def is_atari(id_: str) -> bool:
-    """Whether an id is one of the Arcade Learning Environment's, as ALE/Asteroids-v5."""
-    return id_.lower().startswith("ale/")
-
-
-def _register_atari(name: str) -> None:
-    try:
-        # Gymnasium's preprocessing scales images with OpenCV.
-        ale, _ = importlib.import_module("ale_py"), importlib.import_module("cv2")
-    except ImportError as error:
-        raise ValueError(f"{name} needs the extra atari ({error}): pip install 'memoroids[atari]'") from error
-    # Every copy of an environment would print a banner.
-    ale.ALEInterface.setLoggerMode(ale.LoggerMode.Error)
-
-
-def resolve_id(name: str) -> str:
-    """The Gymnasium id of `name`: itself, or POPGym's where `name` is the short form, as RepeatFirstEasy.
-
-    Raises `ValueError` with the nearest known ids where there is none, and for Atari's without the extra `atari`.
-    """
-    if name.count(":") == 1:  # "package.module:Id-v0": Gymnasium imports the module, which registers the id
-        return name
-    if is_atari(name):
-        _register_atari(name)
-    popgym = popgym_ids()
-    short = {short_name(id_).lower(): id_ for id_ in popgym}
-    if name.lower() in short:
-        return short[name.lower()]
-    if name in gym.registry:
-        return name
-    lower = {known.lower(): known for known in (*short, *gym.registry)}
-    known = {key: short.get(key, value) for key, value in lower.items()}
-    near = [known[match] for match in difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)]
-    hint = f"did you mean {' or '.join(dict.fromkeys(near))}?" if near else "`memoroids list envs` shows POPGym's"
-    raise ValueError(f"unknown environment {name!r}: {hint}")
 
 
 def _make(id_: str, options: dict[str, Any]) -> gym.Env:

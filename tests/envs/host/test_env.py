@@ -13,7 +13,7 @@ from gymnasium import spaces
 from gymnasium.spaces.utils import flatten
 
 from memoroids.envs import EnvironmentFault, HostEnv, popgym_ids, resolve_id
-from memoroids.spaces import Continuous
+from memoroids.envs.spaces import Continuous
 
 POPGYM = [name for name in popgym_ids() if "Pendulum" not in name]
 PENDULUMS = [name for name in popgym_ids() if "Pendulum" in name]

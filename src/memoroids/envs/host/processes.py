@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from memoroids.envs.copies import LocalCopies, Stepped, late
-from memoroids.envs.host import EnvironmentFault, HostEnv
+from memoroids.envs.faults import EnvironmentFault
+from memoroids.envs.host.env import HostEnv
+from memoroids.envs.host.vector import LocalCopies, Stepped, late
 
 _FOR_THE_RUN = (signal.SIGINT, signal.SIGTERM)
 """Signals that a whole group of processes gets: the run takes them, and ends its workers itself."""

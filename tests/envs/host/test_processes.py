@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import faulty
 import numpy as np
 import pytest
 
+import faulty
 from memoroids.collect import Collector, Ended, Episode
 from memoroids.envs import EnvironmentFault, HostEnv
-from memoroids.envs.copies import Copies, LocalCopies
-from memoroids.envs.workers import WorkerCopies
+from memoroids.envs.host.processes import WorkerCopies
+from memoroids.envs.host.vector import Copies, LocalCopies
 from memoroids.policies import RandomPolicy
 
 LIMIT = 3.0
@@ -27,7 +27,7 @@ EPISODES = 20
 
 @pytest.fixture(autouse=True)
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    monkeypatch.syspath_prepend(str(Path(faulty.__file__).parent))
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ def test_workers_leave_signals_to_the_run_and_die_with_it(made: Callable[..., Co
 def test_a_worker_that_hangs_in_c_ends_with_the_run():
     code = f"""
 import os, signal, time
-from memoroids.envs.workers import WorkerCopies
+from memoroids.envs.host.processes import WorkerCopies
 copies = WorkerCopies({faulty.NAME!r}, {{"options": {{"fault": "deaf", "every": 1}}}}, 1, workers=1, time_limit=60)
 copies.reset(0, 0)
 print(copies._processes[0][0].pid, flush=True)

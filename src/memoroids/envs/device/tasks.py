@@ -1,0 +1,108 @@
+"""The device environments by name: POPGym's tasks, other libraries' ids, or the user's own factories."""
+
+import importlib
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
+from memoroids._util.messages import one_line, suggest
+from memoroids.envs.device.adapters import LIBRARIES
+from memoroids.envs.device.bandit import MultiarmedBandit
+from memoroids.envs.device.cards import Autoencode, CountRecall, RepeatFirst, RepeatPrevious
+from memoroids.envs.device.cartpole import NoisyPositionOnlyCartPole, PositionOnlyCartPole, VelocityOnlyCartPole
+from memoroids.envs.device.environment import DeviceEnv
+from memoroids.envs.device.minesweeper import MineSweeper
+from memoroids.envs.device.pendulum import PositionOnlyPendulum
+
+Factory = Callable[..., DeviceEnv]
+
+LENGTHS = tuple({"max_episode_length": length} for length in (200, 400, 600))
+LEVELS: dict[str, tuple[Factory, tuple[dict[str, Any], ...]]] = {
+    "RepeatFirst": (RepeatFirst, ({}, {"num_decks": 8}, {"num_decks": 16})),
+    "RepeatPrevious": (RepeatPrevious, ({}, {"num_decks": 2, "k": 32}, {"num_decks": 3, "k": 64})),
+    "CountRecall": (
+        CountRecall,
+        ({}, {"num_decks": 2, "deck_type": "suits"}, {"num_decks": 4, "deck_type": "ranks"}),
+    ),
+    "Autoencode": (Autoencode, ({}, {"num_decks": 2}, {"num_decks": 3})),
+    "PositionOnlyCartPole": (PositionOnlyCartPole, LENGTHS),
+    "VelocityOnlyCartpole": (VelocityOnlyCartPole, LENGTHS),
+    "NoisyPositionOnlyCartPole": (
+        NoisyPositionOnlyCartPole,
+        tuple({"noise_sigma": sigma} for sigma in (0.1, 0.2, 0.3)),
+    ),
+    "MultiarmedBandit": (
+        MultiarmedBandit,
+        tuple({"num_bandits": 10 * i, "episode_length": 200 * i} for i in (1, 2, 3)),
+    ),
+    "MineSweeper": (MineSweeper, tuple({"difficulty": level} for level in ("easy", "medium", "hard"))),
+    "PositionOnlyPendulum": (PositionOnlyPendulum, tuple({"max_episode_length": n} for n in (200, 150, 100))),
+}
+"""POPGym's tasks here, spelt as there: what makes each, and its options for Easy, Medium and Hard."""
+
+DEVICE: dict[str, Factory] = {
+    f"{task}{level}": partial(factory, **options)
+    for task, (factory, levels) in LEVELS.items()
+    for level, options in zip(("Easy", "Medium", "Hard"), levels, strict=True)
+}
+"""Factories by short name."""
+
+
+_LISTED = 12
+"""Names that an error lists where none is near; more would fill a screen."""
+
+
+def make_device(name: str, options: dict[str, Any] | None = None) -> DeviceEnv:
+    """The device environment of a name: a short one, library:id (gymnax, navix, xminigrid), or package.module:Factory.
+
+    `options`: keyword arguments for its factory. Raises `ValueError` in one line for names and options that are not
+    known, a library that is not installed, and whatever a factory refuses.
+    """
+    options = options or {}
+    factory = _factory(name)
+    accepted = inspect.signature(factory).parameters.values()
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted):
+        known = [parameter.name for parameter in accepted]
+        if unknown := [option for option in options if option not in known]:
+            raise ValueError(
+                f"environment {name!r} has no option {unknown[0]!r}{suggest(unknown[0], known, most=_LISTED)}"
+            )
+    try:
+        env = factory(**options)
+    except Exception as error:  # a user's own factory, or a library's, may raise anything
+        given = f" with options {options}" if options else ""
+        raise ValueError(f"cannot make environment {name!r}{given}: {one_line(error)}") from error
+    if not isinstance(env, DeviceEnv):
+        raise ValueError(f"environment {name!r} is of type {type(env).__name__}, not memoroids.envs.device.DeviceEnv")
+    if not 1 <= env.min_length <= env.max_length:
+        raise ValueError(
+            f"environment {name!r}: min_length {env.min_length} and max_length {env.max_length} are no lengths"
+        )
+    return env
+
+
+def _factory(name: str) -> Factory:
+    short = {known.lower(): factory for known, factory in DEVICE.items()}
+    if name.lower() in short:
+        return short[name.lower()]
+    before, colon, after = name.partition(":")
+    if not colon:
+        raise ValueError(f"unknown device environment {name!r}{suggest(name, DEVICE, most=_LISTED)}")
+    if before in LIBRARIES:
+        library = LIBRARIES[before]
+        try:
+            known = library.ids()
+        except ImportError as error:
+            raise ValueError(f"{name} needs the extra {before} ({error}): pip install 'memoroids[{before}]'") from error
+        if after not in known:
+            raise ValueError(f"{before} has no environment {after!r}{suggest(after, known, most=_LISTED)}")
+        return partial(library.make, after)
+    try:
+        module = importlib.import_module(before)
+    except Exception as error:
+        raise ValueError(f"environment {name!r}: cannot import {before}: {one_line(error)}") from error
+    own = getattr(module, after, None)
+    if not callable(own):
+        raise ValueError(f"environment {name!r}: {before} has no callable {after!r}")
+    return cast(Factory, own)
