@@ -22,7 +22,7 @@ from memoroids.policies import RandomPolicy
 from memoroids.record import Progress
 from memoroids.replay import tape_buffer
 from memoroids.rundir import CHECKPOINTS
-from memoroids.segments import split
+from memoroids.tape.segments import split
 from memoroids.train import train
 
 NAME = "test-pixels/Half-v0"

@@ -20,7 +20,7 @@ from memoroids.evaluate import DeviceEvaluator, Evaluator
 from memoroids.networks import ActorCritic, QNetwork
 from memoroids.replay import RingBuffer, ring_buffer
 from memoroids.replay.host import HostSegmentBuffer, HostTapeBuffer
-from memoroids.segments import start_states
+from memoroids.tape.segments import start_states
 
 Algorithm = DQN | PPO | PQN
 

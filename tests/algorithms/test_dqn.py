@@ -10,8 +10,8 @@ from memoroids.algorithms.dqn import DQNConfig, dqn
 from memoroids.memory import REGISTRY
 from memoroids.networks import QNetwork
 from memoroids.replay import Sample, SegmentSample
-from memoroids.segments import split
 from memoroids.tape import concatenate, episode, pad
+from memoroids.tape.segments import split
 
 OBSERVATION, ACTIONS, WIDTH = 3, 4, 8
 LENGTHS = (4, 1, 5, 3)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from memoroids.memory import REGISTRY
 from memoroids.networks import QNetwork
 from memoroids.replay import SegmentSample, segment_buffer
-from memoroids.segments import split
 from memoroids.tape import episode
+from memoroids.tape.segments import split
 
 LENGTH, ROWS, LONGEST = 3, 7, 10
 FIELDS = ("observation", "begin", "action", "reward", "terminated", "truncated", "transition")

@@ -10,8 +10,8 @@ import numpy as np
 from memoroids.memory.memoroid import State
 from memoroids.replay.segment_buffer import SegmentBuffer, SegmentBufferState, SegmentState, segment_buffer
 from memoroids.replay.tape_buffer import TapeBuffer, TapeBufferState, tape_buffer
-from memoroids.segments import split
 from memoroids.tape import Tape, pad
+from memoroids.tape.segments import split
 
 
 class HostTapeBuffer:

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memoroids.returns import discounted_return, gae, lambda_return
-from memoroids.segments import split
 from memoroids.tape import Tape, concatenate, continues, empty, episode, pad, slots_needed
+from memoroids.tape.segments import split
 
 FIELDS = ("observation", "begin", "action", "reward", "terminated", "truncated", "transition")
 SLOTS = 32

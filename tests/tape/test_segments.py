@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from memoroids.memory import REGISTRY
 from memoroids.networks import QNetwork
-from memoroids.segments import split, start_states
 from memoroids.tape import Tape, episode
+from memoroids.tape.segments import split, start_states
 
 FIELDS = ("observation", "begin", "action", "reward", "terminated", "truncated", "transition")
 SMALL = {

@@ -13,7 +13,7 @@ import numpy as np
 from jax import lax
 
 from memoroids.memory.memoroid import State
-from memoroids.tape import Tape, pad
+from memoroids.tape.tape import Tape, pad
 
 
 def split(tape: Tape, length: int) -> Tape:
