@@ -10,6 +10,7 @@ import numpy as np
 
 from memoroids import checkpoint
 from memoroids import tape as tapes
+from memoroids.agents.rollout_batch import Rollout
 from memoroids.checkpoint import CheckpointError
 from memoroids.collect import Collector, Episode, pack, packed_like, unpack
 from memoroids.config import TrainConfig
@@ -20,7 +21,6 @@ from memoroids.metrics import MEANS
 from memoroids.parts import EVALUATE, FINAL, RANDOM, TRAIN, Parts, environment_seeds, replay
 from memoroids.policies import Policy, RandomPolicy, RecurrentPolicy
 from memoroids.record import Outcome, Record
-from memoroids.replay import Rollout
 from memoroids.rundir import HEATMAP, SENSITIVITY
 from memoroids.sensitivity import (
     Profile,

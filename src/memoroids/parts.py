@@ -19,7 +19,7 @@ from memoroids.envs.spaces import Actions, Continuous
 from memoroids.evaluate import DeviceEvaluator, Evaluator
 from memoroids.networks import ActorCritic, QNetwork
 from memoroids.replay import RingBuffer, ring_buffer
-from memoroids.replay.host import HostSegmentBuffer, HostTapeBuffer
+from memoroids.replay.host_buffers import HostSegmentBuffer, HostTapeBuffer
 from memoroids.tape.segments import start_states
 
 Algorithm = DQN | PPO | PQN

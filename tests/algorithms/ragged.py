@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from memoroids.agents.rollout_batch import Rollout
 from memoroids.envs.spaces import Continuous
-from memoroids.replay import Rollout
 from memoroids.tape import concatenate, episode, pad
 
 OBSERVATION, ACTIONS, WIDTH, SLOTS = 3, 4, 8, 8

@@ -8,10 +8,10 @@ import pytest
 import ragged
 from ragged import ACTIONS, BOX, OBSERVATION, QUICKLY, SMALL, WIDTH, assert_trees_close, gradient
 
+from memoroids.agents.rollout_batch import Rollout
 from memoroids.algorithms.ppo import PPOConfig, ppo
 from memoroids.memory import REGISTRY
 from memoroids.networks import ActorCritic
-from memoroids.replay import Rollout
 
 KEY = jax.random.key(7)
 

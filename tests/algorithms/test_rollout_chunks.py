@@ -9,10 +9,9 @@ import pytest
 import ragged
 from ragged import ACTIONS, OBSERVATION, QUICKLY, SMALL, WIDTH
 
+from memoroids.agents.rollout_batch import Rollout, minibatches, take_rows
 from memoroids.memory import REGISTRY
 from memoroids.networks import QNetwork
-from memoroids.replay import Rollout
-from memoroids.replay.rollout import minibatches, take_rows
 
 
 def build(name):

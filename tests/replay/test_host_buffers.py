@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from memoroids.replay.host import HostSegmentBuffer, HostTapeBuffer
+from memoroids.replay.host_buffers import HostSegmentBuffer, HostTapeBuffer
 from memoroids.tape import episode
 
 INITIAL = jnp.zeros(2)

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numbered import FIELDS
 
-from memoroids.replay import PriorityConfig, host, ring_buffer, segment_buffer, tape_buffer
-from memoroids.replay.host import HostSegmentBuffer, HostTapeBuffer
+from memoroids.replay import PriorityConfig, ring_buffer, segment_buffer, tape_buffer
+from memoroids.replay import host_buffers as host
+from memoroids.replay.host_buffers import HostSegmentBuffer, HostTapeBuffer
 from memoroids.tape import Tape
 
 Slots = dict[str, np.ndarray]

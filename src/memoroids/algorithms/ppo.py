@@ -10,12 +10,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from memoroids.agents.rollout_batch import Rollout, minibatches, take_rows
 from memoroids.algorithms import optimiser as optimisers
 from memoroids.algorithms.optimiser import LearnerState
 from memoroids.losses import ppo_clip, squared_error, standardise, weighted_mean
 from memoroids.memory.memoroid import State
 from memoroids.networks import ActorCritic
-from memoroids.replay.rollout import Rollout, minibatches, take_rows
 from memoroids.returns import gae
 
 

@@ -9,13 +9,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from memoroids.agents.rollout_batch import Rollout, minibatches, take_rows
 from memoroids.algorithms import optimiser as optimisers
 from memoroids.algorithms.optimiser import LearnerState
 from memoroids.distributions import epsilon_greedy
 from memoroids.losses import squared_td, weighted_mean
 from memoroids.memory.memoroid import State
 from memoroids.networks import QNetwork
-from memoroids.replay.rollout import Rollout, minibatches, take_rows
 from memoroids.returns import lambda_return
 
 

@@ -3,7 +3,6 @@
 from memoroids.replay.priorities import PriorityConfig as PriorityConfig
 from memoroids.replay.rings import RingBuffer as RingBuffer
 from memoroids.replay.rings import ring_buffer as ring_buffer
-from memoroids.replay.rollout import Rollout as Rollout
 from memoroids.replay.segment_buffer import SegmentBuffer as SegmentBuffer
 from memoroids.replay.segment_buffer import SegmentBufferState as SegmentBufferState
 from memoroids.replay.segment_buffer import SegmentSample as SegmentSample

@@ -1,0 +1,1 @@
+"""The agents, one file each, read from top to bottom: settings, init, act, update."""
