@@ -16,6 +16,7 @@ import pytest
 
 from memoroids import __version__, metrics, presets
 from memoroids import train as training
+from memoroids.acting.evaluation import Evaluation
 from memoroids.algorithms.dqn import DQNConfig
 from memoroids.algorithms.ppo import PPOConfig
 from memoroids.algorithms.pqn import PQNConfig
@@ -23,7 +24,6 @@ from memoroids.cli import Bench, Compare, Evaluate, List, Report, Reproduce, Res
 from memoroids.config import TrainConfig
 from memoroids.display import Display
 from memoroids.envs import popgym_ids
-from memoroids.evaluate import Evaluation
 from memoroids.memory import REGISTRY
 from memoroids.parts import TRAIN, environment_seeds
 from memoroids.presets import with_preset

@@ -12,13 +12,13 @@ import pytest
 
 from memoroids import checkpoint
 from memoroids import tape as tapes
+from memoroids.acting.host_collection import Episode, collect
+from memoroids.acting.policies import RandomPolicy
 from memoroids.algorithms.dqn import DQNConfig
 from memoroids.cli import main
-from memoroids.collect import Episode, collect
 from memoroids.config import TrainConfig
 from memoroids.envs import HostEnv
 from memoroids.parts import RANDOM, build, environment_seeds
-from memoroids.policies import RandomPolicy
 from memoroids.record import Progress
 from memoroids.replay import tape_buffer
 from memoroids.rundir import CHECKPOINTS

@@ -10,17 +10,17 @@ import numpy as np
 from jax import lax
 
 from memoroids import checkpoint
+from memoroids.acting.device_collection import Workers, collect_slots, start, with_following
+from memoroids.acting.evaluation import DeviceEvaluator, Evaluation
 from memoroids.agents.rollout_batch import Rollout
 from memoroids.config import TrainConfig
 from memoroids.envs import EnvironmentFault
 from memoroids.envs.spaces import Continuous
-from memoroids.evaluate import DeviceEvaluator, Evaluation
 from memoroids.metrics import MEANS
 from memoroids.parts import EVALUATE, FINAL, Parts, environment_seeds, rollout_slots
 from memoroids.placement import Placement
 from memoroids.record import Outcome, Record, TrainingError
 from memoroids.replay import RingBuffer
-from memoroids.rollout import Workers, collect_slots, start, with_following
 from memoroids.tape import Tape
 
 

@@ -10,16 +10,16 @@ import numpy as np
 
 from memoroids import checkpoint
 from memoroids import tape as tapes
+from memoroids.acting.evaluation import Evaluation, Evaluator
+from memoroids.acting.host_collection import Collector, Episode, pack, packed_like, unpack
+from memoroids.acting.policies import Policy, RandomPolicy, RecurrentPolicy
 from memoroids.agents.rollout_batch import Rollout
 from memoroids.checkpoint import CheckpointError
-from memoroids.collect import Collector, Episode, pack, packed_like, unpack
 from memoroids.config import TrainConfig
 from memoroids.envs import EnvironmentFault
 from memoroids.envs.spaces import Continuous
-from memoroids.evaluate import Evaluation, Evaluator
 from memoroids.metrics import MEANS
 from memoroids.parts import EVALUATE, FINAL, RANDOM, TRAIN, Parts, environment_seeds, replay
-from memoroids.policies import Policy, RandomPolicy, RecurrentPolicy
 from memoroids.record import Outcome, Record
 from memoroids.rundir import HEATMAP, SENSITIVITY
 from memoroids.sensitivity import (

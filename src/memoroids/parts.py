@@ -7,6 +7,7 @@ import gymnasium as gym
 import jax
 import numpy as np
 
+from memoroids.acting.evaluation import DeviceEvaluator, Evaluator
 from memoroids.algorithms.dqn import DQN, dqn
 from memoroids.algorithms.ppo import PPO, ppo
 from memoroids.algorithms.pqn import PQN, pqn
@@ -16,7 +17,6 @@ from memoroids.envs.device import DeviceEnv, DeviceView, make_device
 from memoroids.envs.host.processes import WorkerCopies
 from memoroids.envs.host.vector import Copies, LocalCopies
 from memoroids.envs.spaces import Actions, Continuous
-from memoroids.evaluate import DeviceEvaluator, Evaluator
 from memoroids.networks import ActorCritic, QNetwork
 from memoroids.replay import RingBuffer, ring_buffer
 from memoroids.replay.host_buffers import HostSegmentBuffer, HostTapeBuffer

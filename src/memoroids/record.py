@@ -16,10 +16,10 @@ import numpy as np
 from memoroids import checkpoint
 from memoroids._util.files import write_whole
 from memoroids._util.provenance import conditions
+from memoroids.acting.evaluation import Evaluation
 from memoroids.algorithms.optimiser import tensor_names
 from memoroids.config import TrainConfig
 from memoroids.envs import EnvironmentFault
-from memoroids.evaluate import Evaluation
 from memoroids.metrics import MEANS, Loggers, MetricsFile, draw_curve
 from memoroids.rundir import CHECKPOINTS, CURVE, METRICS, SUMMARY, WARNINGS
 
@@ -53,7 +53,7 @@ class Counters:
     numbers: list[int] = field(default_factory=lambda: [0, 0])
     """The next episode of the random stream and of the training stream; those dropped are counted (host)."""
     collection: dict[str, Any] | None = None
-    """Which episodes were open (host); see `memoroids.collect.pack`."""
+    """Which episodes were open (host); see `memoroids.acting.host_collection.pack`."""
     faults: int = 0
     """Episodes dropped because their environment misbehaved."""
     faults_in_a_row: int = 0

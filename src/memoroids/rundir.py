@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from memoroids import checkpoint, metrics
+from memoroids.acting.evaluation import Evaluation
 from memoroids.checkpoint import CheckpointError
 from memoroids.config import TrainConfig
-from memoroids.evaluate import Evaluation
 from memoroids.parts import REPORT, Parts, build, environment_seeds
 
 CONFIG, METRICS, CURVE, SUMMARY, CHECKPOINTS = "config.json", "metrics.csv", "curve.png", "summary.json", "checkpoints"

@@ -15,11 +15,11 @@ import numpy as np
 from memoroids import checkpoint
 from memoroids._util.files import write_whole
 from memoroids._util.provenance import conditions
+from memoroids.acting.evaluation import Evaluation
 from memoroids.checkpoint import CheckpointError
 from memoroids.config import TrainConfig
 from memoroids.device_loop import DeviceRun
 from memoroids.envs import EnvironmentFault
-from memoroids.evaluate import Evaluation
 from memoroids.host_loop import HostRun
 from memoroids.metrics import Loggers, draw_comparison
 from memoroids.parts import Parts, build

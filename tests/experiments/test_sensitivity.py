@@ -19,10 +19,10 @@ import pytest
 
 from memoroids import linear_recurrence
 from memoroids import tape as tapes
+from memoroids.acting.evaluation import Evaluation, Evaluator
 from memoroids.cli import main
 from memoroids.config import TrainConfig
 from memoroids.envs import popgym_ids
-from memoroids.evaluate import Evaluation, Evaluator
 from memoroids.experiments.sensitivity import Measured, report
 from memoroids.memory import REGISTRY
 from memoroids.networks import QNetwork

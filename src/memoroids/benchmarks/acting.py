@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from memoroids.acting.policies import RecurrentPolicy
 from memoroids.algorithms.dqn import DQNConfig, dqn
 from memoroids.benchmarks.figures import Figure, measure
 from memoroids.benchmarks.update import ACTIONS, OBSERVATION, matrix_program, products
 from memoroids.memory import REGISTRY
 from memoroids.networks import QNetwork
-from memoroids.policies import RecurrentPolicy
 
 
 def figures(repeats: int, copies: tuple[int, ...] = (1, 8, 1_024)) -> Iterator[Figure]:

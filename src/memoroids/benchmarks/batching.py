@@ -9,11 +9,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from memoroids.acting.host_collection import Collector
+from memoroids.acting.policies import RecurrentPolicy
 from memoroids.benchmarks.timing import medians
-from memoroids.collect import Collector
 from memoroids.config import TrainConfig
 from memoroids.parts import TRAIN, build, environment_seeds, replay
-from memoroids.policies import RecurrentPolicy
 from memoroids.presets import MEMORIES, SEGMENT_LENGTHS, preset, with_preset
 
 EPISODES = 64

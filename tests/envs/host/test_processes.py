@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 import faulty
-from memoroids.collect import Collector, Ended, Episode
+from memoroids.acting.host_collection import Collector, Ended, Episode
+from memoroids.acting.policies import RandomPolicy
 from memoroids.envs import EnvironmentFault, HostEnv
 from memoroids.envs.host.processes import WorkerCopies
 from memoroids.envs.host.vector import Copies, LocalCopies
-from memoroids.policies import RandomPolicy
 
 LIMIT = 3.0
 EPISODES = 20

@@ -12,13 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from memoroids.acting.host_collection import Collector, Episode, collect, pack, packed_like, unpack
+from memoroids.acting.policies import Policy, RandomPolicy, RecurrentPolicy
 from memoroids.algorithms.dqn import DQNConfig, dqn
-from memoroids.collect import Collector, Episode, collect, pack, packed_like, unpack
 from memoroids.envs import EnvironmentFault, HostEnv
 from memoroids.envs.host.vector import LocalCopies
 from memoroids.memory import REGISTRY
 from memoroids.networks import QNetwork
-from memoroids.policies import Policy, RandomPolicy, RecurrentPolicy
 
 ACTIONS = 3
 UNEVEN = "test-collect/Uneven-v0"

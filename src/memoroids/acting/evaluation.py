@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memoroids.collect import Collector, Ended, Episode
+from memoroids.acting.device_collection import Act, collect_slots, play, start
+from memoroids.acting.host_collection import Collector, Ended, Episode
+from memoroids.acting.policies import RecurrentPolicy
 from memoroids.envs import EnvironmentFault
 from memoroids.envs.device import DeviceView
 from memoroids.envs.host.vector import Copies
 from memoroids.memory.memoroid import State
-from memoroids.policies import RecurrentPolicy
-from memoroids.rollout import Act, collect_slots, play, start
 from memoroids.tape import Tape, episode
 
 

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from memoroids.acting.device_collection import collect_slots, play, start, with_following
 from memoroids.envs.device.view import DeviceView
 from memoroids.replay import ring_buffer
-from memoroids.rollout import collect_slots, play, start, with_following
 from toy_env import Lengths
 
 COPIES = 4

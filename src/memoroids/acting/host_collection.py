@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from memoroids import tape as tapes
+from memoroids.acting.policies import Policy
 from memoroids.envs import EnvironmentFault, HostEnv
 from memoroids.envs.host.vector import Copies, LocalCopies
 from memoroids.envs.spaces import Continuous
 from memoroids.memory.memoroid import State
-from memoroids.policies import Policy
 
 
 class Episode(NamedTuple):

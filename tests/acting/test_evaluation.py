@@ -11,11 +11,11 @@ import pytest
 
 from memoroids import checkpoint
 from memoroids import tape as tapes
+from memoroids.acting.evaluation import Evaluation, Evaluator
 from memoroids.algorithms.dqn import DQNConfig, dqn
 from memoroids.config import TrainConfig
 from memoroids.envs import HostEnv
 from memoroids.envs.host.vector import LocalCopies
-from memoroids.evaluate import Evaluation, Evaluator
 from memoroids.memory import REGISTRY
 from memoroids.networks import QNetwork
 from memoroids.parts import EVALUATE, FINAL, RANDOM, TRAIN, build, environment_seeds

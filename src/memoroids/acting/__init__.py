@@ -1,0 +1,1 @@
+"""Policies at work: collection on the host and on device, and greedy evaluation."""
