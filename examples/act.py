@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from memoroids.rundir import load
+from memoroids.runs.run_directory import load
 
 
 def play(run: Path, seed: int = 0) -> float:

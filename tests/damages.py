@@ -16,12 +16,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from memoroids import checkpoint
-from memoroids.algorithms.dqn import DQNConfig
-from memoroids.checkpoint import CheckpointError
-from memoroids.config import TrainConfig
-from memoroids.rundir import CHECKPOINTS, evaluate_run, load_config
-from memoroids.train import train
+from memoroids.agents.dqn import DQNConfig
+from memoroids.runs import checkpoint
+from memoroids.runs.checkpoint import CheckpointError
+from memoroids.runs.run_directory import CHECKPOINTS, evaluate_run, load_config
+from memoroids.runs.settings import TrainConfig
+from memoroids.runs.train import train
 
 
 class Evil:

@@ -5,8 +5,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from memoroids.config import TrainConfig
-from memoroids.train import train
+from memoroids.runs.settings import TrainConfig
+from memoroids.runs.train import train
 
 Finished = Callable[[TrainConfig, Path], Path]
 """Writes a finished run with these settings to a directory that is the test's own."""

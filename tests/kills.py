@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from memoroids import checkpoint, metrics
-from memoroids.config import TrainConfig
-from memoroids.rundir import CHECKPOINTS, CONFIG, METRICS
+from memoroids.runs import checkpoint, metrics
+from memoroids.runs.run_directory import CHECKPOINTS, CONFIG, METRICS
+from memoroids.runs.settings import TrainConfig
 
 TIMED = ("seconds", "steps_per_s")
 
@@ -34,7 +34,8 @@ TIMED = ("seconds", "steps_per_s")
 # one before it was written, after the start where it is the first.
 CHILD = """
 import json, os, pathlib, random, shutil, signal, sys, threading, time
-from memoroids import checkpoint, cli
+from memoroids import cli
+from memoroids.runs import checkpoint
 
 where, delay, write, steps = json.loads(sys.argv[1])
 

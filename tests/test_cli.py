@@ -14,22 +14,23 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from memoroids import __version__, metrics, presets
-from memoroids import train as training
+from memoroids import __version__
 from memoroids.acting.evaluation import Evaluation
-from memoroids.algorithms.dqn import DQNConfig
-from memoroids.algorithms.ppo import PPOConfig
-from memoroids.algorithms.pqn import PQNConfig
+from memoroids.agents.dqn import DQNConfig
+from memoroids.agents.ppo import PPOConfig
+from memoroids.agents.pqn import PQNConfig
 from memoroids.cli import Bench, Compare, Evaluate, List, Report, Reproduce, Resume, Sensitivity, main
-from memoroids.config import TrainConfig
 from memoroids.display import Display
 from memoroids.envs import popgym_ids
 from memoroids.memory import REGISTRY
-from memoroids.parts import TRAIN, environment_seeds
-from memoroids.presets import with_preset
-from memoroids.record import Outcome
 from memoroids.replay import PriorityConfig
-from memoroids.rundir import evaluate_run
+from memoroids.runs import metrics, presets
+from memoroids.runs import train as training
+from memoroids.runs.build import TRAIN, environment_seeds
+from memoroids.runs.presets import with_preset
+from memoroids.runs.recorder import Outcome
+from memoroids.runs.run_directory import evaluate_run
+from memoroids.runs.settings import TrainConfig
 
 ENV = "test-cli/Toy-v0"
 TINY = [

@@ -19,17 +19,17 @@ from typing import Any, Literal
 from unittest import mock
 
 from memoroids import benchmarks
-from memoroids.algorithms.dqn import DQNConfig
-from memoroids.algorithms.ppo import PPOConfig
-from memoroids.algorithms.pqn import PQNConfig
+from memoroids.agents.dqn import DQNConfig
+from memoroids.agents.ppo import PPOConfig
+from memoroids.agents.pqn import PQNConfig
 from memoroids.benchmarks import returns
 from memoroids.cli import main as memoroids
-from memoroids.config import TrainConfig
-from memoroids.device_loop import DeviceRun
 from memoroids.experiments import runner
-from memoroids.host_loop import HostRun
-from memoroids.metrics import FIELDS
 from memoroids.replay import PriorityConfig
+from memoroids.runs.device_loop import DeviceRun
+from memoroids.runs.host_loop import HostRun
+from memoroids.runs.metrics import FIELDS
+from memoroids.runs.settings import TrainConfig
 
 # The cheapest run that can be built: what is refused only when a run is built should not cost a large one first.
 SMALL = ["--env", "RepeatFirstEasy", "--memory", "mlp", "--width", "8", "--copies", "1", "--eval-episodes", "1"]

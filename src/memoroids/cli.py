@@ -233,7 +233,7 @@ def _dispatch(arguments: list[str]) -> None:
     }
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: memoroids COMMAND [OPTIONS]   (memoroids COMMAND --help for its options)\n")
-        from memoroids.config import TrainConfig
+        from memoroids.runs.settings import TrainConfig
 
         documented = {"train": TrainConfig, "resume": Resume, "evaluate": Evaluate, "sensitivity": Sensitivity}
         documented |= {"reproduce": Reproduce, "report": Report} | {"compare": Compare, "bench": Bench, "list": List}
@@ -255,9 +255,9 @@ def _dispatch(arguments: list[str]) -> None:
         sys.path.append("")
     import jax
 
-    from memoroids.checkpoint import CheckpointError
     from memoroids.envs import EnvironmentFault
-    from memoroids.record import TrainingError
+    from memoroids.runs.checkpoint import CheckpointError
+    from memoroids.runs.recorder import TrainingError
 
     try:
         commands[command](rest)
@@ -289,8 +289,8 @@ def _parse(cls: Any, command: str, arguments: list[str], default: Any = None) ->
 
 
 def _train(arguments: list[str]) -> None:
-    from memoroids.config import TrainConfig, resolve_memory
-    from memoroids.presets import preset, with_preset
+    from memoroids.runs.presets import preset, with_preset
+    from memoroids.runs.settings import TrainConfig, resolve_memory
 
     # The preset depends on what is asked for, so those options are read first.
     asked = {name: getattr(TrainConfig, name) for name in ("env", "memory", "preset", "algorithm")}
@@ -337,7 +337,7 @@ def _resume(arguments: list[str]) -> None:
 
 def _trusted(options: Resume | Evaluate | Sensitivity) -> Any:
     """A run's settings; refused where they name code to import that nobody said is to be trusted."""
-    from memoroids.rundir import load_config
+    from memoroids.runs.run_directory import load_config
 
     config = load_config(options.run)
     if config.own_code and not options.trust:
@@ -351,8 +351,8 @@ def _trusted(options: Resume | Evaluate | Sensitivity) -> Any:
 def _follow(config: Any, run_dir: Path, *, resume: bool) -> None:
     """Trains under a progress display, then says how it went and what to try next."""
     from memoroids.display import Display
-    from memoroids.placement import join_processes
-    from memoroids.train import train
+    from memoroids.runs.placement import join_processes
+    from memoroids.runs.train import train
 
     join_processes()
     begun = time.perf_counter()
@@ -366,7 +366,7 @@ def _follow(config: Any, run_dir: Path, *, resume: bool) -> None:
 def _evaluate(arguments: list[str]) -> None:
     options: Evaluate = _parse(Evaluate, "evaluate", arguments)
     _trusted(options)
-    from memoroids.rundir import evaluate_run
+    from memoroids.runs.run_directory import evaluate_run
 
     evaluation = evaluate_run(options.run, options.episodes, options.seed, best=options.best)
     low, high = evaluation.interval()
@@ -379,7 +379,7 @@ def _evaluate(arguments: list[str]) -> None:
 def _sensitivity(arguments: list[str]) -> None:
     options: Sensitivity = _parse(Sensitivity, "sensitivity", arguments)
     _trusted(options)
-    from memoroids.experiments import sensitivity
+    from memoroids.runs import run_sensitivity as sensitivity
 
     sensitivity.run(options.run, options.episodes, options.seed, options.output)
 

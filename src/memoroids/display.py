@@ -15,14 +15,14 @@ from rich.table import Table
 from rich.text import Text
 
 from memoroids._util.messages import one_line
-from memoroids.config import TrainConfig
 from memoroids.envs import popgym_ids, short_name
 from memoroids.memory import REGISTRY
-from memoroids.metrics import draw_comparison
-from memoroids.presets import PRESETS, TASKS, preset
-from memoroids.record import Outcome, episodes_to
-from memoroids.record import Progress as Moment
-from memoroids.rundir import CURVE, METRICS, SUMMARY, load_config, read_rows, read_summary
+from memoroids.runs.metrics import draw_comparison
+from memoroids.runs.presets import PRESETS, TASKS, preset
+from memoroids.runs.recorder import Outcome, episodes_to
+from memoroids.runs.recorder import Progress as Moment
+from memoroids.runs.run_directory import CURVE, METRICS, SUMMARY, load_config, read_rows, read_summary
+from memoroids.runs.settings import TrainConfig
 
 
 def clock(seconds: float | None) -> str:

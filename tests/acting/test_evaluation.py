@@ -9,19 +9,19 @@ import jax
 import numpy as np
 import pytest
 
-from memoroids import checkpoint
 from memoroids import tape as tapes
 from memoroids.acting.evaluation import Evaluation, Evaluator
-from memoroids.algorithms.dqn import DQNConfig, dqn
-from memoroids.config import TrainConfig
+from memoroids.agents.dqn import DQNConfig, dqn
+from memoroids.agents.networks import QNetwork
 from memoroids.envs import HostEnv
 from memoroids.envs.host.vector import LocalCopies
 from memoroids.memory import REGISTRY
-from memoroids.networks import QNetwork
-from memoroids.parts import EVALUATE, FINAL, RANDOM, TRAIN, build, environment_seeds
 from memoroids.replay import tape_buffer
-from memoroids.rundir import CHECKPOINTS, evaluate_run
-from memoroids.train import train
+from memoroids.runs import checkpoint
+from memoroids.runs.build import EVALUATE, FINAL, RANDOM, TRAIN, build, environment_seeds
+from memoroids.runs.run_directory import CHECKPOINTS, evaluate_run
+from memoroids.runs.settings import TrainConfig
+from memoroids.runs.train import train
 
 ENV = "test-evaluate/Guess-v0"
 

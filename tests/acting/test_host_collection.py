@@ -14,11 +14,11 @@ import pytest
 
 from memoroids.acting.host_collection import Collector, Episode, collect, pack, packed_like, unpack
 from memoroids.acting.policies import Policy, RandomPolicy, RecurrentPolicy
-from memoroids.algorithms.dqn import DQNConfig, dqn
+from memoroids.agents.dqn import DQNConfig, dqn
+from memoroids.agents.networks import QNetwork
 from memoroids.envs import EnvironmentFault, HostEnv
 from memoroids.envs.host.vector import LocalCopies
 from memoroids.memory import REGISTRY
-from memoroids.networks import QNetwork
 
 ACTIONS = 3
 UNEVEN = "test-collect/Uneven-v0"

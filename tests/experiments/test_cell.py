@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from memoroids import metrics
-from memoroids import train as training
-from memoroids.config import TrainConfig
 from memoroids.experiments import cell, results, runner
 from memoroids.experiments.grid import Cell, Choice
-from memoroids.record import Outcome, Progress
-from memoroids.rundir import load_config
+from memoroids.runs import metrics
+from memoroids.runs import train as training
+from memoroids.runs.recorder import Outcome, Progress
+from memoroids.runs.run_directory import load_config
+from memoroids.runs.settings import TrainConfig
 
 
 def settings(**changes: Any) -> TrainConfig:

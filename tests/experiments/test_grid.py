@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from memoroids.config import TrainConfig
 from memoroids.experiments.grid import FIGURES, MEMORIES, Cell, Choice, Scale, cells
-from memoroids.presets import TASKS, preset, with_preset
+from memoroids.runs.presets import TASKS, preset, with_preset
+from memoroids.runs.settings import TrainConfig
 
 SCALES = typing.get_args(Scale)
 POPGYM = [name for name in FIGURES if name not in ("figure7", "popgym")]

@@ -7,8 +7,8 @@ import pytest
 
 from arrays import normal
 from memoroids import in_chunks
+from memoroids.agents.networks import QNetwork
 from memoroids.memory import REGISTRY
-from memoroids.networks import QNetwork
 
 WIDTH, LENGTH = 4, 23
 

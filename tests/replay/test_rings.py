@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from jax import lax
 from numbered import make, read
 
-from memoroids.losses import weighted_mean
+from memoroids.agents.losses import weighted_mean
 from memoroids.replay import PriorityConfig, Sample, ring_buffer, tape_buffer
 from memoroids.replay.priorities import draw_proportionally, sums
 from memoroids.tape import Tape, concatenate, empty

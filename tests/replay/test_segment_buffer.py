@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from memoroids.agents.networks import QNetwork
 from memoroids.memory import REGISTRY
-from memoroids.networks import QNetwork
 from memoroids.replay import SegmentSample, segment_buffer
 from memoroids.tape import episode
 from memoroids.tape.segments import split

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from memoroids.agents.networks import QNetwork
 from memoroids.memory import REGISTRY
-from memoroids.networks import QNetwork
 from memoroids.tape import Tape, episode
 from memoroids.tape.segments import split, start_states
 

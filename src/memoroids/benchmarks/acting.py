@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from memoroids.acting.policies import RecurrentPolicy
-from memoroids.algorithms.dqn import DQNConfig, dqn
+from memoroids.agents.dqn import DQNConfig, dqn
+from memoroids.agents.networks import QNetwork
 from memoroids.benchmarks.figures import Figure, measure
 from memoroids.benchmarks.update import ACTIONS, OBSERVATION, matrix_program, products
 from memoroids.memory import REGISTRY
-from memoroids.networks import QNetwork
 
 
 def figures(repeats: int, copies: tuple[int, ...] = (1, 8, 1_024)) -> Iterator[Figure]:

@@ -12,9 +12,9 @@ import numpy as np
 from memoroids.acting.host_collection import Collector
 from memoroids.acting.policies import RecurrentPolicy
 from memoroids.benchmarks.timing import medians
-from memoroids.config import TrainConfig
-from memoroids.parts import TRAIN, build, environment_seeds, replay
-from memoroids.presets import MEMORIES, SEGMENT_LENGTHS, preset, with_preset
+from memoroids.runs.build import TRAIN, build, environment_seeds, replay
+from memoroids.runs.presets import MEMORIES, SEGMENT_LENGTHS, preset, with_preset
+from memoroids.runs.settings import TrainConfig
 
 EPISODES = 64
 

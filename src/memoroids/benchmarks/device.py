@@ -9,10 +9,10 @@ import jax
 from memoroids.benchmarks.figures import Figure
 from memoroids.benchmarks.timing import compile_seconds, medians
 from memoroids.benchmarks.update import matrix_program, products
-from memoroids.config import TrainConfig
-from memoroids.device_loop import Keys, program
-from memoroids.parts import build
-from memoroids.presets import MEMORIES, preset, with_preset
+from memoroids.runs.build import build
+from memoroids.runs.device_loop import Keys, program
+from memoroids.runs.presets import MEMORIES, preset, with_preset
+from memoroids.runs.settings import TrainConfig
 
 ENV = "device:RepeatFirstEasy"
 

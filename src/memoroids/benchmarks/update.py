@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from memoroids.algorithms.dqn import DQNConfig, dqn
+from memoroids.agents.dqn import DQNConfig, dqn
+from memoroids.agents.networks import QNetwork
 from memoroids.benchmarks.figures import Figure, measure
 from memoroids.benchmarks.timing import compile_seconds
 from memoroids.memory import REGISTRY
-from memoroids.networks import QNetwork
 from memoroids.replay import tape_buffer
 from memoroids.tape import episode
 

@@ -6,7 +6,7 @@ import traceback
 from pathlib import Path
 
 from memoroids._util.files import write_whole
-from memoroids.config import TrainConfig
+from memoroids.runs.settings import TrainConfig
 
 SETTINGS, DONE, LOG = "settings.json", "cell.json", "log.txt"
 RUN = "run"
@@ -26,12 +26,12 @@ def main(directory: Path) -> None:
     """
     from memoroids._util.messages import one_line
     from memoroids._util.provenance import environment
-    from memoroids.checkpoint import CheckpointError
     from memoroids.envs import EnvironmentFault
-    from memoroids.experiments import sensitivity
-    from memoroids.record import TrainingError
-    from memoroids.rundir import CONFIG, read_summary
-    from memoroids.train import train
+    from memoroids.runs import run_sensitivity as sensitivity
+    from memoroids.runs.checkpoint import CheckpointError
+    from memoroids.runs.recorder import TrainingError
+    from memoroids.runs.run_directory import CONFIG, read_summary
+    from memoroids.runs.train import train
 
     foreseen = (ValueError, EnvironmentFault, CheckpointError, TrainingError, MemoryError, OSError)
     try:

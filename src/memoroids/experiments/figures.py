@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from memoroids.analysis.sensitivity import heat, read_log
 from memoroids.experiments import statistics, tables
 from memoroids.experiments.results import Results, Run
-from memoroids.rundir import SENSITIVITY
-from memoroids.sensitivity import heat, read_log
+from memoroids.runs.run_directory import SENSITIVITY
 
 # Tapes in one strong colour, segments in a range from short to long.
 _TAPE_COLOR = "tab:red"

@@ -4,10 +4,10 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from memoroids.config import TrainConfig, resolve_memory
 from memoroids.envs import DEVICE_PREFIX, is_atari, resolve, short_name, task_of
-from memoroids.presets import MEMORIES, SEGMENT_LENGTHS, TASKS, preset, with_preset
 from memoroids.replay.segment_buffer import SegmentState
+from memoroids.runs.presets import MEMORIES, SEGMENT_LENGTHS, TASKS, preset, with_preset
+from memoroids.runs.settings import TrainConfig, resolve_memory
 
 Scale = Literal["smoke", "laptop", "paper"]
 Change = Literal["next-state", "loss"]

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from memoroids.config import TrainConfig
-from memoroids.experiments import runner, sensitivity, statistics
+from memoroids.experiments import runner, statistics
 from memoroids.experiments.cell import RUN
 from memoroids.experiments.grid import Cell
-from memoroids.rundir import METRICS, SUMMARY, read_rows, read_summary
+from memoroids.runs import run_sensitivity as sensitivity
+from memoroids.runs.run_directory import METRICS, SUMMARY, read_rows, read_summary
+from memoroids.runs.settings import TrainConfig
 
 
 class Run(NamedTuple):

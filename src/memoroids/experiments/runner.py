@@ -19,8 +19,8 @@ from memoroids._util.files import write_whole
 from memoroids._version import __version__
 from memoroids.experiments.cell import DONE, INTERRUPTED, LOG, RUN, SETTINGS, write_json
 from memoroids.experiments.grid import Cell, Choice
-from memoroids.metrics import read
-from memoroids.rundir import CONFIG, METRICS
+from memoroids.runs.metrics import read
+from memoroids.runs.run_directory import CONFIG, METRICS
 
 GRID, CELLS, CACHE = "grid.json", "cells", "cache"
 TRIES = 2

@@ -12,7 +12,7 @@ import numpy as np
 
 from memoroids.experiments import statistics
 from memoroids.experiments.results import Results, Run
-from memoroids.record import episodes_to
+from memoroids.runs.recorder import episodes_to
 
 Row = dict[str, Any]
 Pair = tuple[str, str]

@@ -20,7 +20,7 @@ def in_chunks(
 ) -> tuple[Any, Any]:
     """`model(x, begin, state)`, `chunk` slots after another: the same outputs and gradients in less memory.
 
-        s, state = in_chunks(model, x, begin, chunk=4_096)      # any Memory, or a network of `memoroids.networks`
+        s, state = in_chunks(model, x, begin, chunk=4_096)   # any Memory or `agents.networks.Recurrent`
 
     The state is carried from chunk to chunk and what happens inside one is computed again in the reverse pass, so that
     beside x and the outputs memory grows with the chunk, not with the tape; it costs one more forward pass. The

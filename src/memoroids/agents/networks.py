@@ -1,0 +1,238 @@
+"""Networks around a memory: encoder, memory, decoder and heads, the same for training and for acting."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from memoroids.agents.distributions import Categorical, Gaussian
+from memoroids.envs.spaces import Actions, Continuous
+from memoroids.memory import Factory
+from memoroids.memory.chunks import check_chunk, in_chunks
+from memoroids.memory.layers import Block
+from memoroids.memory.memoroid import Memory, State
+
+
+class Dueling(eqx.Module):
+    """Q(s, a) = V(s) + A(s, a) - mean_a A(s, a): (width,) → (actions,) (Wang et al. 2016, Equation 9).
+
+    Both heads start with zero biases and weights a tenth of the usual size, so that first values are small beside
+    rewards of a few hundredths.
+    """
+
+    value: eqx.nn.Linear
+    advantage: eqx.nn.Linear
+
+    def __init__(self, width: int, actions: int, *, key: jax.Array):
+        value_key, advantage_key = jax.random.split(key)
+        self.value = _small(eqx.nn.Linear(width, 1, key=value_key))
+        self.advantage = _small(eqx.nn.Linear(width, actions, key=advantage_key))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        advantage = self.advantage(x)
+        return self.value(x) + advantage - jnp.mean(advantage)
+
+
+class GaussianHead(eqx.Module):
+    """A `Gaussian` over a box of actions: (width,) → mean and log standard deviation (size,).
+
+    The mean stays inside, at centre + half-width · tanh(W x + b); the deviation is learned, the same in every state,
+    and starts at half of the half-width. Raises `ValueError` where a low is not below its high.
+    """
+
+    mean: eqx.nn.Linear
+    log_std: jax.Array
+    centre: tuple[float, ...] = eqx.field(static=True)
+    half: tuple[float, ...] = eqx.field(static=True)
+
+    def __init__(self, width: int, actions: Continuous, *, key: jax.Array):
+        bounds = list(zip(actions.low, actions.high, strict=True))
+        if len(bounds) != actions.size or any(not low < high for low, high in bounds):
+            raise ValueError(f"continuous actions need size pairs of low < high, got {actions}")
+        self.mean = _small(eqx.nn.Linear(width, actions.size, key=key))
+        self.centre = tuple((low + high) / 2 for low, high in bounds)
+        self.half = tuple((high - low) / 2 for low, high in bounds)
+        self.log_std = jnp.log(0.5 * jnp.asarray(self.half))
+
+    def __call__(self, x: jax.Array) -> Gaussian:
+        return Gaussian(jnp.asarray(self.centre) + jnp.asarray(self.half) * jnp.tanh(self.mean(x)), self.log_std)
+
+
+class ActorCriticHead(eqx.Module):
+    """A policy over `actions` and the state's value: (width,) → (`Categorical` or `Gaussian`, scalar)."""
+
+    policy: eqx.nn.Linear | GaussianHead
+    value: eqx.nn.Linear
+
+    def __init__(self, width: int, actions: Actions, *, key: jax.Array):
+        policy_key, value_key = jax.random.split(key)
+        if isinstance(actions, Continuous):
+            self.policy = GaussianHead(width, actions, key=policy_key)
+        else:
+            self.policy = _small(eqx.nn.Linear(width, actions, key=policy_key))
+        self.value = _small(eqx.nn.Linear(width, 1, key=value_key))
+
+    def __call__(self, x: jax.Array) -> tuple[Categorical | Gaussian, jax.Array]:
+        policy = self.policy(x)
+        return Categorical(policy) if isinstance(policy, jax.Array) else policy, self.value(x)[0]
+
+
+def _small(linear: eqx.nn.Linear) -> eqx.nn.Linear:
+    scaled = (0.1 * linear.weight, jnp.zeros(linear.weight.shape[0]))
+    return eqx.tree_at(lambda layer: (layer.weight, layer.bias), linear, scaled)
+
+
+class ConvEncoder(eqx.Module):
+    """Three convolutions with leaky ReLU, then a block: (H, W, C) and the begin flag → (width,).
+
+    Kernels 8, 4, 3, strides 4, 2, 1, no padding, channels 32, 64, 64 (Morad et al. 2024, Appendix H.5). Images count
+    from 0 to 255, uint8 or float, and are scaled to [0, 1] here. The flag joins the features that the block reads.
+
+    Raises `ValueError` where an image is too small for the convolutions.
+    """
+
+    convolutions: tuple[eqx.nn.Conv2d, ...]
+    block: Block
+
+    def __init__(self, observation_shape: tuple[int, int, int], width: int, *, key: jax.Array):
+        *size, channels = observation_shape
+        layers = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
+        least = 1
+        for _, kernel, stride in reversed(layers):
+            least = (least - 1) * stride + kernel
+        if min(size) < least:
+            raise ValueError(
+                f"an image of shape {observation_shape} is too small: the three convolutions need {least} x {least} "
+                "pixels"
+            )
+        *keys, block_key = jax.random.split(key, len(layers) + 1)
+        convolutions = []
+        for (after, kernel, stride), conv_key in zip(layers, keys, strict=True):
+            convolutions.append(eqx.nn.Conv2d(channels, after, kernel, stride, key=conv_key))
+            size = [(side - kernel) // stride + 1 for side in size]
+            channels = after
+        self.convolutions = tuple(convolutions)
+        self.block = Block(channels * size[0] * size[1] + 1, width, key=block_key)
+
+    def __call__(self, image: jax.Array, begin: jax.Array) -> jax.Array:
+        x = jnp.moveaxis(image.astype(jnp.float32) / 255, -1, 0)
+        for convolution in self.convolutions:
+            x = jax.nn.leaky_relu(convolution(x))
+        return self.block(jnp.append(x, begin.astype(x.dtype)))
+
+
+class Recurrent(eqx.Module):
+    """An encoder, the memory, two blocks and a head, each `width` wide (Morad et al. 2024, Appendix H).
+
+    The encoder is a block for observations of one axis, `observation_shape` (n,) or n, and a `ConvEncoder` for images
+    (H, W, C). It sees the partial transition (o, b): the begin flag is a feature beside the observation's, so that
+    even a memory whose f reads only o can tell the first step from the others.
+
+        out, state = network(observation, begin)                    # (T, *observation_shape), (T,) → head's, (T, …)
+        out_t, state = network.step(observation_t, begin_t, state)  # acting, O(1) in time
+
+    `memory` is a factory from `memoroids.memory.REGISTRY` or the user's own, called with `width` for both sizes and
+    `sizes`. A tape longer than `chunk` slots (None: 16,384) is run chunk by chunk, as by `memoroids.in_chunks`. Raises
+    what the factory raises, `TypeError` where it does not give a `Memory`, and `ValueError` for observations of another
+    shape or a chunk below 1.
+    """
+
+    encoder: Block | ConvEncoder
+    memory: Memory
+    decoder: tuple[Block, Block]
+    head: eqx.AbstractVar[Any]
+    chunk: int | None = eqx.field(static=True)
+
+    def __init__(
+        self,
+        observation_shape: int | tuple[int, ...],
+        memory: Factory,
+        head: Callable[..., Any],
+        *,
+        key: jax.Array,
+        width: int = 256,
+        sizes: dict[str, Any] | None = None,
+        chunk: int | None = None,
+    ):
+        check_chunk(chunk)
+        self.chunk = chunk
+        encoder_key, memory_key, first_key, second_key, head_key = jax.random.split(key, 5)
+        self.encoder = _encoder(observation_shape, width, key=encoder_key)
+        self.memory = memory(width, width, key=memory_key, **(sizes or {}))
+        if not isinstance(self.memory, Memory):
+            raise TypeError(f"the memory factory gave {type(self.memory).__name__}, not a memoroids.Memory")
+        if any(leaf.size == 0 for leaf in jax.tree.leaves(eqx.filter(self.memory, eqx.is_array))):
+            raise ValueError("the memory has a parameter without elements: every size must be at least 1")
+        self.decoder = (Block(width, width, key=first_key), Block(width, width, key=second_key))
+        self.head = head(width, key=head_key)
+
+    def initial_state(self) -> State:
+        return self.memory.initial_state()
+
+    def _encode(self, observation: jax.Array, begin: jax.Array) -> jax.Array:
+        if isinstance(self.encoder, ConvEncoder):
+            return self.encoder(observation, begin)
+        return self.encoder(jnp.append(observation, begin.astype(observation.dtype)))
+
+    def _decode(self, s: jax.Array) -> Any:
+        first, second = self.decoder
+        return self.head(second(first(s)))
+
+    def __call__(
+        self, observation: jax.Array, begin: jax.Array, state: State | None = None, *, backend: str | None = None
+    ) -> tuple[Any, State]:
+        return in_chunks(
+            self._run,
+            observation,
+            begin,
+            self.initial_state() if state is None else state,
+            chunk=self.chunk,
+            backend=backend,
+        )
+
+    def _run(self, observation: jax.Array, begin: jax.Array, state: State, *, backend: str | None) -> tuple[Any, State]:
+        s, state = self.memory(jax.vmap(self._encode)(observation, begin), begin, state, backend=backend)
+        return jax.vmap(self._decode)(s), state
+
+    def step(self, observation: jax.Array, begin: jax.Array, state: State) -> tuple[Any, State]:
+        s, state = self.memory.step(self._encode(observation, begin), begin, state)
+        return self._decode(s), state
+
+
+class QNetwork(Recurrent):
+    """Action values: a `Recurrent` network with dueling heads.
+
+    q, state = network(observation, begin)                    # (T, *observation_shape), (T,) → (T, actions)
+    """
+
+    head: Dueling
+
+    def __init__(self, observation_shape: int | tuple[int, ...], actions: int, memory: Factory, **rest: Any):
+        """`rest`: `key`, `width`, `sizes` and `chunk`, as in `Recurrent`."""
+        super().__init__(observation_shape, memory, lambda width, key: Dueling(width, actions, key=key), **rest)
+
+
+class ActorCritic(Recurrent):
+    """A policy and the value of the state: a `Recurrent` network with an `ActorCriticHead`.
+
+        (policy, value), state = network(observation, begin)      # policy.log_prob(action), value: (T,)
+
+    `actions`: how many there are, or the box they lie in.
+    """
+
+    head: ActorCriticHead
+
+    def __init__(self, observation_shape: int | tuple[int, ...], actions: Actions, memory: Factory, **rest: Any):
+        """`rest`: `key`, `width`, `sizes` and `chunk`, as in `Recurrent`."""
+        super().__init__(observation_shape, memory, lambda width, key: ActorCriticHead(width, actions, key=key), **rest)
+
+
+def _encoder(shape: int | tuple[int, ...], width: int, *, key: jax.Array) -> Block | ConvEncoder:
+    match shape:
+        case int(size) | (size,):
+            return Block(size + 1, width, key=key)
+        case (_, _, _):
+            return ConvEncoder(shape, width, key=key)
+    raise ValueError(f"no encoder for observations of shape {shape}: they have one axis, or an image's (H, W, C)")

@@ -1,1 +1,0 @@
-"""The algorithms, one file each, read from top to bottom: config, init, act, update."""

@@ -1,0 +1,1 @@
+"""Measures of what a trained memory does: mathematics only."""

@@ -1,0 +1,180 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from memoroids.agents.distributions import Categorical, Gaussian
+from memoroids.agents.networks import ActorCritic, ActorCriticHead, ConvEncoder, Dueling, GaussianHead, QNetwork
+from memoroids.envs.spaces import Continuous
+from memoroids.memory import REGISTRY
+from memoroids.memory.layers import Block
+
+BOX = Continuous(2, (-1.0, -2.0), (1.0, 4.0))
+
+
+def test_dueling_heads_add_a_value_to_centred_advantages():
+    head = Dueling(5, 3, key=jax.random.key(0))
+    x = jax.random.normal(jax.random.key(1), (5,))
+    q = head(x)
+    np.testing.assert_allclose(q.mean(), head.value(x)[0], rtol=1e-5)
+    np.testing.assert_allclose(q - q.mean(), head.advantage(x) - head.advantage(x).mean(), atol=1e-6)
+
+
+def test_value_and_advantage_heads_start_apart():
+    head = Dueling(5, 1, key=jax.random.key(0))
+    assert not np.allclose(head.value.weight, head.advantage.weight)
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_every_parameter_takes_part(name):
+    network = QNetwork(3, 4, REGISTRY[name], key=jax.random.key(0), width=8)
+    x = jax.random.normal(jax.random.key(1), (12, 3))
+    begin = jnp.arange(12) % 6 == 0
+    # Q-values squared, so that not even a common shift of them has a zero gradient.
+    loss = jax.jit(jax.grad(lambda n: jnp.sum(jnp.square(n(x, begin)[0])), allow_int=True))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(loss(network)):
+        if jnp.issubdtype(leaf.dtype, jnp.inexact):
+            assert jnp.any(leaf != 0), f"{name}: no gradient reaches {jax.tree_util.keystr(path)}"
+
+
+@pytest.mark.parametrize("actions", [4, BOX], ids=["discrete", "continuous"])
+def test_every_parameter_of_an_actor_critic_takes_part(actions):
+    network = ActorCritic(3, actions, REGISTRY["gru"], key=jax.random.key(0), width=8)
+    x = jax.random.normal(jax.random.key(1), (12, 3))
+
+    def loss(network):
+        (policy, value), _ = network(x, jnp.arange(12) % 6 == 0)
+        action = policy.mode() + 0 if isinstance(actions, int) else policy.mode() + 0.3
+        return jnp.sum(policy.log_prob(jax.lax.stop_gradient(action)) + jnp.square(value))
+
+    for path, leaf in jax.tree_util.tree_leaves_with_path(jax.jit(jax.grad(loss, allow_int=True))(network)):
+        if jnp.issubdtype(leaf.dtype, jnp.inexact):
+            assert jnp.any(leaf != 0), f"no gradient reaches {jax.tree_util.keystr(path)}"
+
+
+@pytest.mark.parametrize("actions", [4, BOX], ids=["discrete", "continuous"])
+def test_an_actor_critic_acts_step_by_step_as_in_one_pass(actions):
+    network = ActorCritic((3,), actions, REGISTRY["gru"], key=jax.random.key(0), width=8)
+    x, begin = jax.random.normal(jax.random.key(1), (6, 3)), jnp.arange(6) % 4 == 0
+    out, _ = network(x, begin)
+    policy, value = out
+    assert value.shape == (6,) and isinstance(policy, Categorical if actions == 4 else Gaussian)
+    state = network.initial_state()
+    for t in range(6):
+        out_t, state = network.step(x[t], begin[t], state)
+        jax.tree.map(lambda one, all_, t=t: np.testing.assert_allclose(one, all_[t], atol=1e-5), out_t, out)
+
+
+def test_a_q_network_and_an_actor_critic_share_all_but_their_heads():
+    q, actor = (n(3, 4, REGISTRY["gru"], key=jax.random.key(0), width=8) for n in (QNetwork, ActorCritic))
+    for part in ("encoder", "memory", "decoder"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(q, part), getattr(actor, part))
+
+
+def test_policies_start_near_uniform_and_gaussians_near_the_middle_of_the_box():
+    x = jax.random.normal(jax.random.key(1), (8,))
+    policy, _ = ActorCriticHead(8, 4, key=jax.random.key(0))(x)
+    np.testing.assert_allclose(jax.nn.softmax(policy.logits), 0.25, atol=0.05)
+    policy, _ = ActorCriticHead(8, BOX, key=jax.random.key(0))(x)
+    np.testing.assert_allclose(policy.mean, [0.0, 1.0], atol=0.5)
+    np.testing.assert_allclose(jnp.exp(policy.log_std), [0.5, 1.5], rtol=1e-6)
+
+
+def test_the_mean_of_a_gaussian_stays_within_the_box():
+    head = GaussianHead(3, BOX, key=jax.random.key(0))
+    np.testing.assert_allclose(head(1e6 * head.mean.weight[0]).mean[0], 1.0)
+    for sign in (-1, 1):
+        mean = head(sign * 1e6 * head.mean.weight[1]).mean
+        np.testing.assert_allclose(mean[1], 4.0 if sign == 1 else -2.0)
+
+
+@pytest.mark.parametrize(
+    "box", [Continuous(2, (0.0, 1.0), (1.0, 1.0)), Continuous(1, (0.0, 0.0), (1.0, 1.0)), Continuous(1, (1.0,), (0.0,))]
+)
+def test_a_box_without_room_is_refused(box):
+    with pytest.raises(ValueError, match=r"^continuous actions need size pairs of low < high, got [^\n]*$"):
+        ActorCritic(3, box, REGISTRY["mlp"], key=jax.random.key(0), width=8)
+
+
+def test_a_factory_that_gives_no_memory_is_refused():
+    with pytest.raises(TypeError, match="gave int, not a memoroids"):
+        QNetwork(3, 4, lambda i, o, *, key: 5, key=jax.random.key(0))  # pyright: ignore
+
+
+def images(count, shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, *shape), dtype=np.uint8)
+
+
+def leaky(x):
+    return np.where(x > 0, x, 0.01 * x)
+
+
+def slow_convolution(x, weight, bias, stride):
+    """x (H, W, C) and weight (out, C, k, k), one output pixel at a time."""
+    kernel = weight.shape[-1]
+    height, width = ((side - kernel) // stride + 1 for side in x.shape[:2])
+    out = np.zeros((height, width, weight.shape[0]))
+    for i in range(height):
+        for j in range(width):
+            patch = x[i * stride : i * stride + kernel, j * stride : j * stride + kernel]
+            out[i, j] = np.einsum("abc,ocab->o", patch, weight) + bias.ravel()
+    return leaky(out)
+
+
+@pytest.mark.parametrize("begin", [False, True])
+def test_the_encoder_of_images_is_the_published_one(begin):
+    shape = (37, 45, 2)
+    encoder = ConvEncoder(shape, 16, key=jax.random.key(0))
+    parameters = [(np.asarray(c.weight, np.float64), np.asarray(c.bias, np.float64)) for c in encoder.convolutions]
+    assert [w.shape for w, _ in parameters] == [(32, 2, 8, 8), (64, 32, 4, 4), (64, 64, 3, 3)]
+    image = images(1, shape)[0]
+    x = image / 255
+    for (weight, bias), stride in zip(parameters, (4, 2, 1), strict=True):
+        x = slow_convolution(x, weight, bias, stride)
+    assert x.shape == (1, 2, 64)
+    features = np.append(np.moveaxis(x, -1, 0), float(begin))
+    y = np.asarray(encoder.block.linear.weight) @ features + np.asarray(encoder.block.linear.bias)
+    y = leaky((y - y.mean()) / np.sqrt(y.var() + 1e-5))
+    np.testing.assert_allclose(encoder(jnp.asarray(image), jnp.asarray(begin)), y, atol=2e-5)
+
+
+def test_an_image_of_real_numbers_counts_in_the_same_units():
+    encoder = ConvEncoder((36, 36, 1), 8, key=jax.random.key(0))
+    image, begin = jnp.asarray(images(1, (36, 36, 1))[0]), jnp.asarray(False)
+    np.testing.assert_array_equal(encoder(image.astype(jnp.float32), begin), encoder(image, begin))
+
+
+@pytest.mark.parametrize("shape", [(35, 84, 1), (84, 35, 3)])
+def test_an_image_too_small_for_the_convolutions_is_refused(shape):
+    with pytest.raises(ValueError) as error:
+        QNetwork(shape, 4, REGISTRY["mlp"], key=jax.random.key(0))
+    message = str(error.value)
+    assert str(shape) in message and "36 x 36" in message and "\n" not in message
+
+
+@pytest.mark.parametrize("shape", [(), (84, 84), (4, 84, 84, 1)])
+def test_observations_of_another_shape_have_no_encoder(shape):
+    with pytest.raises(ValueError, match="no encoder for observations of shape"):
+        QNetwork(shape, 4, REGISTRY["mlp"], key=jax.random.key(0))
+
+
+def test_a_number_and_a_shape_of_one_axis_are_the_same_network():
+    number, shape = (QNetwork(s, 4, REGISTRY["gru"], key=jax.random.key(0), width=8) for s in (3, (3,)))
+    assert isinstance(number.encoder, Block)
+    assert jax.tree.structure(number) == jax.tree.structure(shape)
+    jax.tree.map(np.testing.assert_array_equal, number, shape)
+
+
+def test_images_act_step_by_step_as_in_one_pass_and_every_parameter_takes_part():
+    shape = (36, 40, 1)
+    network = QNetwork(shape, 3, REGISTRY["gru"], key=jax.random.key(0), width=8)
+    observation, begin = jnp.asarray(images(6, shape)), jnp.arange(6) % 3 == 0
+    q, _ = network(observation, begin)
+    state = network.initial_state()
+    for t in range(6):
+        q_t, state = network.step(observation[t], begin[t], state)
+        np.testing.assert_allclose(q_t, q[t], atol=1e-5)
+    loss = jax.jit(jax.grad(lambda n: jnp.sum(jnp.square(n(observation, begin)[0])), allow_int=True))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(loss(network)):
+        if jnp.issubdtype(leaf.dtype, jnp.inexact):
+            assert jnp.any(leaf != 0), f"no gradient reaches {jax.tree_util.keystr(path)}"
