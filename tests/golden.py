@@ -88,8 +88,7 @@ def digests(run_dir: Path) -> dict[str, str]:
 def run(name: str, root: Path) -> dict[str, str]:
     run_dir = root / name.replace(" ", "-")
     # The options of a run come after the shared ones: the last of two equal options holds.
-    memoroids = Path(sys.executable).with_name("memoroids")
-    command = [str(memoroids), "train", *SMALL.split(), *RUNS[name].split()]
+    command = [sys.executable, "-m", "memoroids", "train", *SMALL.split(), *RUNS[name].split()]
     done = subprocess.run([*command, "--run-dir", str(run_dir)], capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{name}: exit status {done.returncode}: {done.stderr.strip()[-2000:]}")

@@ -34,7 +34,7 @@ TIMED = ("seconds", "steps_per_s")
 # one before it was written, after the start where it is the first.
 CHILD = """
 import json, os, pathlib, random, shutil, signal, sys, threading, time
-from memoroids import cli
+from memoroids.cli import main as cli
 from memoroids.runs import checkpoint
 
 where, delay, write, steps = json.loads(sys.argv[1])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from memoroids.cli import main
+from memoroids.cli.main import main
 from memoroids.memory import REGISTRY
 
 ROOT = Path(__file__).parent.parent

@@ -22,8 +22,8 @@ from memoroids import benchmarks
 from memoroids.agents.dqn import DQNConfig
 from memoroids.agents.ppo import PPOConfig
 from memoroids.agents.pqn import PQNConfig
-from memoroids.benchmarks import returns
-from memoroids.cli import main as memoroids
+from memoroids.benchmarks import padded_returns as returns
+from memoroids.cli.main import main as memoroids
 from memoroids.experiments import runner
 from memoroids.replay import PriorityConfig
 from memoroids.runs.device_loop import DeviceRun

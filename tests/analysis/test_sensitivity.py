@@ -33,7 +33,7 @@ from memoroids.analysis.sensitivity import (
     share_beyond,
     vml,
 )
-from memoroids.cli import main
+from memoroids.cli.main import main
 from memoroids.envs import popgym_ids
 from memoroids.memory import REGISTRY
 from memoroids.runs.build import REPORT, environment_seeds

@@ -6,9 +6,13 @@ import pytest
 
 from memoroids import benchmarks
 from memoroids.algebra.linear_recurrence import available_backends
-from memoroids.benchmarks import acting, attention, device, long_returns, recurrence, replay, tape, update
-from memoroids.benchmarks.figures import Figure
-from memoroids.cli import main
+from memoroids.benchmarks import attention, long_returns, recurrence, update
+from memoroids.benchmarks import device_episode as device
+from memoroids.benchmarks import long_tapes as tape
+from memoroids.benchmarks import policy_step as acting
+from memoroids.benchmarks import replay_draws as replay
+from memoroids.benchmarks.measurement import Figure
+from memoroids.cli.main import main
 from memoroids.memory import REGISTRY
 
 COPIES = {"copy of as many bytes, fresh", "copy of as many bytes, donated"}

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from memoroids.algebra.linear_recurrence import available_backends, default_backend
-from memoroids.benchmarks import returns as bench
-from memoroids.cli import main
+from memoroids.benchmarks import padded_returns as bench
+from memoroids.cli.main import main
 
 LENGTHS, EPISODES = (3, 6), (2, 5)
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from memoroids.benchmarks import batching as timing
-from memoroids.cli import main
+from memoroids.cli.main import main
 from memoroids.experiments import figures, report, results, runner, tables
 from memoroids.experiments.grid import Cell, Choice, cells
 from memoroids.experiments.reproduce import reproduce

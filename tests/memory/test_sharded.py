@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-PROGRAM = Path(__file__).with_name("sharded_checks.py")
+PROGRAM = Path(__file__).parents[1] / "sharded_checks.py"
 CHECKS = (
     "scans_of_integers_are_bit_for_bit_a_loop",
     "scans_of_sums_and_maxima_are_running_ones",

@@ -56,7 +56,7 @@ def config(algorithm: str = "dqn", **changes) -> TrainConfig:
 
 @pytest.fixture(autouse=True)
 def not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A picture takes as long as ten of these updates, and tests/test_train.py looks at it."""
+    """A picture takes as long as ten of these updates, and tests/runs/test_train.py looks at it."""
     monkeypatch.setattr(record, "draw_curve", lambda path, rows, title: path.touch())
 
 
@@ -233,7 +233,7 @@ def run_on(
     devices: int, path: Path, algorithm: str, changes: dict, before: str = "", names: dict[str, str] | None = None
 ) -> subprocess.Popen:
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
-    script = _SCRIPT.format(tests=str(Path(__file__).parent), algorithm=algorithm, changes=changes, before=before)
+    script = _SCRIPT.format(tests=str(Path(__file__).parents[1]), algorithm=algorithm, changes=changes, before=before)
     return subprocess.Popen(
         [sys.executable, "-c", script, str(path)],
         env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"} | (names or {}),

@@ -15,7 +15,7 @@ from memoroids import tape as tapes
 from memoroids.acting.host_collection import Episode, collect
 from memoroids.acting.policies import RandomPolicy
 from memoroids.agents.dqn import DQNConfig
-from memoroids.cli import main
+from memoroids.cli.main import main
 from memoroids.runs.settings import TrainConfig
 from memoroids.envs import HostEnv
 from memoroids.runs.build import RANDOM, build, environment_seeds

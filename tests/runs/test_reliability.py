@@ -23,13 +23,13 @@ from memoroids.runs import metrics
 from memoroids.runs import recorder as record
 from memoroids.agents.dqn import DQNConfig
 from memoroids.runs.checkpoint import CheckpointError
-from memoroids.cli import main
+from memoroids.cli.main import main
 from memoroids.runs.settings import TrainConfig
 from memoroids.envs import EnvironmentFault
 from memoroids.runs.run_directory import CHECKPOINTS, METRICS, WARNINGS, evaluate_run, load, load_config
 from memoroids.runs.train import train
 
-FAULTY = Path(__file__).parent
+FAULTY = Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +59,7 @@ def config(**changes: Any) -> TrainConfig:
 
 @pytest.fixture(autouse=True)
 def not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A picture takes as long as ten of these updates, and tests/test_train.py looks at it."""
+    """A picture takes as long as ten of these updates, and tests/runs/test_train.py looks at it."""
     monkeypatch.setattr(record, "draw_curve", lambda path, rows, title: path.touch())
 
 
@@ -204,7 +204,7 @@ def test_nothing_is_imported_from_where_a_run_is_read(tmp_path: Path, finished: 
     mark = tmp_path / "executed"
     for name in ("popgym", "matplotlib", "orbax", "gymnax", "tensorboardX", "sitecustomize"):
         (tmp_path / "run" / f"{name}.py").write_text(f"open({str(mark)!r}, 'w')\n")
-    command = [sys.executable, "-P", "-c", "from memoroids.cli import main; main()", "evaluate", ".", "--episodes", "1"]
+    command = [sys.executable, "-P", "-c", "from memoroids.cli.main import main; main()", "evaluate", ".", "--episodes", "1"]
     env = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path and "envs" not in path)}
     done = subprocess.run(command, cwd=tmp_path / "run", capture_output=True, text=True, env=env)
     assert done.returncode == 2 and "--trust" in done.stderr  # its environment is one of the tests

@@ -604,7 +604,7 @@ def killed(settings: TrainConfig, run_dir: Path, at: int, *, resume: bool = Fals
         "t.Toy.at_reset = lambda seen: seen == seed and os.kill(os.getpid(), signal.SIGKILL)\n"
         "t.train(t.TrainConfig.from_json(sys.stdin.read()), Path(sys.argv[1]), resume=bool(sys.argv[3:]))\n"
     )
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
     done = subprocess.run(
         [sys.executable, "-c", code, str(run_dir), str(at), *(["resume"] if resume else [])],
         input=settings.to_json(),

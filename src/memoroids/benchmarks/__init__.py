@@ -9,19 +9,28 @@ from typing import Any
 LIMITS = ("recurrence", "attention", "tape", "long_returns", "replay", "acting", "update", "device")
 """The questions that ask how far a figure is from what the machine can do."""
 
+_MODULES = {
+    "tape": "long_tapes",
+    "replay": "replay_draws",
+    "acting": "policy_step",
+    "device": "device_episode",
+    "returns": "padded_returns",
+}
+"""The file of a question where it has another name."""
+
 
 def run(what: str, repeats: int, output: Path | None = None) -> dict[str, Any]:
     """Runs the file that `what` names, or each of `LIMITS`; prints as it goes.
 
     **Returns:** the machine and, for each question, its rows: a JSON object.
     """
-    from memoroids.benchmarks.figures import show
+    from memoroids.benchmarks.measurement import show
 
     machine = describe_machine()
     print(", ".join(f"{name} {value}" for name, value in machine.items()))
     rows = {}
     for question in LIMITS if what == "limits" else (what,):
-        module = import_module(f"memoroids.benchmarks.{question}")
+        module = import_module(f"memoroids.benchmarks.{_MODULES.get(question, question)}")
         print(f"\n# {question}: {(module.__doc__ or '').splitlines()[0]}", flush=True)
         if question in LIMITS:
             rows[question] = show(module.figures(repeats))

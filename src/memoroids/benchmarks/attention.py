@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from memoroids.benchmarks.figures import Figure, measure
+from memoroids.benchmarks.measurement import Figure, measure
 from memoroids.benchmarks.timing import compile_seconds
 from memoroids.benchmarks.update import matrix_program, products
 from memoroids.memory import LinearTransformer

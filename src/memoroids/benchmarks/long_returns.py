@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from memoroids.benchmarks.figures import Figure, copy_calls, measure
+from memoroids.benchmarks.measurement import Figure, copy_calls, measure
 from memoroids.benchmarks.recurrence import associative_scan
 from memoroids.benchmarks.timing import compile_calls
 from memoroids.returns import discounted_return, gae

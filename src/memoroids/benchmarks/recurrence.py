@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from memoroids.algebra.linear_recurrence import available_backends, default_backend, linear_recurrence
-from memoroids.benchmarks.figures import Figure, copy_calls, measure
+from memoroids.benchmarks.measurement import Figure, copy_calls, measure
 from memoroids.benchmarks.timing import compile_calls
 
 LENGTH, CHANNELS = 16_384, 256

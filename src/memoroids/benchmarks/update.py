@@ -10,7 +10,7 @@ from jax import lax
 
 from memoroids.agents.dqn import DQNConfig, dqn
 from memoroids.agents.networks import QNetwork
-from memoroids.benchmarks.figures import Figure, measure
+from memoroids.benchmarks.measurement import Figure, measure
 from memoroids.benchmarks.timing import compile_seconds
 from memoroids.memory import REGISTRY
 from memoroids.replay import tape_buffer

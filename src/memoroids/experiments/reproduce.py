@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from memoroids.benchmarks import batching
-from memoroids.display import clock
+from memoroids.cli.display import clock
 from memoroids.envs import task_of
 from memoroids.experiments import report, results, runner, tables
 from memoroids.experiments.grid import FIGURES, Cell, Choice, Scale, cells

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from memoroids.benchmarks.figures import Figure, copy_calls, measure
+from memoroids.benchmarks.measurement import Figure, copy_calls, measure
 from memoroids.replay import tape_buffer
 from memoroids.tape import Tape, episode
 

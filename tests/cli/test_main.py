@@ -19,8 +19,8 @@ from memoroids.acting.evaluation import Evaluation
 from memoroids.agents.dqn import DQNConfig
 from memoroids.agents.ppo import PPOConfig
 from memoroids.agents.pqn import PQNConfig
-from memoroids.cli import Bench, Compare, Evaluate, List, Report, Reproduce, Resume, Sensitivity, main
-from memoroids.display import Display
+from memoroids.cli.display import Display
+from memoroids.cli.main import Bench, Compare, Evaluate, List, Report, Reproduce, Resume, Sensitivity, main
 from memoroids.envs import popgym_ids
 from memoroids.memory import REGISTRY
 from memoroids.replay import PriorityConfig

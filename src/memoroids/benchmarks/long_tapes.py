@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from memoroids._util.allocator import keep_freed_memory
-from memoroids.benchmarks.figures import Figure
+from memoroids.benchmarks.measurement import Figure
 from memoroids.memory import REGISTRY
 from memoroids.memory.chunks import in_chunks
 

@@ -10,7 +10,7 @@ import numpy as np
 from memoroids.acting.policies import RecurrentPolicy
 from memoroids.agents.dqn import DQNConfig, dqn
 from memoroids.agents.networks import QNetwork
-from memoroids.benchmarks.figures import Figure, measure
+from memoroids.benchmarks.measurement import Figure, measure
 from memoroids.benchmarks.update import ACTIONS, OBSERVATION, matrix_program, products
 from memoroids.memory import REGISTRY
 

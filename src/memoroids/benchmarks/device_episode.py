@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from memoroids.benchmarks.figures import Figure
+from memoroids.benchmarks.measurement import Figure
 from memoroids.benchmarks.timing import compile_seconds, medians
 from memoroids.benchmarks.update import matrix_program, products
 from memoroids.runs.build import build

@@ -40,7 +40,7 @@ def test_a_process_of_its_own_answers_as_one_does_here(tmp_path: Path):
             case.prepare(where)
         before = sorted(where.rglob("*"))
         done = subprocess.run(
-            [sys.executable, "-m", "memoroids.cli", *case.argv],
+            [sys.executable, "-m", "memoroids", *case.argv],
             cwd=where,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
             capture_output=True,

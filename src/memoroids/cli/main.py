@@ -350,7 +350,7 @@ def _trusted(options: Resume | Evaluate | Sensitivity) -> Any:
 
 def _follow(config: Any, run_dir: Path, *, resume: bool) -> None:
     """Trains under a progress display, then says how it went and what to try next."""
-    from memoroids.display import Display
+    from memoroids.cli.display import Display
     from memoroids.runs.placement import join_processes
     from memoroids.runs.train import train
 
@@ -386,7 +386,7 @@ def _sensitivity(arguments: list[str]) -> None:
 
 def _compare(arguments: list[str]) -> None:
     options: Compare = _parse(Compare, "compare", arguments)
-    from memoroids.display import comparison
+    from memoroids.cli.display import comparison
 
     if not options.runs:
         raise UsageError("compare: name at least one run; see memoroids compare --help")
@@ -400,7 +400,7 @@ def _reproduce(arguments: list[str]) -> None:
     from memoroids.experiments import report, runner
 
     if options.figure == "figure5-returns":
-        from memoroids.benchmarks import returns
+        from memoroids.benchmarks import padded_returns as returns
 
         given = dataclasses.asdict(dataclasses.replace(options, figure="figure4", scale="laptop", output=None))
         plain = dataclasses.asdict(Reproduce("figure4"))
@@ -439,10 +439,6 @@ def _bench(arguments: list[str]) -> None:
 
 def _list(arguments: list[str]) -> None:
     options: List = _parse(List, "list", arguments)
-    from memoroids import display
+    from memoroids.cli import display
 
     display.listing(options.what)
-
-
-if __name__ == "__main__":
-    main()
