@@ -54,7 +54,7 @@ def run_of(root: Path, seed: int) -> Path:
         train_episodes=6,
         batch_size=60,
         buffer_size=1_000,
-        copies=2,
+        num_envs=2,
         eval_every=3,
         eval_episodes=1,
         final_episodes=1,

@@ -93,7 +93,7 @@ def settings(*, device: bool, train_episodes: int = 240, checkpoint_every: int =
         train_episodes=train_episodes,
         batch_size=500,
         buffer_size=5_000,
-        copies=4,
+        num_envs=4,
         eval_every=10,
         eval_episodes=4,
         final_episodes=10,
@@ -129,7 +129,7 @@ def state(run_dir: Path) -> dict[str, Any]:
     path = checkpoint.latest(run_dir / CHECKPOINTS)
     found = checkpoint.manifest(path)
     rows = [{k: v for k, v in row.items() if k not in TIMED} for row in metrics.read(run_dir / METRICS)]
-    counters = {k: v for k, v in found["counters"].items() if k not in ("seconds", "metrics")}
+    counters = {k: v for k, v in found["counters"].items() if k not in ("seconds", "metrics_bytes")}
     summary = json.loads((run_dir / "summary.json").read_text())
     return {
         "metrics": rows,

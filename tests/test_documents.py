@@ -38,7 +38,7 @@ def test_the_model_of_the_readme_fits_in_25_lines_and_trains(tmp_path, monkeypat
     monkeypatch.setattr(sys, "path", ["", *sys.path])
     main(
         shlex.split(
-            "train --memory my_memory:MaxMemory --width 8 --random-episodes 2 --train-episodes 2 --copies 1 "
+            "train --memory my_memory:MaxMemory --width 8 --random-episodes 2 --train-episodes 2 --num-envs 1 "
             "--batch-size 20 --buffer-size 600 --eval-episodes 1 --final-episodes 1 --run-dir run"
         )
     )
@@ -71,7 +71,7 @@ def test_the_acting_example_plays_a_run(tmp_path, capsys, monkeypatch):
     main(
         shlex.split(
             "train --memory ffm --memory-sizes trace_size 4 context_size 2 --width 8 --random-episodes 2 "
-            "--train-episodes 2 --copies 1 --batch-size 20 --buffer-size 600 --eval-episodes 1 "
+            "--train-episodes 2 --num-envs 1 --batch-size 20 --buffer-size 600 --eval-episodes 1 "
             f"--final-episodes 1 --run-dir {tmp_path / 'run'}"
         )
     )

@@ -32,8 +32,19 @@ from memoroids.runs.metrics import FIELDS
 from memoroids.runs.settings import TrainConfig
 
 # The cheapest run that can be built: what is refused only when a run is built should not cost a large one first.
-SMALL = ["--env", "RepeatFirstEasy", "--memory", "mlp", "--width", "8", "--copies", "1", "--eval-episodes", "1"]
-DEVICE = ["--env", "device:RepeatFirstEasy", "--memory", "mlp", "--width", "8", "--copies", "2", "--eval-episodes", "1"]
+SMALL = ["--env", "RepeatFirstEasy", "--memory", "mlp", "--width", "8", "--num-envs", "1", "--eval-episodes", "1"]
+DEVICE = [
+    "--env",
+    "device:RepeatFirstEasy",
+    "--memory",
+    "mlp",
+    "--width",
+    "8",
+    "--num-envs",
+    "2",
+    "--eval-episodes",
+    "1",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +120,15 @@ def _unknown_options() -> Iterator[Case]:
     ):
         yield _case("unknown option", f"{command} {rest} --bogus 1", f"{command}: .*--bogus")
         yield _case("unknown option", f"{command} {rest} -x", f"{command}: .*-x")
-    for option in ("--batchsize", "--learning_rates", "--ppo", "--dqn.clip", "--ppo.polyak", "--pqn.entropy", "--Env"):
+    for option in (
+        "--batchsize",
+        "--learning_rates",
+        "--ppo",
+        "--dqn.max-grad-norm",
+        "--ppo.polyak",
+        "--pqn.entropy",
+        "--Env",
+    ):
         yield _case("unknown option", f"train {option} 1", f"train: .*{re.escape(option)}")
     yield _case("unknown option", "evaluate run other", "evaluate: .*other")
     yield _case("unknown option", "train RepeatFirstEasy", "train: .*RepeatFirstEasy")
@@ -148,7 +167,7 @@ def _wrong_types() -> Iterator[Case]:
         elif typing.get_origin(plain) is tuple:
             yield _case("wrong type", ["train", option, "4", "often"], f"{shown}.*'often'")
         elif typing.get_origin(plain) is dict:
-            yield _case("wrong type", ["train", option, "alone"], f"{shown}.*")
+            yield _case("wrong type", ["train", option, "recomputed"], f"{shown}.*")
     for value in ("", " ", "1e3", "0x10", "None", "１.0", "1,000", "--"):
         yield _case("wrong type", ["train", "--batch-size", value], "--batch-size")
     yield _case("wrong type", ["train", "--learning-rate", ""], "--learning-rate")
@@ -169,7 +188,7 @@ def _ranges() -> Iterator[Case]:
     for name in ("epsilon_start", "epsilon_end", "polyak", "discount"):
         for value in ("-0.1", "1.5"):
             yield _case("range", [*_train(name), value], f"{name} must be between 0 and 1, got {value}")
-    for name in ("learning_rate", "clip"):
+    for name in ("learning_rate", "max_grad_norm"):
         for value in ("0", "-1", "1e-400"):
             yield _case("range", [*_train(name), value], f"{name} must be positive")
     yield _case("range", "train --learning-rate-end -1", "learning_rate_end must be finite and not negative, got -1")
@@ -180,7 +199,13 @@ def _ranges() -> Iterator[Case]:
         )
     for learner in ("ppo", "pqn"):
         start = f"train --algorithm {learner} --{learner}."
-        for name, value in (("lambda_", "2"), ("discount", "-1"), ("epochs", "0"), ("minibatches", "0"), ("clip", "0")):
+        for name, value in (
+            ("lambda_", "2"),
+            ("discount", "-1"),
+            ("epochs", "0"),
+            ("minibatches", "0"),
+            ("max_grad_norm", "0"),
+        ):
             yield _case("range", f"{start}{name} {value}", f"{name} must be .*got {value}")
     for name, value in (("clip-ratio", "0"), ("value-weight", "-1"), ("entropy", "-1"), ("entropy-end", "-1")):
         yield _case(
@@ -207,7 +232,7 @@ def _not_finite() -> Iterator[Case]:
         ]
         start += ["--prioritised"] if option.startswith("--priority") else []
         yield _case("not finite", [*start, option, "nan"], f"{name} .*nan")
-        if name not in ("clip", "clip_ratio"):
+        if name not in ("max_grad_norm", "clip_ratio"):
             yield _case("not finite", [*start, option, "inf"], f"{name} .*inf")
         yield _case("not finite", [*start, option, "-inf"], f"({name} .*|{re.escape(option)}.*)-inf")
     for value in ("nan", "inf", "-inf"):
@@ -228,7 +253,7 @@ def _huge() -> Iterator[Case]:
 
 def _contradictions() -> Iterator[Case]:
     yield _case("contradiction", "train --ppo.epochs 2", "epochs is set for ppo, but the algorithm is dqn")
-    yield _case("contradiction", "train --pqn.clip 2", "clip is set for pqn, but the algorithm is dqn")
+    yield _case("contradiction", "train --pqn.max-grad-norm 2", "clip is set for pqn, but the algorithm is dqn")
     for algorithm in ("ppo", "pqn"):
         start = f"train --env device:RepeatFirstEasy --algorithm {algorithm}"
         yield _case("contradiction", f"{start} --polyak 0.5", f"polyak is set for dqn, but .* {algorithm}")
@@ -237,7 +262,7 @@ def _contradictions() -> Iterator[Case]:
         yield _case("contradiction", f"{start} --cut-batch", "cut_batch True is for dqn")
         yield _case("contradiction", f"{start} --prioritised", "prioritised True is for dqn")
         yield _case("contradiction", f"{start} --tapes 2", "tapes 2 is for dqn")
-        yield _case("contradiction", f"{start} --copies 7", "minibatches must divide copies: 7 tapes")
+        yield _case("contradiction", f"{start} --num-envs 7", "minibatches must divide copies: 7 tapes")
         yield _case("contradiction", f"{start} --{algorithm}.minibatches 5", "must divide copies: .* 5 minibatches")
     for options in ("rollout 8", "tapes 2", "seeds 2", "mapping vmap", "devices 2", "prioritised"):
         name = options.split()[0]
@@ -248,7 +273,7 @@ def _contradictions() -> Iterator[Case]:
     yield _case("contradiction", f"{start} --priority.mix 0.5", "priority is set, .*--prioritised")
     yield _case("contradiction", f"{start} --batch-size 10 --tapes 3", "tapes must divide batch_size: 10 .* 3 tapes")
     yield _case("contradiction", f"{start} --seeds 3 --devices 2", "devices must divide seeds: 3 seeds on 2")
-    yield _case("contradiction", f"{start} --copies 3 --devices 2", "devices must divide copies: 3 copies on 2")
+    yield _case("contradiction", f"{start} --num-envs 3 --devices 2", "devices must divide copies: 3 copies on 2")
     yield _case(
         "contradiction", f"{start} --devices 2 --batch-size 999 --tapes 3", "devices must divide tapes: 3 tapes"
     )
@@ -268,7 +293,7 @@ def _environments() -> Iterator[Case]:
     for name in ("RepeatFristEasy", "", "gymnax:Nothing-v1", "no_such_module:make", "json:nothing", "json:__name__"):
         says = re.escape(name.rpartition(":")[2]) or "unknown device environment"
         yield _case("environment", ["train", *DEVICE[2:], "--env", f"device:{name}"], says)
-    yield _case("environment", "train --env Pendulum-v1 --memory mlp --copies 1 --eval-episodes 1", "continuous")
+    yield _case("environment", "train --env Pendulum-v1 --memory mlp --num-envs 1 --eval-episodes 1", "continuous")
     broken = (
         ("raise RuntimeError('first\\nsecond')", "first second"),
         ("def f(:", "wrong_env_"),
@@ -365,7 +390,7 @@ def _train(name: str) -> list[str]:
 
 def _config(**changes: Any) -> str:
     """The config.json of a small run, with some of it changed; `...` takes a field away."""
-    config = TrainConfig(env="popgym-RepeatFirstEasy-v0", memory="mlp", width=8, copies=1, eval_episodes=1)
+    config = TrainConfig(env="popgym-RepeatFirstEasy-v0", memory="mlp", width=8, num_envs=1, eval_episodes=1)
     values = json.loads(config.to_json()) | changes
     return json.dumps({name: value for name, value in values.items() if value is not ...})
 
@@ -419,7 +444,7 @@ def _damaged_configs() -> Iterator[Case]:
         ("step_periods a string", _config(step_periods="4"), "run/config.json.*step_periods"),
         ("dqn a list", _config(dqn=[]), "run/config.json.*dqn must be an object"),
         ("dqn empty", _config(dqn={}), "run/config.json.*missing field dqn"),
-        ("dqn.clip NaN", _config(dqn=dqn | {"clip": float("nan")}), "run/config.json.*clip.*nan"),
+        ("dqn.clip NaN", _config(dqn=dqn | {"max_grad_norm": float("nan")}), "run/config.json.*clip.*nan"),
         ("dqn.discount 2", _config(dqn=dqn | {"discount": 2}), "run/config.json.*discount.*2"),
         ("dqn.bogus", _config(dqn=dqn | {"bogus": 2}), "run/config.json.*unknown field dqn.bogus"),
         ("memory_sizes nested", _config(memory_sizes={"a": {"b": 1}}), "run/config.json.*memory_sizes"),

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from memoroids.acting.device_collection import collect_slots, play, start, with_following
+from memoroids.acting.device_collection import append_next_observation, collect_slots, play, start
 from memoroids.envs.device.view import DeviceView
 from memoroids.replay import ring_buffer
 from toy_env import Lengths
 
-COPIES = 4
+NUM_ENVS = 4
 # Nearly all the time of these tests is compilation.
 quickly = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
@@ -28,28 +28,28 @@ VIEW = DeviceView("toy", Lengths())
 KEY = jax.random.key(3)
 
 
-def collected(slots_each, *, copies=COPIES, view=VIEW, explore=1.0, act=act, memory=MEMORY):
-    """Chunks of slots, end to end, with the memory before each and the workers after."""
-    workers = quickly(lambda: start(view, memory, copies, KEY))()
+def collected(slots_each, *, num_envs=NUM_ENVS, view=VIEW, explore=1.0, act=act, memory=MEMORY):
+    """Chunks of slots, end to end, with the memory before each and the states of the environments after."""
+    env_states = quickly(lambda: start(view, memory, num_envs, KEY))()
     run = quickly(
-        lambda workers, slots: collect_slots(
-            view, act, jnp.ones((), jnp.int32), workers, KEY, slots, explore=lambda n: jnp.full(n.shape, explore)
+        lambda env_states, slots: collect_slots(
+            view, act, jnp.ones((), jnp.int32), env_states, KEY, slots, explore=lambda n: jnp.full(n.shape, explore)
         ),
         static_argnums=1,
     )
     chunks, states = [], []
     for slots in slots_each:
-        states.append(workers)
-        workers, got = run(workers, slots)
+        states.append(env_states)
+        env_states, got = run(env_states, slots)
         chunks.append(got)
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), *chunks), states, workers
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), *chunks), states, env_states
 
 
 def test_tapes_are_whole_episodes_end_to_end():
     got, _, _ = collected([60])
     tape = got.tape
     ends = set()
-    for row in range(COPIES):
+    for row in range(NUM_ENVS):
         t, seen = 0, 0
         while True:
             stop = t + 1
@@ -79,11 +79,11 @@ def test_tapes_are_whole_episodes_end_to_end():
 
 
 def test_episodes_are_numbered_in_the_order_of_their_starts():
-    got, _, workers = collected([40])
-    begins = [(t, row, got.number[row, t]) for t in range(40) for row in range(COPIES) if got.tape.begin[row, t]]
+    got, _, env_states = collected([40])
+    begins = [(t, row, got.number[row, t]) for t in range(40) for row in range(NUM_ENVS) if got.tape.begin[row, t]]
     numbers = [number for _, _, number in begins]
     assert numbers == list(range(len(numbers)))
-    assert int(workers.started) in (len(numbers), len(numbers) + int(np.sum(workers.begin)))
+    assert int(env_states.started) in (len(numbers), len(numbers) + int(np.sum(env_states.begin)))
 
 
 def test_chunks_of_any_length_make_the_same_tape():
@@ -94,22 +94,22 @@ def test_chunks_of_any_length_make_the_same_tape():
 
 def test_the_memory_before_a_chunk_is_from_before_its_first_slot():
     got, states, _ = collected([7, 9, 8])
-    for workers, first in zip(states, (0, 7, 16), strict=True):
-        for row in range(COPIES):
-            np.testing.assert_array_equal(workers.observation[row], got.tape.observation[row, first])
+    for env_states, first in zip(states, (0, 7, 16), strict=True):
+        for row in range(NUM_ENVS):
+            np.testing.assert_array_equal(env_states.observation[row], got.tape.observation[row, first])
             if got.tape.begin[row, first]:
                 continue
             # As many observations as the episode had before this slot.
             age = 1
             while not got.tape.begin[row, first - age]:
                 age += 1
-            assert int(workers.memory[0][row]) == age
+            assert int(env_states.memory[0][row]) == age
 
 
 def test_the_following_slot_holds_what_comes_next_or_nothing():
-    first, _, after = collected([7], copies=7)
-    both, _, _ = collected([7, 3], copies=7)
-    tape = with_following(first.tape, after)
+    first, _, after = collected([7], num_envs=7)
+    both, _, _ = collected([7, 3], num_envs=7)
+    tape = append_next_observation(first.tape, after)
     kinds = set()
     for row in range(7):
         begins = bool(both.tape.begin[row, 7])
@@ -123,16 +123,18 @@ def test_the_following_slot_holds_what_comes_next_or_nothing():
 
 
 def test_what_is_drawn_does_not_depend_on_other_copies():
-    few, _, _ = collected([9], copies=2)
-    many, _, _ = collected([9], copies=5)
+    few, _, _ = collected([9], num_envs=2)
+    many, _, _ = collected([9], num_envs=5)
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[:2]), few.tape, many.tape)
 
 
 def test_a_mapped_axis_of_runs_changes_nothing():
     def run(key, axis):
-        workers = start(VIEW, MEMORY, COPIES, key)
-        ones = jnp.ones(COPIES)
-        _, got = collect_slots(VIEW, act, jnp.ones((), jnp.int32), workers, key, 20, explore=lambda _: ones, axis=axis)
+        env_states = start(VIEW, MEMORY, NUM_ENVS, key)
+        ones = jnp.ones(NUM_ENVS)
+        _, got = collect_slots(
+            VIEW, act, jnp.ones((), jnp.int32), env_states, key, 20, explore=lambda _: ones, axis=axis
+        )
         return got
 
     keys = jax.random.split(jax.random.key(8), 3)
@@ -144,9 +146,11 @@ def test_a_mapped_axis_of_runs_changes_nothing():
 
 def test_resets_stay_behind_a_condition_under_a_mapped_axis():
     def run(key):
-        workers = start(VIEW, MEMORY, COPIES, key)
-        ones = jnp.ones(COPIES)
-        return collect_slots(VIEW, act, jnp.ones((), jnp.int32), workers, key, 20, explore=lambda _: ones, axis="runs")
+        env_states = start(VIEW, MEMORY, NUM_ENVS, key)
+        ones = jnp.ones(NUM_ENVS)
+        return collect_slots(
+            VIEW, act, jnp.ones((), jnp.int32), env_states, key, 20, explore=lambda _: ones, axis="runs"
+        )
 
     keys = jax.random.split(jax.random.key(8), 3)
     assert " cond[" in str(jax.make_jaxpr(jax.vmap(run, axis_name="runs"))(keys))
@@ -195,8 +199,8 @@ def test_an_episode_that_is_spoiled_is_padding_from_the_piece_on_that_it_is_foun
     got, _, after = collected(pieces, view=BAD)
     starts = np.concatenate(([0], np.cumsum(pieces)))
     expected = jax.tree.map(np.array, healthy.tape)
-    found = np.zeros((COPIES, 60), bool)
-    for row in range(COPIES):
+    found = np.zeros((NUM_ENVS, 60), bool)
+    for row in range(NUM_ENVS):
         opened = [t for t in range(60) if healthy.tape.begin[row, t]]
         for t, stop in zip(opened, [*opened[1:], 60], strict=True):
             # The second step's answer is the third slot; an episode of one step has none.
@@ -214,7 +218,7 @@ def test_an_episode_that_is_spoiled_is_padding_from_the_piece_on_that_it_is_foun
     assert np.isfinite(got.tape.observation).all() and np.isfinite(got.tape.reward).all()
     for mine, theirs in zip(jax.tree.leaves(got.tape), jax.tree.leaves(expected), strict=True):
         np.testing.assert_array_equal(mine, theirs)
-    following = with_following(got.tape, after)
+    following = append_next_observation(got.tape, after)
     assert np.isfinite(following.observation).all()
     np.testing.assert_array_equal(following.begin[:, -1], np.asarray(after.begin | after.spoiled))
 
@@ -223,7 +227,7 @@ def test_an_episode_that_is_spoiled_is_padding_from_the_piece_on_that_it_is_foun
 def test_no_spoiled_episode_enters_a_replay(pieces):
     got, _, _ = collected(pieces, view=BAD)
     width = pieces[0]
-    buffer = ring_buffer(COPIES, 100, 400, 5)
+    buffer = ring_buffer(NUM_ENVS, 100, 400, 5)
     state = buffer.init(jax.tree.map(lambda leaf: leaf[0, :1], got.tape))
     for at in range(0, sum(pieces), width):
         state = quickly(buffer.add)(state, jax.tree.map(lambda leaf, at=at: leaf[:, at : at + width], got.tape))

@@ -14,7 +14,7 @@ from memoroids.acting.evaluation import Evaluation, Evaluator
 from memoroids.agents.dqn import DQNConfig, dqn
 from memoroids.agents.networks import QNetwork
 from memoroids.envs import HostEnv
-from memoroids.envs.host.vector import LocalCopies
+from memoroids.envs.host.vector import LocalEnvs
 from memoroids.memory import REGISTRY
 from memoroids.replay import tape_buffer
 from memoroids.runs import checkpoint
@@ -63,7 +63,7 @@ def config(**changes: Any) -> TrainConfig:
         "train_episodes": 6,
         "batch_size": 20,
         "buffer_size": 200,
-        "copies": 2,
+        "num_envs": 2,
         "eval_every": 1,
         "eval_episodes": 2,
         "final_episodes": 3,
@@ -96,11 +96,11 @@ def test_training_is_the_same_bit_for_bit_however_often_it_is_evaluated(tmp_path
     assert any(not np.array_equal(a, b) for a, b in zip(left, initial, strict=False)), "nothing was learned at all"
 
 
-def evaluator(copies: int) -> tuple[Evaluator, QNetwork, Any]:
+def evaluator(num_envs: int) -> tuple[Evaluator, QNetwork, Any]:
     network = QNetwork(2, 2, REGISTRY["gru"], key=jax.random.key(3), width=8)
     algorithm = dqn(DQNConfig(), network)
-    envs = [HostEnv(ENV) for _ in range(copies)]
-    return Evaluator(LocalCopies(envs), algorithm.act, network.initial_state()), network, algorithm.init(network).params
+    envs = [HostEnv(ENV) for _ in range(num_envs)]
+    return Evaluator(LocalEnvs(envs), algorithm.act, network.initial_state()), network, algorithm.init(network).params
 
 
 def assert_equal(left: Evaluation, right: Evaluation) -> None:

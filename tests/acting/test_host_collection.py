@@ -17,7 +17,7 @@ from memoroids.acting.policies import Policy, RandomPolicy, RecurrentPolicy
 from memoroids.agents.dqn import DQNConfig, dqn
 from memoroids.agents.networks import QNetwork
 from memoroids.envs import EnvironmentFault, HostEnv
-from memoroids.envs.host.vector import LocalCopies
+from memoroids.envs.host.vector import LocalEnvs
 from memoroids.memory import REGISTRY
 
 ACTIONS = 3
@@ -63,8 +63,8 @@ def seed_of(number: int) -> int:
     return 1000 + 7 * number
 
 
-def envs(copies: int, **options: Any) -> list[HostEnv]:
-    return [HostEnv(UNEVEN, **options) for _ in range(copies)]
+def envs(num_envs: int, **options: Any) -> list[HostEnv]:
+    return [HostEnv(UNEVEN, **options) for _ in range(num_envs)]
 
 
 def fixed_actions(observation: np.ndarray, begin: np.ndarray, number: np.ndarray, step: np.ndarray) -> np.ndarray:
@@ -112,15 +112,15 @@ def slow_episode(number: int) -> dict[str, np.ndarray]:
     }
 
 
-@pytest.mark.parametrize("copies", [1, 3, 8, 50])
-def test_every_episode_comes_out_once_in_the_order_of_starting_and_equals_a_slow_loop(copies: int):
+@pytest.mark.parametrize("num_envs", [1, 3, 8, 50])
+def test_every_episode_comes_out_once_in_the_order_of_starting_and_equals_a_slow_loop(num_envs: int):
     asked: list[int] = []
 
     def seeds(number: int) -> int:
         asked.append(number)
         return seed_of(number)
 
-    episodes = list(collect(envs(copies), fixed_actions, seeds, 0, 30))
+    episodes = list(collect(envs(num_envs), fixed_actions, seeds, 0, 30))
     assert [e.number for e in episodes] == list(range(30))
     assert asked == list(range(30))
     assert len({e.length for e in episodes}) > 4, "the environment is meant to give many lengths"
@@ -190,14 +190,14 @@ def test_a_policy_is_told_the_begin_number_and_step_of_every_copy():
     assert expected <= set(seen)
 
 
-def random_actions(copies: int, seed: int = 0) -> list[Episode]:
-    return list(collect(envs(copies), RandomPolicy(ACTIONS, seed), seed_of, 0, 30))
+def random_actions(num_envs: int, seed: int = 0) -> list[Episode]:
+    return list(collect(envs(num_envs), RandomPolicy(ACTIONS, seed), seed_of, 0, 30))
 
 
 def test_random_actions_of_an_episode_do_not_depend_on_the_number_of_copies():
     alone = random_actions(1)
-    for copies in (3, 8):
-        assert_same(random_actions(copies), alone)
+    for num_envs in (3, 8):
+        assert_same(random_actions(num_envs), alone)
 
 
 def test_random_actions_are_uniform_and_differ_by_seed_and_by_episode():
@@ -216,14 +216,14 @@ def network(memory: str = "gru") -> QNetwork:
     return QNetwork(3, ACTIONS, REGISTRY[memory], key=jax.random.key(5), width=8, sizes=SIZES.get(memory))
 
 
-def recurrent(copies: int, epsilon: float, *, memory: str = "gru", key: int = 0) -> RecurrentPolicy:
+def recurrent(num_envs: int, epsilon: float, *, memory: str = "gru", key: int = 0) -> RecurrentPolicy:
     net = network(memory)
     algorithm = dqn(DQNConfig(), net)
     params = algorithm.init(net).params
     return RecurrentPolicy(
         algorithm.act,
         net.initial_state(),
-        copies,
+        num_envs,
         params=lambda: params,
         epsilon=lambda number: np.full(number.shape, epsilon, np.float32),
         key=jax.random.key(key),
@@ -232,8 +232,8 @@ def recurrent(copies: int, epsilon: float, *, memory: str = "gru", key: int = 0)
 
 def test_exploring_actions_of_an_episode_do_not_depend_on_the_number_of_copies():
     alone = list(collect(envs(1), recurrent(1, 0.4), seed_of, 0, 16))
-    for copies in (3, 8):
-        assert_same(list(collect(envs(copies), recurrent(copies, 0.4), seed_of, 0, 16)), alone)
+    for num_envs in (3, 8):
+        assert_same(list(collect(envs(num_envs), recurrent(num_envs, 0.4), seed_of, 0, 16)), alone)
 
 
 def test_exploration_depends_on_its_share_its_key_and_the_episode():
@@ -343,9 +343,9 @@ def test_a_fault_names_its_episode_and_step_and_the_episodes_before_it_are_whole
 # --- going on from where a collection stood -----------------------------------------------------------------------
 
 
-def stopped(copies: int, policy: Any, after: int) -> tuple[list[Episode], Any]:
+def stopped(num_envs: int, policy: Any, after: int) -> tuple[list[Episode], Any]:
     """The first `after` episodes, and where the collection stood then, through JSON and arrays."""
-    collector = Collector(LocalCopies(envs(copies)), policy, seed_of, 0, 20)
+    collector = Collector(LocalEnvs(envs(num_envs)), policy, seed_of, 0, 20)
     episodes = list(islice(collector, after))
     plan, saved = pack(collector.state())
     like = packed_like(plan, envs(1)[0], policy.memory())
@@ -363,7 +363,7 @@ def test_a_collection_goes_on_from_where_it_stood_bit_for_bit(kind: str, after: 
 
     whole = list(collect(envs(3), policy(), seed_of, 0, 20))
     first, state = stopped(3, policy(), after)
-    going_on = Collector(LocalCopies(envs(3)), policy(), seed_of, after, 20)
+    going_on = Collector(LocalEnvs(envs(3)), policy(), seed_of, after, 20)
     assert going_on.restore(state) == []
     assert_same([*first, *going_on], whole)
 
@@ -376,7 +376,7 @@ def test_only_episodes_that_do_not_show_the_same_again_begin_anew():
     def seed_of_another(number: int) -> int:
         return seed_of(number) + (number == changed)
 
-    other = Collector(LocalCopies(envs(3)), RandomPolicy(ACTIONS, 3), seed_of_another, 4, 20)
+    other = Collector(LocalEnvs(envs(3)), RandomPolicy(ACTIONS, 3), seed_of_another, 4, 20)
     assert other.restore(state) == [changed]
     rest = list(other)
     assert [episode.number for episode in [*first, *rest]] == list(range(20))
@@ -399,7 +399,7 @@ def test_an_episode_that_its_environment_spoils_is_dropped_whole_and_another_tak
     fault(raising)
     said: list[str] = []
     collector = Collector(
-        LocalCopies(envs(3)),
+        LocalEnvs(envs(3)),
         fixed_actions,
         seed_of,
         0,

@@ -88,11 +88,11 @@ def stepper(name):
     return step
 
 
-def slow_gradient(network, step, state, tape, discount, first=0, last=None, alone=False):
+def slow_gradient(network, step, state, tape, discount, first=0, last=None, recompute_next_state=False):
     """Full back-propagation through one episode, step by step, with the loss written out transition by transition.
 
-    Or through its transitions from `first` to before `last`, the memory empty before them. `alone`: with next states
-    from a memory that starts at the second of these observations.
+    Or through its transitions from `first` to before `last`, the memory empty before them. With `recompute_next_state`,
+    next states come from a memory that starts at the second of these observations.
     """
     tape = jax.tree.map(np.asarray, tape)
     last = tape.slots - 1 if last is None else last
@@ -104,8 +104,8 @@ def slow_gradient(network, step, state, tape, discount, first=0, last=None, alon
             out[t], memory = step(params, jnp.asarray(tape.observation[t]), begin, memory)
         return out
 
-    q_target = q_values(state.target, skip=int(alone))
-    q_online = q_values(state.params, skip=int(alone))
+    q_target = q_values(state.target, skip=int(recompute_next_state))
+    q_online = q_values(state.params, skip=int(recompute_next_state))
 
     def loss(params):
         q, total = q_values(params), 0.0
@@ -128,7 +128,7 @@ def assert_trees_close(got, want, rtol=2e-4):
 
 @pytest.mark.parametrize("name", REGISTRY)
 def test_the_tape_gradient_is_the_sum_over_episodes_taken_one_at_a_time(name):
-    network, algorithm, state = build(name, DQNConfig(clip=1e9, discount=0.9))
+    network, algorithm, state = build(name, DQNConfig(max_grad_norm=1e9, discount=0.9))
     tapes, count = episodes(), 20
     got, metrics = sgd_gradient(algorithm, state, batch(tapes), count)
     step = stepper(name)
@@ -141,7 +141,7 @@ def test_the_tape_gradient_is_the_sum_over_episodes_taken_one_at_a_time(name):
 
 @pytest.mark.parametrize("name", ["lru", "linear_transformer", "gru"])
 def test_padding_and_the_order_of_episodes_change_nothing(name):
-    _, algorithm, state = build(name, DQNConfig(clip=1e9))
+    _, algorithm, state = build(name, DQNConfig(max_grad_norm=1e9))
     tapes = episodes()
     plain, _ = sgd_gradient(algorithm, state, batch(tapes), 20)
     padded, _ = sgd_gradient(algorithm, state, batch(tapes, slots=40), 20)
@@ -151,7 +151,7 @@ def test_padding_and_the_order_of_episodes_change_nothing(name):
 
 
 def test_truncation_bootstraps_and_termination_does_not():
-    _, algorithm, state = build("ffm", DQNConfig(clip=1e9, discount=1.0))
+    _, algorithm, state = build("ffm", DQNConfig(max_grad_norm=1e9, discount=1.0))
     observation = np.ones((2, OBSERVATION), np.float32)
     losses, update = {}, updater(algorithm)
     for name, ended in {"terminated": (True, False), "truncated": (False, True), "both": (True, True)}.items():
@@ -190,7 +190,7 @@ def test_epsilon_is_the_share_of_random_actions():
 
 
 def test_warm_up_clipping_and_polyak_are_what_they_say():
-    config = DQNConfig(learning_rate=1e-2, warmup=4, clip=1e-3, polyak=0.9)
+    config = DQNConfig(learning_rate=1e-2, warmup=4, max_grad_norm=1e-3, polyak=0.9)
     _, algorithm, state = build("ffm", config)
     sample = batch(episodes())
     gradient, metrics = sgd_gradient(algorithm, state, sample, 20)
@@ -228,7 +228,7 @@ def test_an_update_that_is_not_finite_changes_nothing_and_is_counted():
 
 
 @pytest.mark.parametrize(
-    "field", [{"learning_rate": 0.0}, {"clip": -1.0}, {"polyak": 1.5}, {"discount": -0.1}, {"warmup": -1}]
+    "field", [{"learning_rate": 0.0}, {"max_grad_norm": -1.0}, {"polyak": 1.5}, {"discount": -0.1}, {"warmup": -1}]
 )
 def test_settings_out_of_range_are_refused_by_name(field):
     with pytest.raises(ValueError, match=next(iter(field))):
@@ -254,11 +254,16 @@ def segment_batch(network, tapes, length, **sizes):
 
 @pytest.mark.parametrize(
     ("name", "next_state"),
-    [*[(name, "tape") for name in REGISTRY], ("ffm", "alone"), ("linear_transformer", "alone"), ("gru", "alone")],
+    [
+        *[(name, "tape") for name in REGISTRY],
+        ("ffm", "recomputed"),
+        ("linear_transformer", "recomputed"),
+        ("gru", "recomputed"),
+    ],
 )
 def test_segments_that_hold_whole_episodes_learn_what_the_tape_does(name, next_state):
     # The same settings as in the test of the tape's gradient against a loop, so that one anchors the other.
-    network, algorithm, state = build(name, DQNConfig(clip=1e9, discount=0.9, next_state=next_state))
+    network, algorithm, state = build(name, DQNConfig(max_grad_norm=1e9, discount=0.9, next_state=next_state))
     tapes = episodes()
     want, tape_metrics = sgd_gradient(algorithm, state, batch(tapes), 20)
     # A segment longer than every episode: all have padding.
@@ -272,14 +277,15 @@ def test_segments_that_hold_whole_episodes_learn_what_the_tape_does(name, next_s
 
 
 @pytest.mark.parametrize(
-    ("name", "next_state"), [("lru", "tape"), ("gru", "tape"), ("ffm", "alone"), ("linear_transformer", "alone")]
+    ("name", "next_state"),
+    [("lru", "tape"), ("gru", "tape"), ("ffm", "recomputed"), ("linear_transformer", "recomputed")],
 )
 def test_the_gradient_of_short_segments_is_the_sum_over_segments_taken_one_at_a_time(name, next_state):
-    network, algorithm, state = build(name, DQNConfig(clip=1e9, discount=0.9, next_state=next_state))
+    network, algorithm, state = build(name, DQNConfig(max_grad_norm=1e9, discount=0.9, next_state=next_state))
     tapes, count, step = episodes(), 20, stepper(name)
     got, metrics = sgd_gradient(algorithm, state, segment_batch(network, tapes, 2), count)
     slow = [
-        slow_gradient(network, step, state, tape, 0.9, first, min(first + 2, n), next_state == "alone")
+        slow_gradient(network, step, state, tape, 0.9, first, min(first + 2, n), next_state == "recomputed")
         for tape, n in zip(tapes, LENGTHS, strict=True)
         for first in range(0, n, 2)
     ]
@@ -290,10 +296,10 @@ def test_the_gradient_of_short_segments_is_the_sum_over_segments_taken_one_at_a_
 
 
 def test_the_gradient_of_the_tape_with_next_states_alone_is_that_of_a_slow_loop():
-    network, algorithm, state = build("lru", DQNConfig(clip=1e9, discount=0.9, next_state="alone"))
+    network, algorithm, state = build("lru", DQNConfig(max_grad_norm=1e9, discount=0.9, next_state="recomputed"))
     tapes, count, step = episodes(), 20, stepper("lru")
     got, metrics = sgd_gradient(algorithm, state, batch(tapes), count)
-    slow = [slow_gradient(network, step, state, tape, 0.9, alone=True) for tape in tapes]
+    slow = [slow_gradient(network, step, state, tape, 0.9, recompute_next_state=True) for tape in tapes]
     assert_trees_close(got, jax.tree.map(lambda *g: sum(g) / count, *[gradient for _, gradient in slow]))
     np.testing.assert_allclose(metrics["loss"], sum(loss for loss, _ in slow) / count, rtol=1e-4)
 
@@ -304,7 +310,10 @@ def test_next_states_alone_forget_the_first_observation_and_those_of_the_tape_do
 
     @functools.partial(jax.jit, compiler_options=QUICKLY)
     def run(sample):
-        return {alone: sample.run(network, alone=alone) for alone in (False, True)}
+        return {
+            recompute_next_state: sample.run(network, recompute_next_state=recompute_next_state)
+            for recompute_next_state in (False, True)
+        }
 
     def sample(tapes):
         return batch(tapes) if batching == "tape" else segment_batch(network, tapes, 6)
@@ -325,7 +334,7 @@ def test_next_states_alone_forget_the_first_observation_and_those_of_the_tape_do
     np.testing.assert_array_equal(before[True][0], before[False][0])
 
 
-@pytest.mark.parametrize("next_state", ["tape", "alone"])
+@pytest.mark.parametrize("next_state", ["tape", "recomputed"])
 def test_the_online_network_chooses_the_next_action_and_the_target_network_values_it(next_state):
     _, algorithm, state = build("ffm", DQNConfig(discount=0.9, next_state=next_state))
     rng = np.random.default_rng(2)
@@ -350,8 +359,8 @@ def test_the_online_network_chooses_the_next_action_and_the_target_network_value
     def run(state, sample):
         q, values = None, {}
         for who, of in (("online", state.params), ("target", state.target)):
-            for alone, where in ((False, "tape"), (True, "alone")):
-                q_of, values[who, where] = sample.run(algorithm.network(of), alone=alone)
+            for recompute_next_state, where in ((False, "tape"), (True, "recomputed")):
+                q_of, values[who, where] = sample.run(algorithm.network(of), recompute_next_state=recompute_next_state)
                 q = q_of if q is None else q
         return q, values, algorithm.update(state, sample, 120)[1]["loss"]
 
@@ -372,7 +381,7 @@ def test_the_online_network_chooses_the_next_action_and_the_target_network_value
 
 @pytest.mark.parametrize("scale", [0.02, 3.0], ids=["inside one", "outside"])
 def test_the_huber_loss_of_the_mean_error_as_the_learner_has_it(scale):
-    network, algorithm, state = build("mlp", DQNConfig(clip=1e9, loss="huber-of-mean"))
+    network, algorithm, state = build("mlp", DQNConfig(max_grad_norm=1e9, loss="huber-of-mean"))
     # Episodes of one step, all terminated: the target is the reward, and errors have both signs.
     rewards = scale * np.asarray([1.0, -2.0, 0.5])
     observation = np.random.default_rng(1).normal(size=(3, 2, OBSERVATION)).astype(np.float32)
@@ -394,7 +403,9 @@ def test_the_huber_loss_of_the_mean_error_as_the_learner_has_it(scale):
 
 
 def test_padding_of_segments_changes_nothing():
-    network, algorithm, state = build("ffm", DQNConfig(clip=1e9, loss="huber-of-mean", next_state="alone"))
+    network, algorithm, state = build(
+        "ffm", DQNConfig(max_grad_norm=1e9, loss="huber-of-mean", next_state="recomputed")
+    )
     tapes = episodes()
     plain, metrics = sgd_gradient(algorithm, state, segment_batch(network, tapes, 3), 20)
     padded, more = sgd_gradient(algorithm, state, segment_batch(network, tapes, 3, rows=9, slots=6), 20)
@@ -404,7 +415,7 @@ def test_padding_of_segments_changes_nothing():
 
 
 def test_td_errors_are_a_slow_loops_and_several_tapes_learn_what_one_does():
-    network, algorithm, state = build("lru", DQNConfig(clip=1e9, discount=0.9))
+    network, algorithm, state = build("lru", DQNConfig(max_grad_norm=1e9, discount=0.9))
     tapes, step, slow = episodes(), stepper("lru"), []
     for tape in tapes:
         q = {}
@@ -432,7 +443,7 @@ def test_td_errors_are_a_slow_loops_and_several_tapes_learn_what_one_does():
 
 
 def test_importance_weighs_the_loss_and_leaves_errors_and_counts_alone():
-    _, algorithm, state = build("lru", DQNConfig(clip=1e9, discount=0.9))
+    _, algorithm, state = build("lru", DQNConfig(max_grad_norm=1e9, discount=0.9))
     tapes = episodes()
     plain = batch(tapes)
     parts = [plain._replace(weight=plain.weight * (plain.tape.episodes() == i)) for i in range(len(tapes))]

@@ -21,7 +21,9 @@ def build(name, *, updates=None, **settings):
     # Heads start small: with larger ones the values of what follows take part.
     head = jax.tree.map(lambda leaf: 8 * leaf if leaf.ndim == 2 else leaf, network.head)
     network = eqx.tree_at(lambda n: n.head, network, head)
-    algorithm = pqn(PQNConfig(**({"clip": 1e9, "epochs": 1, "minibatches": 1} | settings)), network, updates=updates)
+    algorithm = pqn(
+        PQNConfig(**({"max_grad_norm": 1e9, "epochs": 1, "minibatches": 1} | settings)), network, updates=updates
+    )
     return network, algorithm, algorithm.init(network)
 
 
@@ -177,7 +179,7 @@ def test_tapes_that_minibatches_do_not_divide_are_refused_before_compiling():
         {"learning_rate": 0.0},
         {"learning_rate_end": -1.0},
         {"warmup": -1},
-        {"clip": -1.0},
+        {"max_grad_norm": -1.0},
         {"discount": 1.5},
         {"lambda_": -0.1},
         {"epochs": 0},

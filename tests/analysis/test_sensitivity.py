@@ -389,7 +389,7 @@ def test_the_report_names_segments_that_the_run_was_trained_on():
 
 
 def tiny(run: Path, *options: str) -> None:
-    sizes = {"width": 8, "random-episodes": 3, "train-episodes": 4, "batch-size": 10, "buffer-size": 300, "copies": 1}
+    sizes = {"width": 8, "random-episodes": 3, "train-episodes": 4, "batch-size": 10, "buffer-size": 300, "num_envs": 1}
     sizes |= {"eval-episodes": 2, "final-episodes": 2, "updates-per-episode": 0}
     main(["train", *[f"--{name}={size}" for name, size in sizes.items()], "--run-dir", str(run), *options])
 

@@ -21,7 +21,7 @@ def test_variable_lengths_are_counted_without_their_resets():
 
 
 def test_rows_hold_rates_and_their_ratio(capsys):
-    bench.run(1, ("MultiarmedBanditEasy", "PositionOnlyPendulumHard"), copies=4)
+    bench.run(1, ("MultiarmedBanditEasy", "PositionOnlyPendulumHard"), num_envs=4)
     head, names, *rows, lowest = capsys.readouterr().out.splitlines()
     assert "4 copies" in head and names.split() == ["environment", "device", "POPGym", "ratio"]
     assert [row.split()[0] for row in rows] == ["MultiarmedBanditEasy", "PositionOnlyPendulumHard"]

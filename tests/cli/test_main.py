@@ -41,7 +41,7 @@ TINY = [
         "--train-episodes": 4,
         "--batch-size": 10,
         "--buffer-size": 100,
-        "--copies": 1,
+        "--num-envs": 1,
         "--eval-every": 2,
         "--eval-episodes": 2,
         "--final-episodes": 2,
@@ -385,7 +385,16 @@ def test_a_preset_may_depend_on_the_memory(asked: Any, monkeypatch: pytest.Monke
 
 
 def test_what_is_said_on_the_command_line_wins_over_the_preset(asked: Any):
-    said = ("--train-episodes", "7", "--polyak=0.5", "--no-cut-batch", "--previous-action", "None", "--clip", "1")
+    said = (
+        "--train-episodes",
+        "7",
+        "--polyak=0.5",
+        "--no-cut-batch",
+        "--previous-action",
+        "None",
+        "--max-grad-norm",
+        "1",
+    )
     settings = settings_of(asked, "--preset", "paper", "--env", "MineSweeperEasy", *said)
     assert (settings.train_episodes, settings.dqn.polyak, settings.cut_batch) == (7, 0.5, False)
     assert settings.previous_action is None and settings.dqn.clip == 1.0

@@ -29,7 +29,7 @@ def settings(**changes: Any) -> TrainConfig:
         "train_episodes": 4,
         "batch_size": 40,
         "buffer_size": 1_000,
-        "copies": 1,
+        "num_envs": 1,
         "eval_every": 2,
         "eval_episodes": 2,
         "final_episodes": 2,

@@ -209,7 +209,7 @@ def test_an_ablation_adds_every_batching_again_with_exactly_one_setting_changed(
     assert len(found) == 3 * len(plain)
     known = {cell.name: cell for cell in found}
     assert all(known[cell.name] == cell for cell in plain)
-    names = {"next-state": ("(next state alone)", "dqn.next_state", "alone")}
+    names = {"next-state": ("(next state alone)", "dqn.next_state", "recomputed")}
     names["loss"] = ("(Huber of mean)", "dqn.loss", "huber-of-mean")
     for label, setting, value in names.values():
         ablated = [cell for cell in found if label in cell.batching]

@@ -302,12 +302,14 @@ def test_several_tapes_are_run_apart_and_read_as_one():
         return {"sum": jnp.cumsum(observation[:, 0]), "begin": begin}, None
 
     tape, weight = batch.flat
-    for alone in (False, True):
-        out, after = batch.run(network, alone=alone)
+    for recompute_next_state in (False, True):
+        out, after = batch.run(network, recompute_next_state=recompute_next_state)
         for i in range(2):
             rows = slice(i * buffer.slots, (i + 1) * buffer.slots)
             one = Sample(tape_of(batch, i), batch.weight[i])
-            for got, want in zip((out, after), one.run(network, alone=alone), strict=True):
+            for got, want in zip(
+                (out, after), one.run(network, recompute_next_state=recompute_next_state), strict=True
+            ):
                 np.testing.assert_array_equal(got["sum"][rows], want["sum"])
                 np.testing.assert_array_equal(got["begin"][rows], want["begin"])
             np.testing.assert_array_equal(tape.observation[rows], batch.tape.observation[i])

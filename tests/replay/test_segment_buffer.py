@@ -236,9 +236,9 @@ def toy(scale, observation, begin, state):
     return out, state
 
 
-@functools.partial(jax.jit, static_argnames="alone")
-def run(scale, sample, alone=False):
-    return sample.run(functools.partial(toy, scale), alone=alone)
+@functools.partial(jax.jit, static_argnames="recompute_next_state")
+def run(scale, sample, recompute_next_state=False):
+    return sample.run(functools.partial(toy, scale), recompute_next_state=recompute_next_state)
 
 
 def slow_toy(observations, begins, h=0.0, age=0):
@@ -267,9 +267,9 @@ def start_of(state, segment, live):
     return 0.0, 0
 
 
-@pytest.mark.parametrize("alone", [False, True], ids=["tape", "alone"])
+@pytest.mark.parametrize("recompute_next_state", [False, True], ids=["tape", "recomputed"])
 @pytest.mark.parametrize("state", ["zero", "stored", "burn-in"])
-def test_a_segment_runs_from_the_state_that_a_slow_loop_finds(state, alone):
+def test_a_segment_runs_from_the_state_that_a_slow_loop_finds(state, recompute_next_state):
     # After the wrap the oldest row is the third segment of the first episode: what came before it is gone.
     lengths = [10, 2, 7, 4]
     buffer, ring, model = filled(lengths[:3], state, segments=30)
@@ -284,14 +284,14 @@ def test_a_segment_runs_from_the_state_that_a_slow_loop_finds(state, alone):
         np.testing.assert_array_equal(present, [segment in model.segments for segment in behind])
         for i in np.flatnonzero(present):
             assert_row(row(previous, i), *behind[i])
-    out, after = (np.asarray(x).reshape(30, LENGTH + 1, 3) for x in run(2.0, sample, alone))
+    out, after = (np.asarray(x).reshape(30, LENGTH + 1, 3) for x in run(2.0, sample, recompute_next_state))
     for i, segment in enumerate(drawn):
         start = start_of(state, segment, model.segments)
         observations, begins = feed(*segment)
         want, steps = slow_toy(observations, begins, *start), len(observations) - 1
         np.testing.assert_array_equal(out[i, : steps + 1], want)
         # Alone, the next states start at the second observation, with the flag of the first.
-        want = slow_toy(observations[1:], begins[:-1], *start) if alone else want[1:]
+        want = slow_toy(observations[1:], begins[:-1], *start) if recompute_next_state else want[1:]
         np.testing.assert_array_equal(after[i, :steps], want)
 
 

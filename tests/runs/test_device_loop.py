@@ -17,7 +17,7 @@ from compilations import compiled, compiled_between
 from finished_runs import Finished
 from memoroids.runs import checkpoint
 from memoroids.runs import metrics
-from memoroids.runs import recorder as record
+from memoroids.runs import recorder
 from memoroids.agents.dqn import DQNConfig
 from memoroids.agents.ppo import PPOConfig
 from memoroids.agents.pqn import PQNConfig
@@ -43,7 +43,7 @@ def config(algorithm: str = "dqn", **changes) -> TrainConfig:
         "memory": "ffm",
         "memory_sizes": {"trace_size": 4, "context_size": 2},
         "width": 8,
-        "copies": 4,
+        "num_envs": 4,
         "rollout": 6,
         "train_episodes": 40,
         "eval_every": 10,
@@ -57,7 +57,7 @@ def config(algorithm: str = "dqn", **changes) -> TrainConfig:
 @pytest.fixture(autouse=True)
 def not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """A picture takes as long as ten of these updates, and tests/runs/test_train.py looks at it."""
-    monkeypatch.setattr(record, "draw_curve", lambda path, rows, title: path.touch())
+    monkeypatch.setattr(recorder, "draw_curve", lambda path, rows, title: path.touch())
 
 
 def rows_of(path: Path) -> list[dict[str, float]]:
@@ -127,11 +127,11 @@ def test_seeds_do_not_depend_on_each_other(algorithm: str, mapping: str, tmp_pat
     # Seed 1 beside seed 0, and beside seed 2.
     assert rows_of(seed_dir(tmp_path / "both", 1)) == rows_of(seed_dir(tmp_path / "other", 1))
     same(learned(seed_dir(tmp_path / "both", 1)), learned(seed_dir(tmp_path / "other", 1)))
-    train(config(algorithm, seed=1), tmp_path / "alone")
-    alone, mine = rows_of(tmp_path / "alone"), rows_of(seed_dir(tmp_path / "both", 1))
+    train(config(algorithm, seed=1), tmp_path / "recomputed")
+    alone, mine = rows_of(tmp_path / "recomputed"), rows_of(seed_dir(tmp_path / "both", 1))
     if mapping == "loop":
         assert alone == mine
-        same(learned(tmp_path / "alone"), learned(seed_dir(tmp_path / "both", 1)))
+        same(learned(tmp_path / "recomputed"), learned(seed_dir(tmp_path / "both", 1)))
     else:
         assert [row["env_steps"] for row in alone] == [row["env_steps"] for row in mine]
         for name in ("loss", "grad_norm", "train_return"):
@@ -190,9 +190,9 @@ def test_steps_can_end_training(tmp_path: Path):
 @pytest.mark.parametrize(
     "changes, said",
     [
-        ({"devices": 64, "copies": 64, "tapes": 4, "batch_size": 64}, "devices must divide tapes"),
+        ({"devices": 64, "num_envs": 64, "tapes": 4, "batch_size": 64}, "devices must divide tapes"),
         (
-            {"devices": 64, "copies": 64, "tapes": 64, "batch_size": 64, "buffer_size": 9999},
+            {"devices": 64, "num_envs": 64, "tapes": 64, "batch_size": 64, "buffer_size": 9999},
             "devices 64 were asked for, but there",
         ),
         ({"devices": 3, "seeds": 4}, "devices must divide seeds: 4 seeds on 3 devices"),
@@ -201,7 +201,7 @@ def test_steps_can_end_training(tmp_path: Path):
         ({"batching": "segments"}, "device environments fill tapes"),
         ({"algorithm": "ppo", "dqn": DQNConfig()}, "random_episodes 8 is for dqn"),
         ({"ppo": PPOConfig(epochs=9)}, "epochs is set for ppo, but the algorithm is dqn"),
-        ({"buffer_size": 20}, "raise --buffer-size or lower --copies"),
+        ({"buffer_size": 20}, "raise --buffer-size or lower --num-envs"),
         ({"env": "popgym-RepeatFirstEasy-v0"}, "rollout 6 needs a device environment"),
         ({"env": "popgym-RepeatFirstEasy-v0", "rollout": None, "seeds": 3}, "seeds 3 needs a device environment"),
         ({"env": "device:NoSuchTask"}, "NoSuchTask"),

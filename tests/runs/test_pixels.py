@@ -105,7 +105,7 @@ def config(**changes: Any) -> TrainConfig:
         "updates_per_episode": 10,
         "batch_size": 18,
         "buffer_size": 200,
-        "copies": 2,
+        "num_envs": 2,
         "eval_every": 3,
         "eval_episodes": 2,
         "final_episodes": 6,
@@ -155,7 +155,7 @@ def test_atari_plays_from_the_command_line(tmp_path: Path, capsys: pytest.Captur
     main(
         shlex.split(
             "train --env ALE/Asteroids-v5 --preset atari --memory mlp --width 8 --random-episodes 2 "
-            "--train-episodes 2 --updates-per-episode 0 --batch-size 20 --buffer-size 200 --copies 1 "
+            "--train-episodes 2 --updates-per-episode 0 --batch-size 20 --buffer-size 200 --num-envs 1 "
             "--env-options max_episode_steps 8 --eval-episodes 1 --final-episodes 1 "
             f"--run-dir {tmp_path / 'run'}"
         )

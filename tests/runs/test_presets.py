@@ -34,7 +34,7 @@ PUBLISHED: dict[str, tuple[Any, ...]] = {
 SHARED = {
     "learning_rate": 1e-4,
     "warmup": 200,
-    "clip": 0.01,
+    "max_grad_norm": 0.01,
     "epsilon_start": 0.2,
     "width": 256,
     "cut_batch": True,
@@ -74,7 +74,7 @@ ASTEROIDS = {
     "eval_episodes": 10,
     "learning_rate": 1e-4,
     "warmup": 10,
-    "clip": 1.0,
+    "max_grad_norm": 1.0,
     "polyak": 0.999,
     "discount": 0.99,
 }

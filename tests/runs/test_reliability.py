@@ -20,7 +20,7 @@ import kills
 from finished_runs import Finished
 from memoroids.runs import checkpoint
 from memoroids.runs import metrics
-from memoroids.runs import recorder as record
+from memoroids.runs import recorder
 from memoroids.agents.dqn import DQNConfig
 from memoroids.runs.checkpoint import CheckpointError
 from memoroids.cli.main import main
@@ -47,7 +47,7 @@ def config(**changes: Any) -> TrainConfig:
         "train_episodes": 12,
         "batch_size": 20,
         "buffer_size": 400,
-        "copies": 3,
+        "num_envs": 3,
         "eval_every": 4,
         "eval_episodes": 2,
         "final_episodes": 3,
@@ -60,7 +60,7 @@ def config(**changes: Any) -> TrainConfig:
 @pytest.fixture(autouse=True)
 def not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """A picture takes as long as ten of these updates, and tests/runs/test_train.py looks at it."""
-    monkeypatch.setattr(record, "draw_curve", lambda path, rows, title: path.touch())
+    monkeypatch.setattr(recorder, "draw_curve", lambda path, rows, title: path.touch())
 
 
 def assert_same(left: Path, right: Path) -> None:
@@ -117,7 +117,7 @@ def test_rows_that_were_written_after_the_checkpoint_are_cut_where_it_knows_to(t
     shutil.rmtree(newest)
     path = tmp_path / "parts" / METRICS
     before = path.read_bytes()
-    offset = checkpoint.counters(checkpoint.latest(tmp_path / "parts" / CHECKPOINTS))["metrics"]
+    offset = checkpoint.counters(checkpoint.latest(tmp_path / "parts" / CHECKPOINTS))["metrics_bytes"]
     path.write_bytes(before[:-7])  # torn in its last line
     train(settings, tmp_path / "parts", resume=True)
     after = path.read_bytes()
@@ -278,9 +278,9 @@ def test_a_disk_that_is_full_for_the_metrics_is_named(tmp_path: Path, capsys: py
 
 def test_a_run_is_the_same_with_any_number_of_workers(tmp_path: Path, finished: Finished):
     finished(config(), tmp_path / "0")
-    for workers in (1, 2):
-        train(config(workers=workers), tmp_path / f"{workers}")
-        assert_same(tmp_path / "0", tmp_path / f"{workers}")
+    for processes in (1, 2):
+        train(config(processes=processes), tmp_path / f"{processes}")
+        assert_same(tmp_path / "0", tmp_path / f"{processes}")
 
 
 FAULT = {"every": 5, "rest": 2, "at": 2}
@@ -288,7 +288,7 @@ FAULT = {"every": 5, "rest": 2, "at": 2}
 
 @pytest.mark.parametrize(
     ("fault", "changes"),
-    [("raise", {}), ("outside", {}), ("hang", {"time_limit": 0.2}), ("exit", {"workers": 1})],
+    [("raise", {}), ("outside", {}), ("hang", {"time_limit": 0.2}), ("exit", {"processes": 1})],
     ids=["raises", "out of space", "hangs", "dies"],
 )
 def test_a_run_goes_on_without_the_episodes_that_were_spoiled(
@@ -321,7 +321,7 @@ def test_observations_out_of_bounds_are_taken_where_that_is_asked_for(tmp_path: 
             "algorithm": "ppo",
             "dqn": DQNConfig(),
             "random_episodes": 0,
-            "copies": 4,
+            "num_envs": 4,
             "train_episodes": 60,
             "env_options": {"fault": "raise", "every": 11, "rest": 2},
         },
@@ -372,7 +372,7 @@ def test_a_run_that_ended_by_faults_goes_on_to_as_many_episodes_as_it_was_to_hav
     monkeypatch.setattr(faulty.Faulty, "reset", down)
     changes: dict[str, Any] = {"max_faults": 5, "checkpoint_every": 100, "eval_every": 100}
     if stream == "rollouts":
-        changes |= {"algorithm": "ppo", "dqn": DQNConfig(), "random_episodes": 0, "copies": 4, "train_episodes": 16}
+        changes |= {"algorithm": "ppo", "dqn": DQNConfig(), "random_episodes": 0, "num_envs": 4, "train_episodes": 16}
     settings = config(**changes)
     with pytest.raises(EnvironmentFault, match="6 episodes in a row"):
         train(settings, tmp_path / "run")
@@ -406,7 +406,7 @@ def test_a_warning_that_cannot_be_written_down_ends_no_run(tmp_path: Path, capsy
 def test_an_environment_whose_state_does_not_follow_from_its_seed_goes_on_at_the_next_episode(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    settings = config(copies=3)
+    settings = config(num_envs=3)
     with pytest.raises(KeyboardInterrupt):
         train(settings, tmp_path / "run", watch=_stop_after(4))
     before = checkpoint.counters(checkpoint.latest(tmp_path / "run" / CHECKPOINTS))

@@ -106,7 +106,7 @@ def test_a_value_of_the_wrong_type_is_named(path: str, value: Any):
 
 
 def test_a_whole_number_will_do_for_a_float():
-    assert TrainConfig.from_json(changed("dqn.clip", 1)).dqn.clip == 1
+    assert TrainConfig.from_json(changed("dqn.max_grad_norm", 1)).dqn.clip == 1
 
 
 @pytest.mark.parametrize(("path", "nearest"), [("widht", "width"), ("dqn.learning_rat", "learning_rate")])
@@ -116,7 +116,7 @@ def test_an_unknown_field_is_named_with_the_nearest(path: str, nearest: str):
     assert f"unknown field {path}" in str(error.value) and f"did you mean {nearest}?" in str(error.value)
 
 
-@pytest.mark.parametrize("path", ["copies", "dqn.discount"])
+@pytest.mark.parametrize("path", ["num_envs", "dqn.discount"])
 def test_a_missing_field_is_named(path: str):
     values = json.loads(TrainConfig().to_json())
     *above, last = path.split(".")
@@ -136,7 +136,7 @@ LOWEST = {
     "width": 1,
     "batch_size": 1,
     "train_episodes": 1,
-    "copies": 1,
+    "num_envs": 1,
     "eval_every": 1,
     "eval_episodes": 1,
     "final_episodes": 1,
@@ -172,7 +172,7 @@ def test_shares_of_random_actions_lie_between_none_and_all(name: str, value: flo
         ("learning_rate", 0.0),
         ("learning_rate", -1e-4),
         ("learning_rate", float("nan")),
-        ("clip", 0.0),
+        ("max_grad_norm", 0.0),
         ("warmup", -1),
         ("polyak", -0.1),
         ("polyak", 1.1),

@@ -30,17 +30,17 @@ BASES = {
 }
 FLOATS = {
     "epsilon_start", "epsilon_end", "time_limit",
-    "dqn.learning_rate", "dqn.learning_rate_end", "dqn.clip", "dqn.polyak", "dqn.discount",
-    "ppo.learning_rate", "ppo.learning_rate_end", "ppo.clip", "ppo.discount", "ppo.lambda_", "ppo.clip_ratio",
+    "dqn.learning_rate", "dqn.learning_rate_end", "dqn.max_grad_norm", "dqn.polyak", "dqn.discount",
+    "ppo.learning_rate", "ppo.learning_rate_end", "ppo.max_grad_norm", "ppo.discount", "ppo.lambda_", "ppo.clip_ratio",
     "ppo.value_weight", "ppo.entropy", "ppo.entropy_end",
-    "pqn.learning_rate", "pqn.learning_rate_end", "pqn.clip", "pqn.discount", "pqn.lambda_",
+    "pqn.learning_rate", "pqn.learning_rate_end", "pqn.max_grad_norm", "pqn.discount", "pqn.lambda_",
     "priority.exponent", "priority.correction", "priority.mix", "priority.floor",
 }  # fmt: skip
 COUNTS = {
     "segment_length", "seed", "width", "chunk", "random_episodes", "train_episodes", "train_steps",
-    "updates_per_episode", "batch_size", "buffer_size", "copies", "rollout", "tapes", "seeds", "devices", "eval_every",
+    "updates_per_episode", "batch_size", "buffer_size", "num_envs", "rollout", "tapes", "seeds", "devices", "eval_every",
     "eval_episodes", "final_episodes", "sensitivity_every", "max_faults", "checkpoint_every",
-    "max_skipped", "keep_checkpoints", "workers",
+    "max_skipped", "keep_checkpoints", "processes",
     "dqn.warmup", "ppo.warmup", "ppo.epochs", "ppo.minibatches", "pqn.warmup", "pqn.epochs", "pqn.minibatches",
 }  # fmt: skip
 WORDS = {
@@ -137,11 +137,11 @@ def of_kind(path: str, value: Any) -> bool:
     if path in COUNTS:
         return number and isinstance(value, int)
     if path == "step_periods":
-        return isinstance(value, list) and all(of_kind("dqn.clip", each) for each in value)
+        return isinstance(value, list) and all(of_kind("dqn.max_grad_norm", each) for each in value)
     if path in ("memory_sizes", "env_options"):
         fine = (str, bool) if path == "env_options" else ()
         return isinstance(value, dict) and all(
-            isinstance(each, fine) or of_kind("dqn.clip", each) for each in value.values()
+            isinstance(each, fine) or of_kind("dqn.max_grad_norm", each) for each in value.values()
         )
     # Of words which ones there are is left to the code; parts are held field by field.
     return isinstance(value, str) and path not in PARTS

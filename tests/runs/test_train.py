@@ -98,7 +98,7 @@ def config(**changes: Any) -> TrainConfig:
         "train_episodes": 6,
         "batch_size": 20,
         "buffer_size": 200,
-        "copies": 2,
+        "num_envs": 2,
         "eval_every": 2,
         "eval_episodes": 2,
         "final_episodes": 3,
@@ -357,7 +357,7 @@ def test_a_run_interrupted_while_it_collects_at_random_goes_on_to_its_end(tmp_pa
 def test_a_run_interrupted_between_two_rows_counts_all_its_updates_when_it_goes_on(
     tmp_path: Path, at_reset: Callable[..., None]
 ):
-    settings = config(copies=1)
+    settings = config(num_envs=1)
     at_reset(2, interrupt)
     assert train(settings, tmp_path / "run").final is None
     assert checkpoint.counters(checkpoint.latest(tmp_path / "run" / "checkpoints"))["episode"] == 3
@@ -374,7 +374,7 @@ def test_what_was_written_before_an_environment_failed_is_kept_and_gone_on_with(
     def fail() -> None:
         raise RuntimeError("the simulator is gone")
 
-    settings = config(copies=1, checkpoint_every=3, max_faults=0)
+    settings = config(num_envs=1, checkpoint_every=3, max_faults=0)
     at_reset(5, fail)
     with pytest.raises(EnvironmentFault, match=r"episode 5: .*the simulator is gone"):
         train(settings, tmp_path / "run")
@@ -465,7 +465,7 @@ def test_a_run_on_segments_stores_them_all_counts_their_slots_and_goes_on_bit_fo
         seed=seed,
         memory="gru",
         width=8,
-        copies=1,
+        num_envs=1,
         batching="segments",
         segment_length=3,
         segment_state=state,
@@ -616,7 +616,7 @@ def killed(settings: TrainConfig, run_dir: Path, at: int, *, resume: bool = Fals
 
 
 def test_a_run_killed_before_and_after_its_first_checkpoint_ends_bit_for_bit_as_one_that_was_not(tmp_path: Path):
-    settings = config(env=UNEVEN, train_episodes=14, copies=3, checkpoint_every=4, memory="ffm")
+    settings = config(env=UNEVEN, train_episodes=14, num_envs=3, checkpoint_every=4, memory="ffm")
     whole = train(settings, tmp_path / "whole")
     killed(settings, tmp_path / "parts", 1)
     assert not (tmp_path / "parts" / CHECKPOINTS).exists()
@@ -638,7 +638,7 @@ def test_a_spoilt_episode_is_dropped_and_counted_and_the_run_goes_on(tmp_path: P
         raise RuntimeError("the simulator is gone")
 
     at_reset(3, fail)
-    settings = config(copies=2)
+    settings = config(num_envs=2)
     outcome = train(settings, tmp_path / "run")
     assert outcome.final is not None and outcome.rows[-1]["episode"] == settings.train_episodes
     counters = checkpoint.counters(checkpoint.latest(tmp_path / "run" / CHECKPOINTS))

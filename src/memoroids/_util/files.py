@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Gives another name to write to, which becomes `path` at the end. Raises `OSError` naming `path`."""
     partial = path.with_name(f".{path.name}")
     try:
@@ -23,7 +23,7 @@ def whole(path: Path) -> Iterator[Path]:
         raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
 
 
-def write_whole(path: Path, text: str) -> None:
+def atomic_write_text(path: Path, text: str) -> None:
     """Writes a text file. Raises `OSError` naming it."""
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(text)

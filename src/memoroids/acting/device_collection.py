@@ -16,7 +16,7 @@ Act = Callable[..., tuple[jax.Array, State]]
 """`act(params, memory, observation, begin, explore, key)`, unbatched, of any algorithm."""
 
 
-class Workers(NamedTuple):
+class EnvStates(NamedTuple):
     """n copies of an environment and the policy's memory of each, between two slots of their tapes.
 
     `env` and `memory`, leaves (n, …); `observation` (n, …), what the next slot shows; `begin` and `final` (n,) bool,
@@ -37,7 +37,7 @@ class Workers(NamedTuple):
     slot: jax.Array
 
 
-class Collected(NamedTuple):
+class CollectedSlots(NamedTuple):
     """N slots of n tapes, leaves (n, N, …), and where an episode's final slot is, its number and its total reward.
 
     `faults` (n, N) bool: whether an episode was spoiled there, which is padding then.
@@ -49,21 +49,21 @@ class Collected(NamedTuple):
     faults: jax.Array
 
 
-def start(view: DeviceView, memory: State, copies: int, key: jax.Array) -> Workers:
+def start(view: DeviceView, memory: State, num_envs: int, key: jax.Array) -> EnvStates:
     """`copies` workers, each at the beginning of an episode; `memory` is one copy's initial state."""
-    number = jnp.arange(copies, dtype=jnp.int32)
-    env, observation = jax.vmap(view.reset)(_keys(key, jnp.full((), -1, jnp.int32), copies)[0])
-    return Workers(
+    number = jnp.arange(num_envs, dtype=jnp.int32)
+    env, observation = jax.vmap(view.reset)(_keys(key, jnp.full((), -1, jnp.int32), num_envs)[0])
+    return EnvStates(
         env=env,
         # Distinct arrays: donated buffers may not alias each other.
-        memory=jax.tree.map(lambda leaf: jnp.array(jnp.broadcast_to(leaf, (copies, *leaf.shape))), memory),
+        memory=jax.tree.map(lambda leaf: jnp.array(jnp.broadcast_to(leaf, (num_envs, *leaf.shape))), memory),
         observation=observation,
-        begin=jnp.ones(copies, bool),
-        final=jnp.zeros(copies, bool),
+        begin=jnp.ones(num_envs, bool),
+        final=jnp.zeros(num_envs, bool),
         spoiled=~_finite(observation),
         number=number,
-        total=jnp.zeros(copies),
-        started=jnp.full((), copies, jnp.int32),
+        total=jnp.zeros(num_envs),
+        started=jnp.full((), num_envs, jnp.int32),
         slot=jnp.zeros((), jnp.int32),
     )
 
@@ -72,13 +72,13 @@ def collect_slots(
     view: DeviceView,
     act: Act,
     params: Any,
-    workers: Workers,
+    env_states: EnvStates,
     key: jax.Array,
     slots: int,
     *,
     explore: Callable[[jax.Array], jax.Array],
     axis: str | None = None,
-) -> tuple[Workers, Collected]:
+) -> tuple[EnvStates, CollectedSlots]:
     """The next `slots` slots of every worker's tape.
 
     A slot is a transition, or the final observation of an episode, after which the copy begins the next one. What is
@@ -91,15 +91,15 @@ def collect_slots(
 
     Copies are reset behind one condition for all: under `vmap` both sides of one for each would run at every slot.
     """
-    copies = workers.begin.shape[0]
+    num_envs = env_states.begin.shape[0]
 
-    def slot(workers: Workers, _: None) -> tuple[Workers, tuple[Collected, jax.Array]]:
-        act_key, env_key, reset_key = _keys(key, workers.slot, copies)
+    def slot(env_states: EnvStates, _: None) -> tuple[EnvStates, tuple[CollectedSlots, jax.Array]]:
+        act_key, env_key, reset_key = _keys(key, env_states.slot, num_envs)
         action, memory = jax.vmap(act, (None, 0, 0, 0, 0, 0))(
-            params, workers.memory, workers.observation, workers.begin, explore(workers.number), act_key
+            params, env_states.memory, env_states.observation, env_states.begin, explore(env_states.number), act_key
         )
-        env, (observation, reward, terminated, truncated) = jax.vmap(view.step)(workers.env, action, env_key)
-        final = workers.final
+        env, (observation, reward, terminated, truncated) = jax.vmap(view.step)(env_states.env, action, env_key)
+        final = env_states.final
 
         def begun() -> tuple[Any, jax.Array]:
             fresh = jax.vmap(view.reset)(reset_key)
@@ -111,42 +111,42 @@ def collect_slots(
             due = lax.psum(due.astype(jnp.int32), axis) > 0
         env, observation = lax.cond(due, begun, lambda: (env, observation))
         found = ~(_finite(observation) & (final | jnp.isfinite(reward)))
-        spoiled = (workers.spoiled & ~final) | found
+        spoiled = (env_states.spoiled & ~final) | found
         written = Tape(
-            observation=workers.observation,
-            begin=workers.begin,
+            observation=env_states.observation,
+            begin=env_states.begin,
             action=jax.vmap(select)(final, jnp.zeros_like(action), action),
             reward=jnp.where(final, 0, reward),
             terminated=terminated & ~final,
             truncated=truncated & ~terminated & ~final,
             transition=~final,
         )
-        after = Workers(
+        after = EnvStates(
             env=env,
             memory=memory,
             observation=observation,
             begin=final,
             final=~final & (terminated | truncated),
             spoiled=spoiled,
-            number=jnp.where(final, workers.started + jnp.cumsum(final.astype(jnp.int32)) - 1, workers.number),
-            total=jnp.where(final, 0, workers.total + reward),
-            started=workers.started + jnp.sum(final, dtype=jnp.int32),
-            slot=workers.slot + 1,
+            number=jnp.where(final, env_states.started + jnp.cumsum(final.astype(jnp.int32)) - 1, env_states.number),
+            total=jnp.where(final, 0, env_states.total + reward),
+            started=env_states.started + jnp.sum(final, dtype=jnp.int32),
+            slot=env_states.slot + 1,
         )
         # The first observation of all was found before there was a slot to count it in.
-        faults = spoiled & (final | ~workers.spoiled | (workers.slot == 0))
+        faults = spoiled & (final | ~env_states.spoiled | (env_states.slot == 0))
         # Of the episode that this slot is of: what its step has brought counts already.
-        mine = jnp.where(final, workers.spoiled, spoiled)
-        return after, (Collected(written, workers.number, workers.total, faults), mine)
+        mine = jnp.where(final, env_states.spoiled, spoiled)
+        return after, (CollectedSlots(written, env_states.number, env_states.total, faults), mine)
 
-    workers, ys = lax.scan(slot, workers, length=slots)
+    env_states, ys = lax.scan(slot, env_states, length=slots)
     (tape, number, total, faults), spoiled = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), ys)
     # Once spoiled, an episode stays so: the next slot that is tells whether it is of the same one.
     at = jnp.where(spoiled, jnp.arange(slots), slots)
     following = lax.cummin(at, axis=1, reverse=True)
     of = jnp.take_along_axis(number, jnp.minimum(following, slots - 1), axis=1)
     dropped = (following < slots) & (of == number)
-    return workers, Collected(jax.vmap(blank)(tape, dropped), number, total, faults)
+    return env_states, CollectedSlots(jax.vmap(blank)(tape, dropped), number, total, faults)
 
 
 def _finite(observation: jax.Array) -> jax.Array:
@@ -154,18 +154,18 @@ def _finite(observation: jax.Array) -> jax.Array:
     return jnp.all(jnp.isfinite(observation), axis=tuple(range(1, observation.ndim)))
 
 
-def with_following(collected: Tape, workers: Workers) -> Tape:
-    """Collected tapes (n, N, …) with one slot more, (n, N + 1, …): what `workers`, as they are now, see next.
+def append_next_observation(collected: Tape, env_states: EnvStates) -> Tape:
+    """Collected tapes (n, N, …) with one slot more, (n, N + 1, …): what `env_states`, as they are now, see next.
 
     It holds only that observation, for its value; where an episode begins there instead, the slot is padding.
     """
-    none = workers.begin | workers.spoiled
+    none = env_states.begin | env_states.spoiled
 
     def append(leaf: jax.Array, last: jax.Array) -> jax.Array:
         return jnp.concatenate((leaf, last[:, None]), axis=1)
 
     zeros = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[:, 0]), collected)
-    observation = jax.vmap(select)(none, jnp.zeros_like(workers.observation), workers.observation)
+    observation = jax.vmap(select)(none, jnp.zeros_like(env_states.observation), env_states.observation)
     last = Tape(
         observation=observation,
         begin=none,
@@ -183,10 +183,10 @@ def play(view: DeviceView, act: Act, params: Any, memory: State, keys: jax.Array
 
     The return of one that shows or pays something that is not finite is NaN.
     """
-    copies = keys.shape[0]
+    num_envs = keys.shape[0]
     env, observation = jax.vmap(lambda key: view.reset(jax.random.fold_in(key, 0)))(keys)
-    memory = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (copies, *leaf.shape)), memory)
-    zeros = jnp.zeros(copies)
+    memory = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num_envs, *leaf.shape)), memory)
+    zeros = jnp.zeros(num_envs)
     total = jnp.where(_finite(observation), zeros, jnp.nan)
     begun = (env, memory, observation, total, zeros.astype(jnp.int32), zeros.astype(bool), jnp.zeros((), jnp.int32))
 
@@ -209,8 +209,8 @@ def play(view: DeviceView, act: Act, params: Any, memory: State, keys: jax.Array
     return total, length
 
 
-def _keys(key: jax.Array, slot: jax.Array, copies: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _keys(key: jax.Array, slot: jax.Array, num_envs: int) -> tuple[jax.Array, jax.Array, jax.Array]:
     """A key for the policy, the environment and a reset, of each copy, at one slot."""
     at = jax.random.fold_in(key, slot)
-    keys = jax.vmap(lambda copy: jax.random.split(jax.random.fold_in(at, copy), 3))(jnp.arange(copies))
+    keys = jax.vmap(lambda copy: jax.random.split(jax.random.fold_in(at, copy), 3))(jnp.arange(num_envs))
     return keys[:, 0], keys[:, 1], keys[:, 2]

@@ -12,7 +12,7 @@ from memoroids.acting.host_collection import Collector, Ended, Episode
 from memoroids.acting.policies import RecurrentPolicy
 from memoroids.envs import EnvironmentFault
 from memoroids.envs.device import DeviceView
-from memoroids.envs.host.vector import Copies
+from memoroids.envs.host.vector import HostEnvs
 from memoroids.memory.memoroid import State
 from memoroids.tape import Tape, episode
 
@@ -48,7 +48,7 @@ class Evaluator:
     `seed_of(index)` must give seeds that training never uses.
     """
 
-    def __init__(self, copies: Copies, act: Callable[..., Any], initial_state: State):
+    def __init__(self, copies: HostEnvs, act: Callable[..., Any], initial_state: State):
         self._copies = copies
         self._params: Any = None
         self._policy = RecurrentPolicy(
@@ -93,10 +93,10 @@ class DeviceEvaluator:
 
         def recorded(params: Any, seed: jax.Array) -> tuple[Tape, jax.Array]:
             key = jax.random.key(seed)
-            workers = start(view, initial_state, 1, key)
+            env_states = start(view, initial_state, 1, key)
             greedy = jnp.zeros(1)
             _, collected = collect_slots(
-                view, act, params, workers, key, view.max_length + 1, explore=lambda number: greedy
+                view, act, params, env_states, key, view.max_length + 1, explore=lambda number: greedy
             )
             return jax.tree.map(lambda leaf: leaf[0], (collected.tape, collected.tape.final))
 

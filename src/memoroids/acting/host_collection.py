@@ -10,7 +10,7 @@ import numpy as np
 from memoroids import tape as tapes
 from memoroids.acting.policies import Policy
 from memoroids.envs import EnvironmentFault, HostEnv
-from memoroids.envs.host.vector import Copies, LocalCopies
+from memoroids.envs.host.vector import HostEnvs, LocalEnvs
 from memoroids.envs.spaces import Continuous
 from memoroids.memory.memoroid import State
 
@@ -25,7 +25,7 @@ class Episode(NamedTuple):
 
 
 @dataclass
-class Open:
+class EpisodeInProgress:
     """An episode under way in one copy: what it has shown and done so far."""
 
     number: int
@@ -38,7 +38,7 @@ class Open:
         return Episode(self.number, tape, float(np.sum(self.rewards)), len(self.rewards))
 
 
-class Collected(NamedTuple):
+class CollectorState(NamedTuple):
     """Where a collection stands between two episodes that it gives: what exact resume needs besides the learner.
 
     `open`: the episode in each copy; `whole`: episodes that wait for an earlier one; `memory`: the policy's states.
@@ -46,7 +46,7 @@ class Collected(NamedTuple):
 
     due: int
     upcoming: int
-    open: list[Open | None]
+    open: list[EpisodeInProgress | None]
     whole: dict[int, Episode | None]
     memory: State
 
@@ -68,7 +68,7 @@ class Collector:
 
     def __init__(
         self,
-        copies: Copies,
+        copies: HostEnvs,
         policy: Policy,
         seed_of: Callable[[int], int],
         start: int,
@@ -79,19 +79,20 @@ class Collector:
         self._copies, self._policy, self._seed_of, self._ended = copies, policy, seed_of, ended
         self.due, self._upcoming, self._stop = start, start, stop
         number, example = len(copies), copies.example
-        self._open: list[Open | None] = [None] * number
+        self._open: list[EpisodeInProgress | None] = [None] * number
         self._observation = np.zeros((number, *example.observation_shape), example.observation_dtype)
         self._place = np.zeros((number, 2), np.int32)
         self._whole: dict[int, Episode | None] = {}  # None: dropped
 
-    def state(self) -> Collected:
+    def state(self) -> CollectorState:
         """Where it stands; nothing in it changes when the collection goes on."""
         copies = [
-            one and Open(one.number, list(one.observations), list(one.actions), list(one.rewards)) for one in self._open
+            one and EpisodeInProgress(one.number, list(one.observations), list(one.actions), list(one.rewards))
+            for one in self._open
         ]
-        return Collected(self.due, self._upcoming, copies, dict(self._whole), self._policy.memory())
+        return CollectorState(self.due, self._upcoming, copies, dict(self._whole), self._policy.memory())
 
-    def restore(self, state: Collected) -> list[int]:
+    def restore(self, state: CollectorState) -> list[int]:
         """Goes on from where another collection stood: the open episodes are played again, action by action.
 
         **Returns:** the numbers of those that did not show the same again, and begin anew: their environment's state
@@ -113,7 +114,7 @@ class Collector:
         self._policy.restore(state.memory, *self._places())
         return anew
 
-    def _plays_again(self, copy: int, one: Open) -> bool:
+    def _plays_again(self, copy: int, one: EpisodeInProgress) -> bool:
         """Whether the environment, from its seed and given the same actions, shows and pays the same."""
         try:
             shown = self._copies.reset(copy, self._seed_of(one.number))
@@ -150,7 +151,7 @@ class Collector:
         except EnvironmentFault as fault:
             self._drop([(copy, number, fault)])
         else:
-            self._open[copy] = Open(number, [self._observation[copy].copy()])
+            self._open[copy] = EpisodeInProgress(number, [self._observation[copy].copy()])
 
     def _places(self) -> tuple[np.ndarray, np.ndarray]:
         """The episode and the step that each copy is in; an idle one stays where it was."""
@@ -205,10 +206,10 @@ def collect(
     envs: Sequence[HostEnv], policy: Policy, seed_of: Callable[[int], int], start: int, stop: int
 ) -> Iterator[Episode]:
     """A `Collector`'s episodes, for a collection that is not resumed and takes no faults."""
-    return iter(Collector(LocalCopies(envs), policy, seed_of, start, stop))
+    return iter(Collector(LocalEnvs(envs), policy, seed_of, start, stop))
 
 
-def pack(state: Collected) -> tuple[dict[str, Any], dict[str, Any]]:
+def pack(state: CollectorState) -> tuple[dict[str, Any], dict[str, Any]]:
     """A collection's state as plain JSON and arrays: episodes end to end, the policy's memory beside them.
 
     The JSON fixes the arrays' shapes; see `unpack`.
@@ -224,7 +225,7 @@ def pack(state: Collected) -> tuple[dict[str, Any], dict[str, Any]]:
     plan = {
         "due": state.due,
         "upcoming": state.upcoming,
-        "copies": len(state.open),
+        "num_envs": len(state.open),
         "open": [[i, one.number, len(one.actions)] for i, one in under_way],
         "whole": [[number, *((one.length, one.total) if one else (None, 0.0))] for number, one in waiting],
     }
@@ -260,7 +261,7 @@ def packed_like(plan: dict[str, Any], env: HostEnv, memory: State) -> dict[str, 
     return like
 
 
-def unpack(plan: dict[str, Any], arrays: dict[str, Any]) -> Collected:
+def unpack(plan: dict[str, Any], arrays: dict[str, Any]) -> CollectorState:
     """The inverse of `pack`."""
     ends = np.cumsum([0, *_lengths(plan)])
     rows = []
@@ -268,9 +269,9 @@ def unpack(plan: dict[str, Any], arrays: dict[str, Any]) -> Collected:
         observations = list(arrays["observation"][i + at : j + at + 1])
         actions, rewards = (list(arrays[name][i:j]) if j > i else [] for name in ("action", "reward"))
         rows.append((observations, actions, [float(reward) for reward in rewards], arrays["ended"][at]))
-    copies: list[Open | None] = [None] * plan["copies"]
+    copies: list[EpisodeInProgress | None] = [None] * plan["num_envs"]
     for (copy, number, _), (observations, actions, rewards, _) in zip(plan["open"], rows, strict=False):
-        copies[copy] = Open(number, observations, actions, rewards)
+        copies[copy] = EpisodeInProgress(number, observations, actions, rewards)
     whole: dict[int, Episode | None] = {}
     waiting = iter(rows[len(plan["open"]) :])
     for number, length, total in plan["whole"]:
@@ -279,5 +280,7 @@ def unpack(plan: dict[str, Any], arrays: dict[str, Any]) -> Collected:
             continue
         observations, actions, rewards, ended = next(waiting)
         # Rewards are float32 on a tape, and their sum is not.
-        whole[number] = Open(number, observations, actions, rewards).close(*map(bool, ended))._replace(total=total)
-    return Collected(plan["due"], plan["upcoming"], copies, whole, arrays["memory"])
+        whole[number] = (
+            EpisodeInProgress(number, observations, actions, rewards).close(*map(bool, ended))._replace(total=total)
+        )
+    return CollectorState(plan["due"], plan["upcoming"], copies, whole, arrays["memory"])

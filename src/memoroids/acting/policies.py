@@ -78,7 +78,7 @@ class RecurrentPolicy:
         self,
         act: Callable[..., tuple[jax.Array, State]],
         initial_state: State,
-        copies: int,
+        num_envs: int,
         *,
         params: Callable[[], Any],
         epsilon: Callable[[np.ndarray], np.ndarray],
@@ -101,7 +101,7 @@ class RecurrentPolicy:
         self._act = jax.jit(act_all, donate_argnums=1, compiler_options=options)
         self._params, self._epsilon = params, epsilon
         self._memory = jax.tree.map(
-            lambda leaf: jnp.array(jnp.broadcast_to(leaf, (copies, *leaf.shape))), initial_state
+            lambda leaf: jnp.array(jnp.broadcast_to(leaf, (num_envs, *leaf.shape))), initial_state
         )
 
     def __call__(self, observation: np.ndarray, begin: np.ndarray, number: np.ndarray, step: np.ndarray) -> np.ndarray:

@@ -28,13 +28,13 @@ class DQNConfig:
     """Learning rate at the last update, reached linearly from the end of warm-up; None keeps it constant."""
     warmup: int = 200
     """Updates over which the learning rate rises linearly from 0."""
-    clip: float = 0.01
+    max_grad_norm: float = 0.01
     """Largest global norm of a gradient; longer ones are scaled down to it."""
     polyak: float = 0.995
     """Share of the target network that stays at each update; the rest comes from the online network."""
     discount: float = 0.99
     """Discount factor γ for one step."""
-    next_state: Literal["tape", "alone"] = "tape"
+    next_state: Literal["tape", "recomputed"] = "tape"
     """Where the target's next state comes from: the same pass, or, as in the paper's code, a pass without o_0."""
     loss: Literal["huber", "huber-of-mean"] = "huber"
     """Mean of Huber losses, or, as the paper's code has it for segments, the Huber loss of the mean error."""
@@ -104,9 +104,9 @@ def dqn(config: DQNConfig, network: QNetwork, *, updates: int | None = None) -> 
     ) -> tuple[jax.Array, tuple[dict[str, jax.Array], jax.Array]]:
         tape, weight = sample.flat
         # One pass of each network over the batch; the next state of a transition is the state in the next slot.
-        alone = config.next_state == "alone"
-        q, q_tp1 = sample.run(with_params(params), alone=alone)
-        _, q_tp1_target = sample.run(with_params(target_params), alone=alone)
+        recompute_next_state = config.next_state == "recomputed"
+        q, q_tp1 = sample.run(with_params(params), recompute_next_state=recompute_next_state)
+        _, q_tp1_target = sample.run(with_params(target_params), recompute_next_state=recompute_next_state)
         q_tp1 = jax.lax.stop_gradient(q_tp1)
         target = double_q_target(tape.reward, tape.terminated, q_tp1, q_tp1_target, config.discount)
         losses, error = huber_td(q, tape.action, target)
@@ -127,13 +127,13 @@ def dqn(config: DQNConfig, network: QNetwork, *, updates: int | None = None) -> 
         state: DQNState, sample: Sample | SegmentSample, count: int
     ) -> tuple[DQNState, dict[str, jax.Array], jax.Array]:
         grads, (metrics, td_errors) = jax.grad(loss, has_aux=True)(state.params, state.target, sample, count)
-        norm, wrong = optimisers.norm_and_wrong(metrics["loss"], grads)
+        norm, nonfinite = optimisers.grad_norm_and_nonfinite(metrics["loss"], grads)
         steps, optimiser_state = optimiser.update(grads, state.optimiser, state.params)
         params = optax.apply_updates(state.params, steps)
         target = optax.incremental_update(params, state.target, 1 - config.polyak)
         learned = state._replace(params=params, target=target, optimiser=optimiser_state, updates=state.updates + 1)
         kept = state._replace(skipped=state.skipped + 1)
-        after = select(~jnp.any(wrong), learned, kept)._replace(divergence=state.divergence.after(wrong))
+        after = select(~jnp.any(nonfinite), learned, kept)._replace(divergence=state.divergence.after(nonfinite))
         return after, metrics | {"grad_norm": norm}, td_errors
 
     return DQN(init, with_params, act, update)

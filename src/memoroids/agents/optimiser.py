@@ -22,7 +22,7 @@ class OptimiserConfig(Protocol):
     @property
     def warmup(self) -> int: ...
     @property
-    def clip(self) -> float: ...
+    def max_grad_norm(self) -> float: ...
 
 
 class Divergence(NamedTuple):
@@ -41,10 +41,10 @@ class Divergence(NamedTuple):
         tensors = jnp.zeros(len(jax.tree.leaves(params)) + 2, jnp.int32)
         return cls(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32), tensors)
 
-    def after(self, wrong: jax.Array) -> "Divergence":
-        """After one more step whose `wrong` (leaves + 2,) bool tells what was not finite."""
-        in_a_row = jnp.where(jnp.any(wrong), self.in_a_row + 1, 0)
-        return Divergence(in_a_row, jnp.maximum(self.longest, in_a_row), self.tensors + wrong.astype(jnp.int32))
+    def after(self, nonfinite: jax.Array) -> "Divergence":
+        """After one more step whose `nonfinite` (leaves + 2,) bool tells what was not finite."""
+        in_a_row = jnp.where(jnp.any(nonfinite), self.in_a_row + 1, 0)
+        return Divergence(in_a_row, jnp.maximum(self.longest, in_a_row), self.tensors + nonfinite.astype(jnp.int32))
 
 
 def tensor_names(params: Any) -> list[str]:
@@ -53,7 +53,7 @@ def tensor_names(params: Any) -> list[str]:
     return ["loss", *(f"∂{jax.tree_util.keystr(path).removeprefix('.')}" for path, _ in leaves), "gradient norm"]
 
 
-def norm_and_wrong(loss: jax.Array, grads: Any) -> tuple[jax.Array, jax.Array]:
+def grad_norm_and_nonfinite(loss: jax.Array, grads: Any) -> tuple[jax.Array, jax.Array]:
     """The global norm of a gradient, and what of loss, leaves and norm is not finite, (leaves + 2,) bool.
 
     The norm's own sums tell it, so that no gradient is read twice.
@@ -81,7 +81,7 @@ def check(config: OptimiserConfig, *, positive: tuple[str, ...] = (), shares: tu
     for name in shares:
         if not 0.0 <= getattr(config, name) <= 1.0:
             raise ValueError(f"{name} must be between 0 and 1, got {getattr(config, name)}")
-    for name in ("learning_rate", "clip", *positive):
+    for name in ("learning_rate", "max_grad_norm", *positive):
         if not 0 < getattr(config, name) < math.inf:
             raise ValueError(f"{name} must be positive and finite, got {getattr(config, name)}")
     if config.learning_rate_end is not None and not 0 <= config.learning_rate_end < math.inf:
@@ -92,7 +92,7 @@ def check(config: OptimiserConfig, *, positive: tuple[str, ...] = (), shares: tu
 
 def adam(config: OptimiserConfig, updates: int | None) -> optax.GradientTransformation:
     """Adam on `schedule`, of gradients clipped to the global norm `config.clip`."""
-    return optax.chain(optax.clip_by_global_norm(config.clip), optax.adam(schedule(config, updates)))
+    return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(schedule(config, updates)))
 
 
 def schedule(config: OptimiserConfig, updates: int | None) -> optax.Schedule:
@@ -124,12 +124,12 @@ def descend(
     Where loss or gradient is not finite nothing changes, and the step is counted in `skipped` and `divergence`.
     """
     (value, metrics), grads = jax.value_and_grad(loss, has_aux=True)(state.params, *batch)
-    norm, wrong = norm_and_wrong(value, grads)
+    norm, nonfinite = grad_norm_and_nonfinite(value, grads)
     steps, optimiser_state = optimiser.update(grads, state.optimiser, state.params)
     params = optax.apply_updates(state.params, steps)
     learned = state._replace(params=params, optimiser=optimiser_state, updates=state.updates + 1)
     kept = state._replace(skipped=state.skipped + 1)
-    after = select(~jnp.any(wrong), learned, kept)._replace(divergence=state.divergence.after(wrong))
+    after = select(~jnp.any(nonfinite), learned, kept)._replace(divergence=state.divergence.after(nonfinite))
     return after, metrics | {"loss": value, "grad_norm": norm}
 
 

@@ -29,7 +29,7 @@ class PPOConfig:
     """Learning rate at the last gradient step, reached linearly from the end of warm-up; None keeps it constant."""
     warmup: int = 0
     """Gradient steps over which the learning rate rises linearly from 0."""
-    clip: float = 0.5
+    max_grad_norm: float = 0.5
     """Largest global norm of a gradient; longer ones are scaled down to it."""
     discount: float = 0.99
     """Discount factor γ for one step."""

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memoroids._util.files import whole
+from memoroids._util.files import atomic_write
 from memoroids.envs.device import DeviceEnv
 from memoroids.memory.memoroid import State
 from memoroids.tape import Tape
@@ -232,7 +232,7 @@ class SensitivityLog:
         kept = read_log(path, keep) if keep else {}
         self.episode = max(kept, default=0)
         """The newest training episode with a profile, 0 before the first."""
-        with whole(path) as fresh, fresh.open("w", newline="") as self._file:
+        with atomic_write(path) as fresh, fresh.open("w", newline="") as self._file:
             csv.writer(self._file).writerow(LOG_FIELDS)
             for episode, share in kept.items():
                 self._rows(episode, share)

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from memoroids.benchmarks.measurement import Figure, measure
+from memoroids.benchmarks.measurement import Measurement, measure
 from memoroids.benchmarks.timing import compile_seconds
 from memoroids.benchmarks.update import matrix_program, products
 from memoroids.memory import LinearTransformer
@@ -14,7 +14,7 @@ from memoroids.memory import LinearTransformer
 
 def figures(
     repeats: int, sizes: tuple[tuple[int, int, int], ...] = ((8_192, 128, 128), (1_100, 16, 256))
-) -> Iterator[Figure]:
+) -> Iterator[Measurement]:
     """Loss and gradient for each (T, j = k, width)."""
     for length, size, width in sizes:
         key = jax.random.key(0)

@@ -34,7 +34,7 @@ def measure(repeats: int, *, env: str, memories: Sequence[str], lengths: Sequenc
         policy = RecurrentPolicy(
             parts.algorithm.act,
             parts.network.initial_state(),
-            base.copies,
+            base.num_envs,
             params=lambda params=params: params,
             epsilon=lambda number: np.ones(number.shape, np.float32),
             key=parts.act_key,

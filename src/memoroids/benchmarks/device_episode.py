@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from memoroids.benchmarks.measurement import Figure
+from memoroids.benchmarks.measurement import Measurement
 from memoroids.benchmarks.timing import compile_seconds, medians
 from memoroids.benchmarks.update import matrix_program, products
 from memoroids.runs.build import build
@@ -17,11 +17,11 @@ from memoroids.runs.settings import TrainConfig
 ENV = "device:RepeatFirstEasy"
 
 
-def figures(repeats: int, memories: Sequence[str] = MEMORIES) -> Iterator[Figure]:
+def figures(repeats: int, memories: Sequence[str] = MEMORIES) -> Iterator[Measurement]:
     """For the paper's memories and settings, an episode with its update beside the update's products."""
     for memory in memories:
         row = measure(repeats, memory)
-        yield Figure(
+        yield Measurement(
             f"{ENV}, an episode with its update, {memory}, paper's settings",
             row["episode"],
             {"collecting alone": row["collect"]},
@@ -33,7 +33,7 @@ def figures(repeats: int, memories: Sequence[str] = MEMORIES) -> Iterator[Figure
 def measure(repeats: int, memory: str, env: str = ENV, **changes: Any) -> dict[str, float]:
     """Seconds of an episode with its update, of the same without updates, and of an update's products alone."""
     config = with_preset(TrainConfig(env=env, memory=memory), preset("paper", env, memory))
-    config = dataclasses.replace(config, memory=memory, copies=10, random_episodes=10, buffer_size=100_000, **changes)
+    config = dataclasses.replace(config, memory=memory, num_envs=10, random_episodes=10, buffer_size=100_000, **changes)
     parts = build(config)
     keys = Keys(*(jax.random.key_data(key) for key in (parts.act_key, parts.update_key)))
     calls, boxes = {}, {}
@@ -56,5 +56,5 @@ def measure(repeats: int, memory: str, env: str = ENV, **changes: Any) -> dict[s
     jaxpr = jax.make_jaxpr(parts.algorithm.update, static_argnums=2)(state.learner, sample, config.batch_size).jaxpr
     matrix, operands = matrix_program(list(products(jaxpr)))
     times = medians({**calls, "matrix": lambda: matrix(operands)}, repeats)
-    episodes = max(1, config.eval_every // config.copies) * config.copies
+    episodes = max(1, config.eval_every // config.num_envs) * config.num_envs
     return {name: times[name] / episodes for name in calls} | {"matrix": times["matrix"], "compile": seconds}

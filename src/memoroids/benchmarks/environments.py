@@ -17,7 +17,7 @@ from memoroids.envs.device import DEVICE, DeviceEnv, make_device
 COPIES, SLOTS, PYTHON_STEPS = 16_384, 256, 4_000
 
 
-def device_steps(env: DeviceEnv, copies: int, slots: int) -> Callable[[], dict[str, jax.Array]]:
+def device_steps(env: DeviceEnv, num_envs: int, slots: int) -> Callable[[], dict[str, jax.Array]]:
     """A function that goes on with `copies` of an environment for some slots, and says what it saw, summed up.
 
     A slot is a transition of every copy, or the reset of those whose episode is over. Fixed lengths get whole episodes.
@@ -28,11 +28,11 @@ def device_steps(env: DeviceEnv, copies: int, slots: int) -> Callable[[], dict[s
     def slot(carry: Any, at: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
         state, final, key = carry
         for_actions, for_steps, for_resets = jax.random.split(jax.random.fold_in(key, at), 3)
-        actions = _random_actions(env.action_space, for_actions, copies)
-        state, step = jax.vmap(env.step)(state, actions, jax.random.split(for_steps, copies))
+        actions = _random_actions(env.action_space, for_actions, num_envs)
+        state, step = jax.vmap(env.step)(state, actions, jax.random.split(for_steps, num_envs))
 
         def begun() -> Any:
-            fresh = jax.vmap(env.reset)(jax.random.split(for_resets, copies))
+            fresh = jax.vmap(env.reset)(jax.random.split(for_resets, num_envs))
             return jax.vmap(select)(final, fresh, going)
 
         going = state, step.observation
@@ -50,8 +50,8 @@ def device_steps(env: DeviceEnv, copies: int, slots: int) -> Callable[[], dict[s
         (state, final, _), seen = lax.scan(slot, (state, final, key), jnp.arange(slots))
         return state, final, jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), seen)
 
-    state, _ = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(0), copies))
-    carry: list[Any] = [state, jnp.zeros(copies, bool), jax.random.key(1)]
+    state, _ = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(0), num_envs))
+    carry: list[Any] = [state, jnp.zeros(num_envs, bool), jax.random.key(1)]
 
     def on() -> dict[str, jax.Array]:
         state, final, seen = run(*carry)
@@ -61,15 +61,15 @@ def device_steps(env: DeviceEnv, copies: int, slots: int) -> Callable[[], dict[s
     return on
 
 
-def _random_actions(space: gym.Space, key: jax.Array, copies: int) -> jax.Array:
+def _random_actions(space: gym.Space, key: jax.Array, num_envs: int) -> jax.Array:
     if isinstance(space, spaces.Box):
         low, high = jnp.asarray(space.low), jnp.asarray(space.high)
-        return jax.random.uniform(key, (copies, *space.shape), minval=low[None], maxval=high[None])
+        return jax.random.uniform(key, (num_envs, *space.shape), minval=low[None], maxval=high[None])
     if isinstance(space, spaces.Discrete):
-        return (jax.random.bits(key, (copies,)) % jnp.uint32(space.n)).astype(jnp.int32)
+        return (jax.random.bits(key, (num_envs,)) % jnp.uint32(space.n)).astype(jnp.int32)
     assert isinstance(space, spaces.MultiDiscrete)
     sizes = jnp.asarray(space.nvec, jnp.uint32)
-    return (jax.random.bits(key, (copies, sizes.size)) % sizes[None]).astype(jnp.int32)
+    return (jax.random.bits(key, (num_envs, sizes.size)) % sizes[None]).astype(jnp.int32)
 
 
 def python_steps(id_: str, steps: int) -> Callable[[], None]:
@@ -88,13 +88,13 @@ def python_steps(id_: str, steps: int) -> Callable[[], None]:
 
 
 def measure(
-    repeats: int, names: Sequence[str], *, copies: int = COPIES, slots: int = SLOTS, python: int = PYTHON_STEPS
+    repeats: int, names: Sequence[str], *, num_envs: int = COPIES, slots: int = SLOTS, python: int = PYTHON_STEPS
 ) -> list[dict[str, Any]]:
     """For each name: transitions a second on device and in Python, and their ratio, measured in turns."""
     ids = {short_name(id_): id_ for id_ in popgym_ids()}
     rows = []
     for name in names:
-        device = device_steps(make_device(name), copies, slots)
+        device = device_steps(make_device(name), num_envs, slots)
         transitions = [int(device()["transitions"])]
 
         def on_device(device: Any = device, transitions: list[int] = transitions) -> None:
@@ -108,13 +108,13 @@ def measure(
     return rows
 
 
-def run(repeats: int, names: Sequence[str] = tuple(DEVICE), copies: int = COPIES) -> list[dict[str, Any]]:
+def run(repeats: int, names: Sequence[str] = tuple(DEVICE), num_envs: int = COPIES) -> list[dict[str, Any]]:
     """Prints the rates of every device task that POPGym has in Python, and the lowest ratio."""
-    print(f"random steps a second, resets included; {copies:,} copies in one scan on {jax.devices()[0]}")
+    print(f"random steps a second, resets included; {num_envs:,} copies in one scan on {jax.devices()[0]}")
     print(f"{'environment':34}{'device':>14}{'POPGym':>12}{'ratio':>9}")
     rows = []
     for name in names:
-        rows += measure(repeats, (name,), copies=copies)
+        rows += measure(repeats, (name,), num_envs=num_envs)
         row = rows[-1]
         print(f"{name:34}{row['device']:14,.0f}{row['python']:12,.0f}{row['ratio']:9,.0f}", flush=True)
     print(f"lowest ratio: {min(row['ratio'] for row in rows):,.0f}")

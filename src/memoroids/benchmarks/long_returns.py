@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from memoroids.benchmarks.measurement import Figure, copy_calls, measure
+from memoroids.benchmarks.measurement import Measurement, copy_calls, measure
 from memoroids.benchmarks.recurrence import associative_scan
 from memoroids.benchmarks.timing import compile_calls
 from memoroids.returns import discounted_return, gae
@@ -16,7 +16,7 @@ from memoroids.returns import discounted_return, gae
 SLOTS, DISCOUNT, LAMBDA = 1_000_000, 0.99, 0.95
 
 
-def figures(repeats: int, slots: int = SLOTS) -> Iterator[Figure]:
+def figures(repeats: int, slots: int = SLOTS) -> Iterator[Measurement]:
     """Each beside the same recursion by `lax.associative_scan` and by `lax.scan`."""
     rng = np.random.default_rng(0)
     reward, value, value_tp1 = (jnp.asarray(rng.normal(size=slots), jnp.float32) for _ in range(3))

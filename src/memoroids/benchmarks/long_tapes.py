@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from memoroids._util.allocator import keep_freed_memory
-from memoroids.benchmarks.measurement import Figure
+from memoroids.benchmarks.measurement import Measurement
 from memoroids.memory import REGISTRY
 from memoroids.memory.chunks import in_chunks
 
@@ -52,7 +52,7 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def figures(repeats: int, lengths: tuple[int, ...] = LENGTHS, chunk: int = CHUNK) -> Iterator[Figure]:
+def figures(repeats: int, lengths: tuple[int, ...] = LENGTHS, chunk: int = CHUNK) -> Iterator[Measurement]:
     """Each length in a process of its own, whose peak is measured; the first one's time a slot is the limit.
 
     The peak is that of the whole process, the tape of 1 KiB a slot included.
@@ -67,4 +67,4 @@ def figures(repeats: int, lengths: tuple[int, ...] = LENGTHS, chunk: int = CHUNK
         a_slot = a_slot or seconds / length
         what = f"two-layer LRU, width {WIDTH}, loss and gradient, {length:,} slots, chunk {chunk:,}"
         limits = {f"at the {lengths[0]:,} slots' time a slot": a_slot * length}
-        yield Figure(what, seconds, limits=limits, bytes={"ours": peak})
+        yield Measurement(what, seconds, limits=limits, bytes={"ours": peak})

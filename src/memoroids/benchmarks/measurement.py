@@ -12,7 +12,7 @@ from memoroids.benchmarks.timing import medians
 
 
 @dataclass(frozen=True)
-class Figure:
+class Measurement:
     """Seconds of `what`, and of what stands beside it, all measured in turns in one process.
 
     `references` are other ways to the same answer; `limits` are what no way can beat. `compile` holds seconds, `bytes`
@@ -50,7 +50,7 @@ def _time(seconds: float) -> str:
     return f"{1e3 * seconds:,.2f} ms" if seconds >= 1e-3 else f"{1e6 * seconds:,.1f} µs"
 
 
-def show(figures: Iterable[Figure]) -> list[dict[str, Any]]:
+def show(figures: Iterable[Measurement]) -> list[dict[str, Any]]:
     """Prints each figure as soon as it is measured; returns them as rows."""
     rows = []
     for figure in figures:
@@ -80,10 +80,10 @@ def measure(
     limits: dict[str, Any],
     compile: dict[str, float] | None = None,
     bytes: dict[str, int] | None = None,
-) -> Figure:
+) -> Measurement:
     """Times `calls`, of which "ours" is the figure and the others its references, in turns with `limits`."""
     times = medians({**calls, **limits}, repeats)
-    return Figure(
+    return Measurement(
         what,
         times["ours"],
         {name: times[name] for name in calls if name != "ours"},

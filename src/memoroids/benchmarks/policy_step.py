@@ -10,19 +10,19 @@ import numpy as np
 from memoroids.acting.policies import RecurrentPolicy
 from memoroids.agents.dqn import DQNConfig, dqn
 from memoroids.agents.networks import QNetwork
-from memoroids.benchmarks.measurement import Figure, measure
+from memoroids.benchmarks.measurement import Measurement, measure
 from memoroids.benchmarks.update import ACTIONS, OBSERVATION, matrix_program, products
 from memoroids.memory import REGISTRY
 
 
-def figures(repeats: int, copies: tuple[int, ...] = (1, 8, 1_024)) -> Iterator[Figure]:
+def figures(repeats: int, num_envs: tuple[int, ...] = (1, 8, 1_024)) -> Iterator[Measurement]:
     """From observations in NumPy to actions in NumPy, the memories staying on device."""
     network = QNetwork(OBSERVATION, ACTIONS, REGISTRY["lru"], key=jax.random.key(0))
     algorithm = dqn(DQNConfig(), network)
     params = algorithm.init(network).params
     weights = jnp.ones(sum(leaf.size for leaf in jax.tree.leaves(params)))
     read = jax.jit(jnp.sum)
-    for n in copies:
+    for n in num_envs:
         policy = RecurrentPolicy(
             algorithm.act,
             network.initial_state(),

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from memoroids.algebra.linear_recurrence import available_backends, default_backend, linear_recurrence
-from memoroids.benchmarks.measurement import Figure, copy_calls, measure
+from memoroids.benchmarks.measurement import Measurement, copy_calls, measure
 from memoroids.benchmarks.timing import compile_calls
 
 LENGTH, CHANNELS = 16_384, 256
@@ -59,7 +59,7 @@ def memax_scan() -> dict[str, Callable[..., jax.Array]]:
     return {"memax": run}
 
 
-def figures(repeats: int, length: int = LENGTH) -> Iterator[Figure]:
+def figures(repeats: int, length: int = LENGTH) -> Iterator[Measurement]:
     """Forward and gradient for float32, complex64 and bfloat16, with resets and a time-invariant decay."""
     for dtype in (jnp.float32, jnp.complex64, jnp.bfloat16):
         key = jax.random.key(0)

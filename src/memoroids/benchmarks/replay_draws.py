@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from memoroids.benchmarks.measurement import Figure, copy_calls, measure
+from memoroids.benchmarks.measurement import Measurement, copy_calls, measure
 from memoroids.replay import tape_buffer
 from memoroids.tape import Tape, episode
 
@@ -22,7 +22,7 @@ def episodes(number: int) -> Tape:
     return jax.tree.map(lambda leaf: np.concatenate([np.asarray(leaf)] * number), one)
 
 
-def figures(repeats: int, capacity: int = CAPACITY) -> Iterator[Figure]:
+def figures(repeats: int, capacity: int = CAPACITY) -> Iterator[Measurement]:
     """Drawing, and adding one episode, with the shortest episode known to be as long as all and not known."""
     many, one = episodes(max(1, capacity // 40 // (LENGTH + 1))), episodes(1)
     for shortest in (LENGTH, 1):

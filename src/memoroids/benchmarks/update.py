@@ -10,7 +10,7 @@ from jax import lax
 
 from memoroids.agents.dqn import DQNConfig, dqn
 from memoroids.agents.networks import QNetwork
-from memoroids.benchmarks.measurement import Figure, measure
+from memoroids.benchmarks.measurement import Measurement, measure
 from memoroids.benchmarks.timing import compile_seconds
 from memoroids.memory import REGISTRY
 from memoroids.replay import tape_buffer
@@ -65,7 +65,7 @@ def matrix_program(found: list[tuple[Any, int]]) -> tuple[Any, list[Any]]:
     return jax.jit(run), operands
 
 
-def figures(repeats: int) -> Iterator[Figure]:
+def figures(repeats: int) -> Iterator[Measurement]:
     """For each registered memory at the paper's sizes: sampling and update, beside their matrix products."""
     rng = np.random.default_rng(0)
     buffer = tape_buffer(100_000, TRANSITIONS, LENGTH, min_length=LENGTH)

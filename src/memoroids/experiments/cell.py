@@ -5,7 +5,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from memoroids._util.files import write_whole
+from memoroids._util.files import atomic_write_text
 from memoroids.runs.settings import TrainConfig
 
 SETTINGS, DONE, LOG = "settings.json", "cell.json", "log.txt"
@@ -16,7 +16,7 @@ INTERRUPTED = 130
 
 def write_json(path: Path, value: object) -> None:
     """Writes `value` so that the file is either whole or not there."""
-    write_whole(path, json.dumps(value, indent=2) + "\n")
+    atomic_write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def main(directory: Path) -> None:

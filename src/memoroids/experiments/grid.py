@@ -38,7 +38,7 @@ class Batching:
 
 _CHANGED: dict[Change, str] = {"next-state": "(next state alone)", "loss": "(Huber of mean)"}
 _SETTINGS: dict[Change, dict[str, Any]] = {
-    "next-state": {"dqn.next_state": "alone"},
+    "next-state": {"dqn.next_state": "recomputed"},
     "loss": {"dqn.loss": "huber-of-mean"},
 }
 
@@ -56,7 +56,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Figure:
+class FigureSpec:
     """What one of the paper's figures compares: pairs of task and memory, and ways of batching."""
 
     title: str
@@ -75,15 +75,15 @@ def _task(name: str) -> Task:
 RML_10 = Task("RepeatPreviousEasy", "RepeatPreviousEasy-k10", {"k": 10, "num_decks": 2})
 """RepeatPrevious as the paper's Figure 3 has it: the reward depends on ten observations of an episode of 104."""
 
-FIGURES: dict[str, Figure] = {
-    "figure3": Figure(
+FIGURES: dict[str, FigureSpec] = {
+    "figure3": FigureSpec(
         "How far back values depend on observations, RepeatPrevious",
         "The reward depends on the last ten observations only. How much of the value depends on older ones?",
         tuple((RML_10, memory) for memory in MEMORIES),
         lengths=(10,),
         heat=True,
     ),
-    "figure4": Figure(
+    "figure4": FigureSpec(
         "Tapes against segments",
         "The same agent and the same loss, trained on whole episodes or on zero-padded segments of them.",
         (
@@ -93,17 +93,17 @@ FIGURES: dict[str, Figure] = {
             (_task("RepeatPreviousEasy"), "ffm"),
         ),
     ),
-    "figure5-training": Figure(
+    "figure5-training": FigureSpec(
         "Training time of each batching",
         "Start to finish on RepeatFirst, for tapes and for segments of each length.",
         ((_task("RepeatFirstEasy"), "lru"),),
     ),
-    "figure6": Figure(
+    "figure6": FigureSpec(
         "Tapes against segments on nine tasks",
         "Four memories on the paper's nine POPGym tasks.",
         tuple((_task(task), memory) for task in TASKS for memory in MEMORIES),
     ),
-    "figure7": Figure(
+    "figure7": FigureSpec(
         "Tapes against segments on Atari",
         "Pixels without frame stacking, so that the memory has to do the work.",
         (
@@ -113,14 +113,14 @@ FIGURES: dict[str, Figure] = {
         ),
         lengths=(80,),
     ),
-    "figure8": Figure(
+    "figure8": FigureSpec(
         "How far back values depend on observations, RepeatFirst",
         "The reward depends on the first observation only: all sensitivity should fall on it.",
         tuple((_task("RepeatFirstEasy"), memory) for memory in MEMORIES),
         lengths=(10,),
         heat=True,
     ),
-    "popgym": Figure(
+    "popgym": FigureSpec(
         "POPGym's tasks at three levels, on device",
         "PPO on tapes, against the best that POPGym's authors published (PPO, 15 million steps, the best of 13 "
         "memories).",
@@ -156,7 +156,7 @@ class Choice:
 # Smoke: enough to see every part work, too little to learn anything.
 _SMOKE = {"random_episodes": 20, "train_episodes": 30, "eval_episodes": 8, "final_episodes": 16, "batch_size": 500}
 _SMOKE_ATARI = _SMOKE | {"random_episodes": 2, "train_episodes": 4, "eval_episodes": 2, "final_episodes": 2}
-_SMOKE_ATARI |= {"width": 64, "eval_every": 2, "updates_per_episode": 1, "memory_sizes": {}, "copies": 2}
+_SMOKE_ATARI |= {"width": 64, "eval_every": 2, "updates_per_episode": 1, "memory_sizes": {}, "num_envs": 2}
 _SMOKE_STEPS = 200
 _SMOKE_POLICY = {"train_steps": 10_000, "eval_every": 16, "eval_episodes": 8, "final_episodes": 16, "width": 16}
 # As published, an update takes a laptop half a minute.
@@ -203,14 +203,14 @@ def cells(choice: Choice) -> list[Cell]:
     return found
 
 
-def _known(name: str, figure: Figure) -> str:
+def _known(name: str, figure: FigureSpec) -> str:
     """A task's name as its environment spells it; on device where all of the figure's are."""
     on_device = all(task.env.startswith(DEVICE_PREFIX) for task, _ in figure.pairs)
     id_ = resolve(DEVICE_PREFIX + name if on_device and not name.startswith(DEVICE_PREFIX) else name)
     return id_ if id_.startswith(DEVICE_PREFIX) else short_name(id_)
 
 
-def _cell(choice: Choice, figure: Figure, task: Task, memory: str, batching: Batching, seed: int) -> Cell:
+def _cell(choice: Choice, figure: FigureSpec, task: Task, memory: str, batching: Batching, seed: int) -> Cell:
     resolve_memory(memory)
     env = resolve(task.env)
     name = "atari" if is_atari(env) else "paper" if choice.scale == "paper" else "tuned"

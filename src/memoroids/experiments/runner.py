@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from memoroids._util.files import write_whole
+from memoroids._util.files import atomic_write_text
 from memoroids._version import __version__
 from memoroids.experiments.cell import DONE, INTERRUPTED, LOG, RUN, SETTINGS, write_json
 from memoroids.experiments.grid import Cell, Choice
@@ -179,7 +179,7 @@ def _start(root: Path, cell: Cell, slot: int, jobs: int) -> subprocess.Popen[byt
     else:
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
-        write_whole(directory / SETTINGS, _settings(cell))
+        atomic_write_text(directory / SETTINGS, _settings(cell))
     # Cells that differ in their seed alone are one program; a cache for each slot, so that no two write one.
     environment = os.environ | {
         "JAX_COMPILATION_CACHE_DIR": str((root / CACHE / str(slot)).absolute()),

@@ -68,8 +68,8 @@ class HostTapeBuffer:
         assert self.functions is not None
         if self.state is None:
             self.state = self.functions.init(tape)
-        room = min(max(64, 1 << length.bit_length()), self._capacity)
-        self.state = self.functions.add(self.state, pad(tape, room))
+        padded_slots = min(max(64, 1 << length.bit_length()), self._capacity)
+        self.state = self.functions.add(self.state, pad(tape, padded_slots))
         return changed
 
     def like(self, example: Tape) -> TapeBufferState:
@@ -128,8 +128,10 @@ class HostSegmentBuffer:
         assert self.functions is not None
         fragments = rows.begin.shape[0]
         # Rows without a transition fill up to a power of two, so that few shapes are compiled.
-        room = min(1 << (fragments - 1).bit_length(), max(self.functions.rows, fragments))
-        rows = jax.tree.map(lambda leaf: np.pad(leaf, [(0, room - fragments)] + [(0, 0)] * (leaf.ndim - 1)), rows)
+        padded_slots = min(1 << (fragments - 1).bit_length(), max(self.functions.rows, fragments))
+        rows = jax.tree.map(
+            lambda leaf: np.pad(leaf, [(0, padded_slots - fragments)] + [(0, 0)] * (leaf.ndim - 1)), rows
+        )
         if self.state is None:
             self.state = self.functions.init(rows)
         states = self._states(params, rows) if self._states is not None else None

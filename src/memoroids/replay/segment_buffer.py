@@ -45,10 +45,10 @@ class SegmentSample(NamedTuple):
         """Tape and weight with one slot axis, in the order of `run`'s outputs."""
         return jax.tree.map(_flatten, (self.tape, self.weight))
 
-    def run(self, network: Callable[..., tuple[Any, State]], *, alone: bool = False) -> tuple[Any, Any]:
+    def run(self, network: Callable[..., tuple[Any, State]], *, recompute_next_state: bool = False) -> tuple[Any, Any]:
         """The network's outputs in each slot and in each following slot, arrays (segments · (L + 1), …).
 
-        `alone`: outputs of following slots as the paper's code has them, see `Sample.run`.
+        `recompute_next_state`: outputs of following slots as the paper's code has them, see `Sample.run`.
         """
         state = self.state
         if self.before is not None:
@@ -59,7 +59,7 @@ class SegmentSample(NamedTuple):
             state = jax.vmap(select)(present, warm, state)
         tape = self.tape
         out, _ = jax.vmap(network)(tape.observation, tape.begin, state)
-        if alone:
+        if recompute_next_state:
             observation = jax.vmap(Tape.next_slot)(tape, tape.observation)
             after, _ = jax.vmap(network)(observation, tape.begin, state)
         else:

@@ -63,17 +63,17 @@ class Sample(NamedTuple):
             return self.tape, self.weight
         return jax.tree.map(_flatten, (self.tape, self.weight))
 
-    def run(self, network: Callable[..., tuple[Any, State]], *, alone: bool = False) -> tuple[Any, Any]:
+    def run(self, network: Callable[..., tuple[Any, State]], *, recompute_next_state: bool = False) -> tuple[Any, Any]:
         """One pass of `network(observation, begin)`: its outputs in each slot and in each following slot, (N, …).
 
-        Of k tapes each has a pass of its own; outputs are (k · N, …). `alone`: outputs of following slots from a second
-        pass that starts each episode at its second observation, as the paper's code computes next states. It forgets
-        o_0, so it is only for telling what that changes.
+        Of k tapes each has a pass of its own; outputs are (k · N, …). With `recompute_next_state` the outputs of
+        following slots come from a second pass that starts each episode at its second observation, as the paper's code
+        computes next states. That pass never sees o_0: it is there to measure what this changes.
         """
 
         def one(tape: Tape) -> tuple[Any, Any]:
             out, _ = network(tape.observation, tape.begin)
-            if alone:
+            if recompute_next_state:
                 return out, network(tape.next_slot(tape.observation), tape.begin)[0]
             return out, tape.next_slot(out)
 

@@ -15,8 +15,8 @@ from memoroids.agents.pqn import PQN, pqn
 from memoroids.runs.settings import TrainConfig
 from memoroids.envs import HostEnv
 from memoroids.envs.device import DeviceEnv, DeviceView, make_device
-from memoroids.envs.host.processes import WorkerCopies
-from memoroids.envs.host.vector import Copies, LocalCopies
+from memoroids.envs.host.processes import ProcessEnvs
+from memoroids.envs.host.vector import HostEnvs, LocalEnvs
 from memoroids.envs.spaces import Actions, Continuous
 from memoroids.replay import RingBuffer, ring_buffer
 from memoroids.replay.host_buffers import HostSegmentBuffer, HostTapeBuffer
@@ -45,8 +45,8 @@ class Parts(NamedTuple):
     greedy episodes.
     """
 
-    envs: Copies | None
-    eval_envs: Copies | None
+    envs: HostEnvs | None
+    eval_envs: HostEnvs | None
     view: DeviceView | None
     rings: RingBuffer | None
     network: Any
@@ -61,7 +61,7 @@ class Parts(NamedTuple):
         return self.view.env if self.view is not None else self.host.example.env
 
     @property
-    def host(self) -> Copies:
+    def host(self) -> HostEnvs:
         """The copies of a host environment. Raises `ValueError` where there are none."""
         if self.envs is None:
             raise ValueError("a device environment has no copies on the host")
@@ -69,9 +69,9 @@ class Parts(NamedTuple):
 
     def close(self) -> None:
         """Closes the host environments."""
-        for copies in (self.envs, self.eval_envs):
-            if copies is not None:
-                copies.close()
+        for envs in (self.envs, self.eval_envs):
+            if envs is not None:
+                envs.close()
 
 
 def build(config: TrainConfig) -> Parts:
@@ -88,12 +88,12 @@ def build(config: TrainConfig) -> Parts:
 
     options = {"options": config.env_options, "check_bounds": config.check_bounds, **joined}
 
-    def make(number: int) -> Copies:
-        if config.workers:
-            return WorkerCopies(config.env, options, number, workers=config.workers, time_limit=config.time_limit)
-        return LocalCopies([HostEnv(config.env, **options) for _ in range(number)], time_limit=config.time_limit)
+    def make(number: int) -> HostEnvs:
+        if config.processes:
+            return ProcessEnvs(config.env, options, number, processes=config.processes, time_limit=config.time_limit)
+        return LocalEnvs([HostEnv(config.env, **options) for _ in range(number)], time_limit=config.time_limit)
 
-    envs, eval_envs = make(config.copies), make(config.eval_episodes)
+    envs, eval_envs = make(config.num_envs), make(config.eval_episodes)
     updates = _updates(config, None, None)
     example = envs.example
     network, algorithm = _agent(config, example.observation_shape, example.actions, updates, network_key)
@@ -116,9 +116,9 @@ def _updates(config: TrainConfig, slots: int | None, length: int | None) -> int 
     if config.algorithm == "dqn":
         return episodes and episodes * config.updates_per_episode
     if slots is not None and config.train_steps is not None:
-        rollouts = -(-config.train_steps // (config.copies * slots))
+        rollouts = -(-config.train_steps // (config.num_envs * slots))
     elif episodes and (slots is None or (length is not None and slots == length + 1)):
-        rollouts = -(-episodes // config.copies)
+        rollouts = -(-episodes // config.num_envs)
     else:
         return None
     return rollouts * config.rollout_updates
@@ -161,14 +161,14 @@ def _rings(config: TrainConfig, view: DeviceView) -> RingBuffer | None:
     """A ring for each copy. Raises `ValueError` where an episode does not fit."""
     if config.algorithm != "dqn":
         return None
-    capacity = config.buffer_size // config.copies
+    capacity = config.buffer_size // config.num_envs
     if capacity < view.max_length + 1:
         raise ValueError(
-            f"buffer_size {config.buffer_size} gives each of {config.copies} copies a ring of {capacity} slots, but an "
-            f"episode takes up to {view.max_length + 1}: raise --buffer-size or lower --copies"
+            f"buffer_size {config.buffer_size} gives each of {config.num_envs} copies a ring of {capacity} slots, but an "
+            f"episode takes up to {view.max_length + 1}: raise --buffer-size or lower --num-envs"
         )
     return ring_buffer(
-        config.copies,
+        config.num_envs,
         capacity,
         config.batch_size,
         view.max_length,

@@ -21,7 +21,7 @@ class CheckpointError(RuntimeError):
 
 _MANIFEST = "manifest.json"
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of what a checkpoint holds and how; one of another version is refused."""
 
 _PARTIAL, _GONE = ".partial", ".gone"

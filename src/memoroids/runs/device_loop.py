@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 
 from memoroids.runs import checkpoint
-from memoroids.acting.device_collection import Workers, collect_slots, start, with_following
+from memoroids.acting.device_collection import EnvStates, collect_slots, start, append_next_observation
 from memoroids.acting.evaluation import DeviceEvaluator, Evaluation
 from memoroids.agents.rollout_batch import Rollout
 from memoroids.runs.settings import TrainConfig
@@ -19,7 +19,7 @@ from memoroids.envs.spaces import Continuous
 from memoroids.runs.metrics import MEANS
 from memoroids.runs.build import EVALUATE, FINAL, Parts, environment_seeds, rollout_slots
 from memoroids.runs.placement import Placement
-from memoroids.runs.recorder import Outcome, Record, TrainingError
+from memoroids.runs.recorder import Outcome, Recorder, TrainingError
 from memoroids.replay import RingBuffer
 from memoroids.tape import Tape
 
@@ -31,7 +31,7 @@ class DeviceState(NamedTuple):
     """
 
     learner: Any
-    workers: Workers
+    env_states: EnvStates
     replay: Any
     entered: jax.Array
 
@@ -71,11 +71,11 @@ def program(
     learn: Any = algorithm.update  # from a sample or from a rollout
     initial, slots = parts.network.initial_state(), rollout_slots(config, view)
     aligned = view.fixed_length and slots == view.max_length + 1
-    chunks = max(1, config.eval_every // config.copies) if aligned else 1
+    chunks = max(1, config.eval_every // config.num_envs) if aligned else 1
 
     def init(learner: Any, keys: Keys) -> DeviceState:
-        workers = start(view, initial, config.copies, keys.wrapped()[0])
-        return DeviceState(learner, workers, buffer and buffer.init(_example(workers, view)), jnp.zeros((), jnp.int32))
+        env_states = start(view, initial, config.num_envs, keys.wrapped()[0])
+        return DeviceState(learner, env_states, buffer and buffer.init(_example(env_states, view)), jnp.zeros((), jnp.int32))
 
     def explore(number: jax.Array, slot: jax.Array) -> jax.Array:
         if config.algorithm == "ppo":
@@ -84,7 +84,7 @@ def program(
         if config.train_steps is None:
             share = jnp.clip(trained / max(config.train_episodes - 1, 1), 0, 1)
         else:
-            share = jnp.minimum(slot * (config.copies / config.train_steps), 1.0)
+            share = jnp.minimum(slot * (config.num_envs / config.train_steps), 1.0)
         return jnp.where(trained < 0, 1.0, config.epsilon_at(share)).astype(jnp.float32)
 
     def trained(entered: jax.Array) -> jax.Array:
@@ -119,9 +119,9 @@ def program(
         return state._replace(learner=learner, replay=replay._replace(priority=priority, largest=largest)), sums
 
     def chunk(state: DeviceState, keys: Keys) -> tuple[DeviceState, dict[str, Any]]:
-        before = state.workers
+        before = state.env_states
         act_key, update_key = keys.wrapped()
-        workers, collected = collect_slots(
+        env_states, collected = collect_slots(
             view,
             algorithm.act,
             state.learner.params,
@@ -135,7 +135,7 @@ def program(
         entered = state.entered + jnp.sum(tape.final, dtype=jnp.int32)
         new = trained(entered) - trained(state.entered)
         counted = tape.final & (collected.number >= config.random_episodes)
-        state = state._replace(workers=workers, entered=entered)
+        state = state._replace(env_states=env_states, entered=entered)
         if buffer is not None:
             number = new * config.updates_per_episode
             state = state._replace(replay=buffer.add(state.replay, tape))
@@ -143,7 +143,7 @@ def program(
         else:
             number = jnp.full((), config.rollout_updates, jnp.int32)
             done = state.learner.updates + state.learner.skipped
-            batch = placed(Rollout(with_following(tape, workers), before.memory))
+            batch = placed(Rollout(append_next_observation(tape, env_states), before.memory))
             learner, metrics = learn(state.learner, batch, jax.random.fold_in(update_key, done))
             state = state._replace(learner=learner)
             sums = {name: number * leaf if name in MEANS else leaf for name, leaf in metrics.items()}
@@ -176,12 +176,12 @@ def program(
     return Program(init, advance)
 
 
-def _example(workers: Workers, view: Any) -> Tape:
+def _example(env_states: EnvStates, view: Any) -> Tape:
     """A tape of one slot with the trailing shapes and dtypes that the copies write."""
     several = (view.actions.size,) if isinstance(view.actions, Continuous) else ()
     flag = jnp.zeros(1, bool)
     return Tape(
-        observation=workers.observation[:1],
+        observation=env_states.observation[:1],
         begin=flag,
         action=jnp.zeros((1, *several), jnp.float32 if several else jnp.int32),
         reward=jnp.zeros(1),
@@ -199,16 +199,16 @@ class DeviceRun:
         config: TrainConfig,
         placement: Placement,
         parts: Sequence[Parts],
-        records: Sequence[Record],
+        recorders: Sequence[Recorder],
         learners: Sequence[Any],
     ):
-        self.config, self.placement, self.parts, self.records = config, placement, parts, records
+        self.config, self.placement, self.parts, self.recorders = config, placement, parts, recorders
         evaluator = parts[0].evaluator
         assert isinstance(evaluator, DeviceEvaluator)
         self.evaluator = evaluator
         made = program(config, parts[0], axis=self.placement.axis, placed=self.placement.batch)
         keys = [Keys(*jax.device_get([jax.random.key_data(k) for k in (p.act_key, p.update_key)])) for p in parts]
-        self.states, self.keys = self.placement.lay(made.init, list(learners), keys)
+        self.states, self.keys = self.placement.place_states(made.init, list(learners), keys)
         self.advance = self.placement.compile(made.advance, self.states)
         self.played = self.placement.compile_evaluation(evaluator.played)
         self.finals: dict[int, Evaluation] = {}
@@ -228,16 +228,16 @@ class DeviceRun:
                 continue
             kept = {name: part for name, part in like._asdict().items() if name != "learner" and part is not None}
             taken.append(like._replace(**{name: checkpoint.restore(path, name, part) for name, part in kept.items()}))
-        self.states = self.placement.relay(taken, self.states)
+        self.states = self.placement.restore_placement(taken, self.states)
 
     def run(self, interrupted: Callable[[], bool]) -> Iterator[None]:
         """Advances to the end, or until `interrupted`; yields whenever something can be shown."""
         yield
-        for seed in range(len(self.records)):
+        for seed in range(len(self.recorders)):
             if self.done(seed):  # before it was taken up again
                 self.finish(self.group_of(seed), seed)
         for group in range(len(self.states)):  # a run may have ended before it could
-            self.evaluate(group, [seed for seed in self.seeds_of(group) if self.records[seed].due()])
+            self.evaluate(group, [seed for seed in self.seeds_of(group) if self.recorders[seed].due()])
         while open_groups := [g for g in range(len(self.states)) if any(not self.done(s) for s in self.seeds_of(g))]:
             # All are dispatched before any result is waited for, so that several devices work at once.
             results = {}
@@ -254,7 +254,7 @@ class DeviceRun:
 
     def save_open(self) -> None:
         """Writes a checkpoint of each seed that is not done."""
-        for seed in range(len(self.records)):
+        for seed in range(len(self.recorders)):
             if seed not in self.finals:
                 self.save(seed)
 
@@ -268,7 +268,7 @@ class DeviceRun:
 
     def done(self, seed: int) -> bool:
         """Whether a seed's training is over."""
-        counters = self.records[seed].counters
+        counters = self.recorders[seed].counters
         return self.config.share_done(counters.episode, counters.env_steps) >= 1
 
     def account(self, group: int, stats: Any) -> list[EnvironmentFault | TrainingError]:
@@ -281,15 +281,15 @@ class DeviceRun:
         for seed, mine in zip(self.seeds_of(group), self.placement.fetch(stats), strict=True):
             if self.done(seed):
                 continue
-            record, happened = self.records[seed], mine["happened"]
-            counters = record.counters
+            recorder, happened = self.recorders[seed], mine["happened"]
+            counters = recorder.counters
             before = counters.episode
             counters.random, counters.episode = int(happened["random"]), int(happened["episode"])
             counters.env_steps += int(happened["env_steps"])
             counters.updates += int(happened["updates"])
             if happened["updates"]:
-                record.add_updates(mine["sums"], int(happened["updates"]))
-            record.add_returns(float(happened["returns"]), int(happened["returned"]))
+                recorder.add_updates(mine["sums"], int(happened["updates"]))
+            recorder.add_returns(float(happened["returns"]), int(happened["returned"]))
             if counters.episode // config.checkpoint_every > before // config.checkpoint_every or self.done(seed):
                 save.append(seed)
             number, since = int(happened["faults"]), bool(happened["entered"])
@@ -297,8 +297,8 @@ class DeviceRun:
                 checks.append(lambda seed=seed, number=number, since=since: self.fault(seed, number, since, "episodes"))
             elif since:
                 counters.faults_in_a_row = 0
-            checks.append(partial(record.watch_divergence, happened["skipped"], happened["divergence"]))
-        due = [seed for seed in self.seeds_of(group) if self.records[seed].due()]
+            checks.append(partial(recorder.watch_divergence, happened["skipped"], happened["divergence"]))
+        due = [seed for seed in self.seeds_of(group) if self.recorders[seed].due()]
         for check in (partial(self.evaluate, group, due), *checks):
             try:
                 check()
@@ -316,7 +316,7 @@ class DeviceRun:
     def fault(self, seed: int, number: int, since: bool, what: str) -> None:
         """Counts episodes that their environment spoiled."""
         fault = f"{self.config.env} showed or paid something that is not finite in {number} {what}"
-        self.records[seed].add_faults(number, fault, since=since)
+        self.recorders[seed].add_faults(number, fault, since=since)
 
     def evaluate(self, group: int, due: list[int]) -> None:
         """A row for each of the seeds that are due."""
@@ -326,7 +326,7 @@ class DeviceRun:
         for seed in due:
             # What the learner has skipped is read where it lies: there is a row to be written in any case.
             skipped = int(self.placement.state([state.learner.skipped for state in self.states], seed))
-            self.records[seed].write_row(
+            self.recorders[seed].write_row(
                 found[seed].mean, self.epsilon(seed), skipped, lambda seed=seed: self.params(seed)
             )
 
@@ -334,11 +334,11 @@ class DeviceRun:
         """Greedy episodes of each seed of a group."""
         seeds = []
         for seed in self.seeds_of(group):
-            index = (self.records[seed].counters.episode,) if stream == EVALUATE else ()
-            seed_of = environment_seeds(self.records[seed].config.seed, stream, *index)
+            index = (self.recorders[seed].counters.episode,) if stream == EVALUATE else ()
+            seed_of = environment_seeds(self.recorders[seed].config.seed, stream, *index)
             seeds.append(self.evaluator.seeds(episodes, seed_of))
         blocks = [
-            self.placement.fetch(self.played(self.states[group].learner.params, self.placement.arrange(block)))
+            self.placement.fetch(self.played(self.states[group].learner.params, self.placement.stack_inputs(block)))
             for block in zip(*seeds, strict=True)
         ]
         out = {}
@@ -362,11 +362,11 @@ class DeviceRun:
     def finish(self, group: int, seed: int) -> None:
         """The evaluation at the end of a seed's run, whose checkpoint does not know of it, and the summary."""
         self.finals[seed] = self.evaluations(group, self.config.final_episodes, FINAL)[seed]
-        self.records[seed].finish(self.finals[seed])
+        self.recorders[seed].finish(self.finals[seed])
 
     def epsilon(self, seed: int) -> float:
         """The share of random actions of the newest training episodes."""
-        config, counters = self.config, self.records[seed].counters
+        config, counters = self.config, self.recorders[seed].counters
         if config.algorithm == "ppo":
             return 0.0
         return config.epsilon_at(config.share_done(counters.episode, counters.env_steps))
@@ -376,13 +376,13 @@ class DeviceRun:
         state = self.placement.state(self.states, seed)
         if not self.placement.first:
             return
-        self.records[seed].save({name: leaf for name, leaf in state._asdict().items() if leaf is not None})
+        self.recorders[seed].save({name: leaf for name, leaf in state._asdict().items() if leaf is not None})
 
     def outcomes(self) -> list[Outcome]:
         """How each seed's run ended."""
-        return [Outcome(self.finals.get(i), record.rows, record.run_dir) for i, record in enumerate(self.records)]
+        return [Outcome(self.finals.get(i), recorder.rows, recorder.run_dir) for i, recorder in enumerate(self.recorders)]
 
     def close(self) -> None:
         """Closes the records' files."""
-        for record in self.records:
-            record.close()
+        for recorder in self.recorders:
+            recorder.close()

@@ -20,7 +20,7 @@ from memoroids.envs import EnvironmentFault
 from memoroids.envs.spaces import Continuous
 from memoroids.runs.metrics import MEANS
 from memoroids.runs.build import EVALUATE, FINAL, RANDOM, TRAIN, Parts, environment_seeds, replay
-from memoroids.runs.recorder import Outcome, Record
+from memoroids.runs.recorder import Outcome, Recorder
 from memoroids.runs.run_directory import HEATMAP, SENSITIVITY
 from memoroids.analysis.sensitivity import (
     Profile,
@@ -35,15 +35,15 @@ from memoroids.analysis.sensitivity import (
 class HostRun:
     """One run's mutable state: what has been collected and learned so far."""
 
-    def __init__(self, config: TrainConfig, parts: Parts, record: Record, learner: Any):
-        self.config, self.parts, self.record, self.learner = config, parts, record, learner
+    def __init__(self, config: TrainConfig, parts: Parts, recorder: Recorder, learner: Any):
+        self.config, self.parts, self.recorder, self.learner = config, parts, recorder, learner
         assert isinstance(parts.evaluator, Evaluator)
         self.evaluator = parts.evaluator
-        self.counters = record.counters
+        self.counters = recorder.counters
         self.replay = replay(config, parts, (self.counters.bounds[0], self.counters.bounds[1]))
         self.profiles = None
         if config.sensitivity_every:
-            self.profiles = SensitivityLog(record.run_dir / SENSITIVITY, keep=self.counters.episode)
+            self.profiles = SensitivityLog(recorder.run_dir / SENSITIVITY, keep=self.counters.episode)
         self.update = self._compile_update()
         self.collecting: tuple[int, Collector] | None = None
         self.restored: Path | None = None
@@ -65,17 +65,17 @@ class HostRun:
     def run(self, interrupted: Callable[[], bool]) -> Outcome:
         """Collects and learns to the end, or until `interrupted`; a checkpoint is written either way."""
         config, counters, parts = self.config, self.counters, self.parts
-        self.record.report()
+        self.recorder.report()
         random = RandomPolicy(parts.host.example.actions, config.seed)
         for episode in self.collect(random, RANDOM, config.random_episodes - counters.random):
             self.store(episode)
             counters.random += 1
             if counters.random % 50 == 0:
-                self.record.report()
+                self.recorder.report()
             if interrupted():
                 return self.stop()
 
-        self.record.training_begins()
+        self.recorder.training_begins()
         self.evaluate_if_due()
         learn = self.learn_from_replay if config.algorithm == "dqn" else self.learn_on_policy
         for _ in learn():
@@ -85,8 +85,8 @@ class HostRun:
         self.save()  # before what is counted in the final evaluation, which a resumed run plays again
         seeds = environment_seeds(config.seed, FINAL)
         final = self.evaluator(self.learner.params, config.final_episodes, seeds, self.ended)
-        self.record.finish(final)
-        return Outcome(final, self.record.rows, self.record.run_dir)
+        self.recorder.finish(final)
+        return Outcome(final, self.recorder.rows, self.recorder.run_dir)
 
     def collect(self, policy: Policy, stream: int, wanted: int) -> Iterator[Episode]:
         """The next `wanted` episodes of a stream of seeds; what was open at a restored checkpoint goes on."""
@@ -102,7 +102,7 @@ class HostRun:
             except EnvironmentFault as fault:  # nothing has happened that a checkpoint should hold
                 raise CheckpointError(f"cannot play the open episodes of {self.restored} again: {fault}") from fault
             if anew:
-                self.record.warn(
+                self.recorder.warn(
                     f"{self.config.env} did not show the same when its open episodes were played again: episodes "
                     f"{', '.join(map(str, anew))} begin anew, and the run is no longer what it would have been "
                     "without the interruption"
@@ -119,7 +119,7 @@ class HostRun:
         if fault is None:
             self.counters.faults_in_a_row = 0
         else:
-            self.record.add_faults(1, str(fault))
+            self.recorder.add_faults(1, str(fault))
 
     def learn_from_replay(self) -> Any:
         """Stores each episode as it comes in and follows it with updates; yields after each."""
@@ -130,7 +130,7 @@ class HostRun:
             return
         for episode in self.collect(policy, TRAIN, stop - counters.episode):
             self.store(episode)
-            self.record.add_returns(episode.total, 1)
+            self.recorder.add_returns(episode.total, 1)
             for _ in range(config.updates_per_episode):
                 key = jax.random.fold_in(self.parts.update_key, counters.updates)
                 self.learner, metrics, _ = self.update(self.learner, self.replay.state, key)
@@ -145,15 +145,15 @@ class HostRun:
     def learn_on_policy(self) -> Any:
         """Whole episodes of one policy, one for each copy, then an update; yields after each."""
         config, counters = self.config, self.counters
-        greedy_or_not = self.epsilon if config.algorithm == "pqn" else lambda number: np.ones(number.shape, np.float32)
+        exploration = self.epsilon if config.algorithm == "pqn" else lambda number: np.ones(number.shape, np.float32)
         each = config.rollout_updates
         while not self.done():
-            policy = self.policy(greedy_or_not)
-            played = list(self.collect(policy, TRAIN, config.copies))
+            policy = self.policy(exploration)
+            played = list(self.collect(policy, TRAIN, config.num_envs))
             # Powers of two, so that few shapes are compiled; rows end in padding.
             longest = max(episode.tape.slots for episode in played)
-            room = 1 << (longest - 1).bit_length()
-            rows = [tapes.pad(episode.tape, room) for episode in played]
+            padded_slots = 1 << (longest - 1).bit_length()
+            rows = [tapes.pad(episode.tape, padded_slots) for episode in played]
             tape = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *rows)
             begun = [self.parts.network.initial_state()] * len(rows)
             state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *begun)
@@ -163,7 +163,7 @@ class HostRun:
             counters.updates += each
             counters.env_steps += sum(episode.length for episode in played)
             counters.episode += len(played)
-            self.record.add_returns(sum(episode.total for episode in played), len(played))
+            self.recorder.add_returns(sum(episode.total for episode in played), len(played))
             self.after(len(played))
             yield
 
@@ -172,7 +172,7 @@ class HostRun:
         return RecurrentPolicy(
             parts.algorithm.act,
             parts.network.initial_state(),
-            self.config.copies,
+            self.config.num_envs,
             params=lambda: self.learner.params,
             epsilon=epsilon,
             key=parts.act_key,
@@ -187,15 +187,15 @@ class HostRun:
         before = counters.episode - episodes
         self.evaluate_if_due()
         # Nothing waits for it: the next action needs the parameters that this update gives.
-        self.record.watch_divergence(self.learner.skipped, self.learner.divergence)
+        self.recorder.watch_divergence(self.learner.skipped, self.learner.divergence)
         if counters.episode // config.checkpoint_every > before // config.checkpoint_every and not self.done():
             self.save()
 
     def evaluate_if_due(self) -> None:
         """Evaluates where it is time to; a run may have ended before it could."""
-        if self.record.due():
+        if self.recorder.due():
             self.evaluate()
-            self.record.report()
+            self.recorder.report()
 
     def epsilon(self, number: np.ndarray) -> np.ndarray:
         config = self.config
@@ -240,12 +240,12 @@ class HostRun:
             self.profiles.write(counters.episode, Profile.of(found))
         self.fetch()
         epsilon = float(self.epsilon(np.asarray([counters.episode - 1]))[0])
-        self.record.write_row(evaluation.mean, epsilon, int(self.learner.skipped), lambda: self.learner.params)
+        self.recorder.write_row(evaluation.mean, epsilon, int(self.learner.skipped), lambda: self.learner.params)
 
     def fetch(self) -> None:
         """Moves the metrics of recent updates from the device into the counters, which a checkpoint keeps."""
         for metrics in jax.device_get(self.recent):
-            self.record.add_updates(metrics, self.config.rollout_updates)
+            self.recorder.add_updates(metrics, self.config.rollout_updates)
         self.recent = []
 
     def save(self) -> None:
@@ -261,19 +261,19 @@ class HostRun:
             self.counters.collection = {"stream": stream, **plan}
             if jax.tree.leaves(arrays):
                 parts["collection"] = arrays
-        self.record.save(parts)
+        self.recorder.save(parts)
         if self.profiles is not None and self.profiles.episode:
             rml = reward_memory_length(self.parts.host.example.env)
-            path = self.record.run_dir
-            draw_heatmap(path / HEATMAP, read_log(path / SENSITIVITY), rml=rml, title=self.record.title)
+            path = self.recorder.run_dir
+            draw_heatmap(path / HEATMAP, read_log(path / SENSITIVITY), rml=rml, title=self.recorder.title)
 
     def stop(self) -> Outcome:
         self.save()
-        return Outcome(None, self.record.rows, self.record.run_dir)
+        return Outcome(None, self.recorder.rows, self.recorder.run_dir)
 
     def close(self) -> None:
         """Closes files and environments."""
-        self.record.close()
+        self.recorder.close()
         if self.profiles is not None:
             self.profiles.close()
         self.parts.close()

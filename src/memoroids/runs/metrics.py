@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from memoroids._util.files import whole
+from memoroids._util.files import atomic_write
 
 FIELDS: tuple[str, ...] = (
     "episode",  # training episodes
@@ -147,7 +147,7 @@ def _draw(path: Path, lines: dict[str, tuple[str, Sequence[dict[str, float]]]], 
         figure.legend(frameon=False, loc="outside right upper")  # where it covers no curve
     else:
         axes.legend(frameon=False)
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         figure.savefig(partial, dpi=120, format=path.suffix.removeprefix(".") or "png")
 
 

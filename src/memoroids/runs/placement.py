@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from memoroids.runs.settings import TrainConfig
 
-SEEDS, COPIES = "seeds", "copies"
+SEEDS, ENVS = "seeds", "envs"
 
 
 def join_processes() -> None:
@@ -65,13 +65,13 @@ class Placement:
         self._devices = found[: config.devices]
         self._mesh = None
         if config.devices > 1 and (self.stacked or config.seeds == 1):
-            self._mesh = Mesh(np.asarray(self._devices), (SEEDS if self.stacked else COPIES,))
+            self._mesh = Mesh(np.asarray(self._devices), (SEEDS if self.stacked else ENVS,))
 
     def seeds_of(self, group: int) -> range:
         """The seeds that one call steps."""
         return range(self._config.seeds) if self.stacked else range(group, group + 1)
 
-    def lay(
+    def place_states(
         self, init: Callable[..., Any], learners: Sequence[Any], keys: Sequence[Any]
     ) -> tuple[list[Any], list[Any]]:
         """First states and keys, a list with one entry for each group of seeds."""
@@ -100,15 +100,15 @@ class Placement:
         assert self._mesh is not None
         mesh = self._mesh
 
-        def copies(leaf: Any) -> NamedSharding:
-            split = leaf.ndim > 0 and leaf.shape[0] == self._config.copies
-            return NamedSharding(mesh, PartitionSpec(COPIES) if split else PartitionSpec())
+        def along_envs(leaf: Any) -> NamedSharding:
+            split = leaf.ndim > 0 and leaf.shape[0] == self._config.num_envs
+            return NamedSharding(mesh, PartitionSpec(ENVS) if split else PartitionSpec())
 
         if self.stacked:
             return jax.tree.map(lambda _: NamedSharding(mesh, PartitionSpec(SEEDS)), state)
         everywhere = jax.tree.map(lambda _: NamedSharding(mesh, PartitionSpec()), state)
         return everywhere._replace(
-            workers=jax.tree.map(copies, state.workers), replay=jax.tree.map(copies, state.replay)
+            env_states=jax.tree.map(along_envs, state.env_states), replay=jax.tree.map(along_envs, state.replay)
         )
 
     def compile(self, advance: Callable[..., Any], states: Sequence[Any]) -> Callable[..., Any]:
@@ -130,9 +130,9 @@ class Placement:
         """A batch of a single run over several devices, divided along its first axis."""
         if self._mesh is None or self.stacked:
             return batch
-        return jax.lax.with_sharding_constraint(batch, NamedSharding(self._mesh, PartitionSpec(COPIES)))
+        return jax.lax.with_sharding_constraint(batch, NamedSharding(self._mesh, PartitionSpec(ENVS)))
 
-    def arrange(self, values: Sequence[np.ndarray]) -> np.ndarray:
+    def stack_inputs(self, values: Sequence[np.ndarray]) -> np.ndarray:
         """What each seed of a group is called with, as the group's call takes it."""
         return np.stack(values) if self.stacked else values[0]
 
@@ -150,7 +150,7 @@ class Placement:
             state = multihost_utils.process_allgather(state, tiled=True)
         return jax.tree.map(lambda leaf: leaf[seed], state) if self.stacked else state
 
-    def relay(self, taken: Sequence[Any], states: Sequence[Any]) -> list[Any]:
+    def restore_placement(self, taken: Sequence[Any], states: Sequence[Any]) -> list[Any]:
         """Each seed's state, back to where `states` lie."""
         groups = [_stack(taken)] if self.stacked else list(taken)
         return [

@@ -20,7 +20,7 @@ _PAPER_ALL: dict[str, Any] = {
     "epsilon_end": 0.01,
     "dqn.learning_rate": 1e-4,
     "dqn.warmup": 200,
-    "dqn.clip": 0.01,
+    "dqn.max_grad_norm": 0.01,
     "dqn.polyak": 0.995,
     "dqn.discount": 0.99,
 }
@@ -65,7 +65,7 @@ _TUNED: dict[str, dict[str, Any]] = {
         "random_episodes": 200,
         "train_episodes": 300,
         "epsilon_end": 0.1,
-        "dqn.clip": 1.0,
+        "dqn.max_grad_norm": 1.0,
         "dqn.discount": 0.5,
     },
     "CountRecallEasy": {"previous_action": True},
@@ -109,7 +109,7 @@ _ATARI: dict[str, Any] = {
     "eval_episodes": 10,
     "dqn.learning_rate": 1e-4,
     "dqn.warmup": 10,
-    "dqn.clip": 1.0,
+    "dqn.max_grad_norm": 1.0,
     "dqn.polyak": 0.999,
     "dqn.discount": 0.99,
 }
@@ -120,7 +120,7 @@ _ATARI_SIZES: dict[str, dict[str, Any]] = {"lru": {"state_size": 512}}
 _POLICY_ALL: dict[str, Any] = {
     "random_episodes": 0,
     "width": 64,
-    "copies": 32,
+    "num_envs": 32,
     "eval_every": 320,
     "checkpoint_every": 10_000,
     "train_steps": 400_000,

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from memoroids.runs import checkpoint
-from memoroids._util.files import write_whole
+from memoroids._util.files import atomic_write_text
 from memoroids._util.provenance import conditions
 from memoroids.acting.evaluation import Evaluation
 from memoroids.agents.optimiser import tensor_names
@@ -43,7 +43,7 @@ class Counters:
     bounds: list[int] = field(default_factory=lambda: [0, 0])
     """What fixes the shape of batches (see `HostTapeBuffer`, `HostSegmentBuffer`); 0: not known yet."""
     rows: int = 0
-    metrics: int = 0
+    metrics_bytes: int = 0
     """Bytes of metrics.csv: what a run that goes on keeps of it."""
     seconds: float = 0.0
     returns: list[float] = field(default_factory=lambda: [0.0, 0.0])
@@ -83,7 +83,7 @@ class Outcome(NamedTuple):
 Watch = Callable[[Progress], None]
 
 
-class Record:
+class Recorder:
     """One run's counters and files, and the parameters of its `best` evaluation so far.
 
     What metrics.csv holds beyond what `counters` know of goes: it was written after the checkpoint that the run goes on
@@ -106,7 +106,7 @@ class Record:
         if counters.faults_in_a_row > config.max_faults:
             counters.faults_in_a_row = 0  # they ended the run, and whoever lets it go on gives it as many again
         self._loggers, self._watch, self._best = loggers, watch, best
-        self._metrics = MetricsFile(run_dir / METRICS, keep=counters.metrics)
+        self._metrics = MetricsFile(run_dir / METRICS, keep=counters.metrics_bytes)
         self._tensors = tensor_names(learner.params)
         skipped, divergence = jax.device_get((learner.skipped, learner.divergence))
         self._skipped, self._longest, self._wrong = int(skipped), int(divergence.longest), divergence.tensors
@@ -154,7 +154,7 @@ class Record:
         }
         self._metrics.write(row)
         self._loggers.write(row)
-        counters.rows, counters.metrics = counters.rows + 1, self._metrics.size
+        counters.rows, counters.metrics_bytes = counters.rows + 1, self._metrics.size
         counters.returns, counters.recent = [0.0, 0.0], {}
         self._then, self._steps = now, counters.env_steps
         if counters.best is None or evaluated > counters.best[1]:
@@ -274,10 +274,10 @@ class Record:
             **{
                 name: value
                 for name, value in asdict(self.counters).items()
-                if name not in ("returns", "recent", "numbers", "collection", "faults_in_a_row", "metrics", "best")
+                if name not in ("returns", "recent", "numbers", "collection", "faults_in_a_row", "metrics_bytes", "best")
             },
         }
-        write_whole(self.run_dir / SUMMARY, json.dumps(summary, indent=2) + "\n")
+        atomic_write_text(self.run_dir / SUMMARY, json.dumps(summary, indent=2) + "\n")
 
     def close(self) -> None:
         """Closes its files."""

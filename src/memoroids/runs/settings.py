@@ -95,9 +95,9 @@ class TrainConfig:
     priority: PriorityConfig = field(default_factory=PriorityConfig)
     """How priorities are made and corrected for, with --prioritised."""
 
-    copies: int = 8
+    num_envs: int = 8
     """Copies of the environment stepped together."""
-    workers: int = 0
+    processes: int = 0
     """Processes that the copies of a host environment step in, with the same results; 0: this one (host)."""
     time_limit: float = 60.0
     """Seconds that an environment may take for a reset or a step before its episode is dropped (host)."""
@@ -139,7 +139,7 @@ class TrainConfig:
             "width",
             "batch_size",
             "train_episodes",
-            "copies",
+            "num_envs",
             "eval_every",
             "eval_episodes",
             "checkpoint_every",
@@ -158,7 +158,7 @@ class TrainConfig:
             ("sensitivity_every", 0),
             ("max_faults", 0),
             ("max_skipped", 0),
-            ("workers", 0),
+            ("processes", 0),
             *([("train_steps", 1)] if self.train_steps is not None else []),
             *([("rollout", 1)] if self.rollout is not None else []),
             *([("chunk", 1)] if self.chunk is not None else []),
@@ -191,8 +191,8 @@ class TrainConfig:
         if self.algorithm == "dqn":
             return
         minibatches = (self.ppo if self.algorithm == "ppo" else self.pqn).minibatches
-        if self.copies % minibatches:
-            raise ValueError(f"minibatches must divide copies: {self.copies} tapes in {minibatches} minibatches")
+        if self.num_envs % minibatches:
+            raise ValueError(f"minibatches must divide copies: {self.num_envs} tapes in {minibatches} minibatches")
         for name, only in (
             ("batching", "tape"),
             ("random_episodes", 0),
@@ -219,7 +219,7 @@ class TrainConfig:
                         f"{name} {getattr(self, name)} needs a device environment, as --env device:RepeatPreviousEasy"
                     )
             return
-        for name, only in (("workers", 0), ("time_limit", 60.0), ("check_bounds", True)):
+        for name, only in (("processes", 0), ("time_limit", 60.0), ("check_bounds", True)):
             if getattr(self, name) != only:
                 raise ValueError(f"{name} {getattr(self, name)} is for host environments")
         if self.batching != "tape":
@@ -235,8 +235,8 @@ class TrainConfig:
         if self.seeds > 1 and self.seeds % self.devices:
             raise ValueError(f"devices must divide seeds: {self.seeds} seeds on {self.devices} devices")
         if self.seeds == 1 and self.devices > 1:
-            for name in ("copies", "tapes"):
-                if getattr(self, name) % self.devices and (name == "copies" or self.algorithm == "dqn"):
+            for name in ("num_envs", "tapes"):
+                if getattr(self, name) % self.devices and (name == "num_envs" or self.algorithm == "dqn"):
                     raise ValueError(
                         f"devices must divide {name}: {getattr(self, name)} {name} on {self.devices} devices"
                     )

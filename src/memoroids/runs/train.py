@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from memoroids.runs import checkpoint
-from memoroids._util.files import write_whole
+from memoroids._util.files import atomic_write_text
 from memoroids._util.provenance import conditions
 from memoroids.acting.evaluation import Evaluation
 from memoroids.runs.checkpoint import CheckpointError
@@ -24,7 +24,7 @@ from memoroids.runs.host_loop import HostRun
 from memoroids.runs.metrics import Loggers, draw_comparison
 from memoroids.runs.build import Parts, build
 from memoroids.runs.placement import Placement
-from memoroids.runs.recorder import Counters, Outcome, Progress, Record, TrainingError
+from memoroids.runs.recorder import Counters, Outcome, Progress, Recorder, TrainingError
 from memoroids.runs.run_directory import CHECKPOINTS, CONFIG, CURVE, METRICS, SUMMARY, locked, seed_dir
 
 
@@ -44,15 +44,15 @@ def train(
     if not config.on_device:
         with locked(run_dir):
             _check_free(run_dir, resume)  # another may have begun and ended since
-            opened = _Opened(config, run_dir, resume=resume)
-            return _train_host(opened, opened.record(run_dir, watch))
+            opened = RestoredRun(config, run_dir, resume=resume)
+            return _train_host(opened, opened.recorder(run_dir, watch))
     placement = Placement(config)
     with _written(run_dir, placement) as directory, locked(directory):
         _check_free(directory, resume)
         if config.seeds == 1:
-            opened = _Opened(config, run_dir, resume=resume)
-            record = opened.record(directory, watch)
-            return _train_device(config, placement, [opened], [record], record.report)[0]
+            opened = RestoredRun(config, run_dir, resume=resume)
+            recorder = opened.recorder(directory, watch)
+            return _train_device(config, placement, [opened], [recorder], recorder.report)[0]
         with ExitStack() as each:  # a seed's own directory is a run like any other
             for i in range(config.seeds):
                 each.enter_context(locked(seed_dir(directory, config.seed + i)))
@@ -74,7 +74,7 @@ def _written(run_dir: Path, placement: Placement) -> Iterator[Path]:
         yield Path(directory)
 
 
-class _Opened:
+class RestoredRun:
     """A run built, and taken up from its newest checkpoint where it goes on; nothing is written before `record`."""
 
     def __init__(self, config: TrainConfig, run_dir: Path, *, resume: bool):
@@ -107,32 +107,32 @@ class _Opened:
             if self.counters.best is not None:
                 self.best = checkpoint.restore(self.restored, "best", self.learner.params)
 
-    def record(self, run_dir: Path, watch: Callable[[Progress], None]) -> Record:
+    def recorder(self, run_dir: Path, watch: Callable[[Progress], None]) -> Recorder:
         """Starts to write, to the run's directory or where else `run_dir` says."""
         config = self.config
         loggers = Loggers(run_dir, asdict(config), tensorboard=config.tensorboard, wandb=config.wandb)
         lost = self.resume and self.restored is None and _lines(run_dir / METRICS) > 1
         if not self.resume:
             run_dir.mkdir(parents=True, exist_ok=True)
-            write_whole(run_dir / CONFIG, config.to_json() + "\n")
-        record = Record(config, run_dir, self.counters, loggers, watch, learner=self.learner, best=self.best)
+            atomic_write_text(run_dir / CONFIG, config.to_json() + "\n")
+        recorder = Recorder(config, run_dir, self.counters, loggers, watch, learner=self.learner, best=self.best)
         if lost:
-            record.warn(f"{run_dir} has no checkpoint: the run begins anew, and so does its {METRICS}")
+            recorder.warn(f"{run_dir} has no checkpoint: the run begins anew, and so does its {METRICS}")
         for error in self.passed_over:
-            record.warn(f"{error}; the checkpoint before it is used")
+            recorder.warn(f"{error}; the checkpoint before it is used")
         if self.restored is not None:
             for name, value in conditions().items():
                 if (before := self.machine.get(name)) != value:
-                    record.warn(f"the run goes on elsewhere, and not bit for bit: {name} was {before}, now {value}")
-        return record
+                    recorder.warn(f"the run goes on elsewhere, and not bit for bit: {name} was {before}, now {value}")
+        return recorder
 
 
 def _lines(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def _train_host(opened: _Opened, record: Record) -> Outcome:
-    run = HostRun(opened.config, opened.parts, record, opened.learner)
+def _train_host(opened: RestoredRun, recorder: Recorder) -> Outcome:
+    run = HostRun(opened.config, opened.parts, recorder, opened.learner)
     try:
         if opened.restored is not None:
             run.restore(opened.restored)
@@ -148,11 +148,11 @@ def _train_host(opened: _Opened, record: Record) -> Outcome:
 def _train_device(
     config: TrainConfig,
     placement: Placement,
-    opened: list[_Opened],
-    records: list[Record],
+    opened: list[RestoredRun],
+    recorders: list[Recorder],
     report: Callable[[], None],
 ) -> list[Outcome]:
-    run = DeviceRun(config, placement, [one.parts for one in opened], records, [one.learner for one in opened])
+    run = DeviceRun(config, placement, [one.parts for one in opened], recorders, [one.learner for one in opened])
     try:
         run.restore([one.restored for one in opened])
         with _interruptible() as interrupted:
@@ -179,24 +179,24 @@ def _train_seeds(
     configs = [dataclasses.replace(config, seed=config.seed + i, seeds=1, devices=1) for i in range(config.seeds)]
     directories = [seed_dir(run_dir, one.seed) for one in configs]
     opened = [
-        _Opened(one, path, resume=resume and (path / CONFIG).exists())  # or killed before all had begun
+        RestoredRun(one, path, resume=resume and (path / CONFIG).exists())  # or killed before all had begun
         for one, path in zip(configs, directories, strict=True)
     ]
     if not resume:
         directory.mkdir(parents=True, exist_ok=True)
-        write_whole(directory / CONFIG, config.to_json() + "\n")
+        atomic_write_text(directory / CONFIG, config.to_json() + "\n")
     slowest: list[Progress] = []
-    records = [one.record(seed_dir(directory, one.config.seed), slowest.append) for one in opened]
+    recorders = [one.recorder(seed_dir(directory, one.config.seed), slowest.append) for one in opened]
 
     def report() -> None:
         slowest.clear()
-        for record in records:
-            record.report()
+        for recorder in recorders:
+            recorder.report()
         last = min(slowest, key=lambda moment: (moment.counters.episode, moment.counters.random))
-        row = _mean_rows([record.rows for record in records])[-1:]
+        row = _mean_rows([recorder.rows for recorder in recorders])[-1:]
         watch(dataclasses.replace(last, config=config, row=row[0] if row else None))
 
-    outcomes = _train_device(config, placement, opened, records, report)
+    outcomes = _train_device(config, placement, opened, recorders, report)
     rows = [outcome.rows for outcome in outcomes]
     if all(rows):
         curves = {f"seed {one.seed}": mine for one, mine in zip(configs, rows, strict=True)}

@@ -263,14 +263,14 @@ def test_a_card_is_drawn_as_often_as_it_is_left(kinds, rng):
 
 def test_all_orders_of_cards_are_equally_likely():
     env = make_device("RepeatFirstEasy")
-    copies = 6_000
+    num_envs = 6_000
     play = jax.jit(jax.vmap(player(env), (0, 0, None, None)))
-    keys = jax.random.split(jax.random.key(0), (52, copies))
+    keys = jax.random.split(jax.random.key(0), (52, num_envs))
     _, first, _, steps = play(keys[0], jnp.swapaxes(keys[1:], 0, 1), jnp.zeros(51, jnp.int32), False)
     dealt = np.concatenate((np.asarray(first)[:, None], np.asarray(steps.observation)), axis=1)
     for i, j in ((0, 1), (0, 51), (25, 26), (3, 40)):
         pairs = np.bincount(4 * dealt[:, i] + dealt[:, j], minlength=16).reshape(4, 4)
-        expected = copies * np.where(np.eye(4, dtype=bool), 1 / 4 * 12 / 51, 1 / 4 * 13 / 51)
+        expected = num_envs * np.where(np.eye(4, dtype=bool), 1 / 4 * 12 / 51, 1 / 4 * 13 / 51)
         assert np.sum((pairs - expected) ** 2 / expected) < 40  # 15 degrees of freedom
 
 

@@ -18,8 +18,8 @@ import faulty
 from memoroids.acting.host_collection import Collector, Ended, Episode
 from memoroids.acting.policies import RandomPolicy
 from memoroids.envs import EnvironmentFault, HostEnv
-from memoroids.envs.host.processes import WorkerCopies
-from memoroids.envs.host.vector import Copies, LocalCopies
+from memoroids.envs.host.processes import ProcessEnvs
+from memoroids.envs.host.vector import HostEnvs, LocalEnvs
 
 LIMIT = 3.0
 EPISODES = 20
@@ -31,27 +31,29 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def made() -> Iterator[Callable[..., Copies]]:
+def made() -> Iterator[Callable[..., HostEnvs]]:
     """Makes copies, with any number of workers, and closes them."""
-    all_: list[Copies] = []
+    all_: list[HostEnvs] = []
 
-    def make(workers: int, copies: int = 3, limit: float = LIMIT, **options: Any) -> Copies:
-        if workers:
-            found: Copies = WorkerCopies(faulty.NAME, {"options": options}, copies, workers=workers, time_limit=limit)
+    def make(processes: int, num_envs: int = 3, limit: float = LIMIT, **options: Any) -> HostEnvs:
+        if processes:
+            found: HostEnvs = ProcessEnvs(
+                faulty.NAME, {"options": options}, num_envs, processes=processes, time_limit=limit
+            )
         else:
-            envs = [HostEnv(faulty.NAME, options=options) for _ in range(copies)]
-            found = LocalCopies(envs, time_limit=limit)
+            envs = [HostEnv(faulty.NAME, options=options) for _ in range(num_envs)]
+            found = LocalEnvs(envs, time_limit=limit)
         all_.append(found)
         return found
 
     yield make
-    for copies in all_:
-        copies.close()
+    for num_envs in all_:
+        num_envs.close()
 
 
-def played(copies: Copies, ended: Ended | None = None) -> list[Episode]:
+def played(num_envs: HostEnvs, ended: Ended | None = None) -> list[Episode]:
     """Episodes whose number is their seed."""
-    return list(Collector(copies, RandomPolicy(3, 0), lambda number: number, 0, EPISODES, ended=ended))
+    return list(Collector(num_envs, RandomPolicy(3, 0), lambda number: number, 0, EPISODES, ended=ended))
 
 
 def noted(said: list[str]) -> Ended:
@@ -66,21 +68,21 @@ def assert_same(found: list[Episode], expected: list[Episode]) -> None:
             np.testing.assert_array_equal(a, b)
 
 
-def whole(made: Callable[..., Copies], spoiled: set[int]) -> list[Episode]:
+def whole(made: Callable[..., HostEnvs], spoiled: set[int]) -> list[Episode]:
     """What is left where some are spoiled, and as many others come after the last."""
     healthy = list(Collector(made(0), RandomPolicy(3, 0), lambda number: number, 0, EPISODES + 10))
     return [one for one in healthy if one.number not in spoiled][:EPISODES]
 
 
-def test_episodes_do_not_depend_on_the_number_of_workers(made: Callable[..., Copies]):
+def test_episodes_do_not_depend_on_the_number_of_workers(made: Callable[..., HostEnvs]):
     expected = whole(made, set())
-    for workers in (0, 1, 2, 3, 5):
-        assert_same(played(made(workers)), expected)
+    for processes in (0, 1, 2, 3, 5):
+        assert_same(played(made(processes)), expected)
 
 
 @pytest.mark.parametrize("at", [0, 2])
 @pytest.mark.parametrize("fault", faulty.FAULTS)
-def test_an_episode_that_is_spoiled_goes_whole_and_all_others_stay(fault: str, at: int, made: Callable[..., Copies]):
+def test_an_episode_that_is_spoiled_goes_whole_and_all_others_stay(fault: str, at: int, made: Callable[..., HostEnvs]):
     if at == 0 and fault in ("reward", "nan reward", "flag", "few", *faulty.REWARDS):
         pytest.skip("nothing of the kind at reset")
     limit, every = (0.3, 10) if fault in ("hang", "swallow") else (LIMIT, 5)
@@ -92,9 +94,9 @@ def test_an_episode_that_is_spoiled_goes_whole_and_all_others_stay(fault: str, a
     assert all(faulty.NAME in line and "\n" not in line for line in said)
 
 
-def test_every_end_of_an_episode_is_told_in_the_order_of_the_ends(made: Callable[..., Copies]):
+def test_every_end_of_an_episode_is_told_in_the_order_of_the_ends(made: Callable[..., HostEnvs]):
     told: list[bool] = []
-    played(made(0, copies=1, fault="raise", every=3), lambda fault: told.append(fault is None))
+    played(made(0, num_envs=1, fault="raise", every=3), lambda fault: told.append(fault is None))
     assert told == [number % 3 != 0 for number in range(len(told))] and sum(told) == EPISODES
     told.clear()
     with pytest.raises(ValueError, match="enough"):
@@ -109,24 +111,24 @@ def test_every_end_of_an_episode_is_told_in_the_order_of_the_ends(made: Callable
 
 
 # Waiting for one that hangs is enough.
-@pytest.mark.parametrize(("fault", "workers"), [("freeze", 2), *itertools.product(("exit", "raise"), (1, 2, 3))])
+@pytest.mark.parametrize(("fault", "processes"), [("freeze", 2), *itertools.product(("exit", "raise"), (1, 2, 3))])
 def test_a_worker_that_dies_or_hangs_costs_one_episode_and_no_other(
-    fault: str, workers: int, made: Callable[..., Copies]
+    fault: str, processes: int, made: Callable[..., HostEnvs]
 ):
     said: list[str] = []
-    found = played(made(workers, fault=fault, every=13, rest=6), noted(said))
+    found = played(made(processes, fault=fault, every=13, rest=6), noted(said))
     assert_same(found, whole(made, {6, 19}))
     words = {"exit": "exit status 3 at step 2", "freeze": "did not answer within 3 s", "raise": "simulator is gone"}
     assert len(said) == 2 and all(words[fault] in line for line in said)
     assert said[0].startswith("episode 6: ")
 
 
-def test_a_worker_killed_from_outside_is_started_again(made: Callable[..., Copies]):
-    copies = made(1)
-    assert isinstance(copies, WorkerCopies)
+def test_a_worker_killed_from_outside_is_started_again(made: Callable[..., HostEnvs]):
+    envs = made(1)
+    assert isinstance(envs, ProcessEnvs)
     said: list[str] = []
     collector = Collector(
-        copies,
+        envs,
         RandomPolicy(3, 0),
         lambda number: number,
         0,
@@ -137,7 +139,7 @@ def test_a_worker_killed_from_outside_is_started_again(made: Callable[..., Copie
     for episode in collector:
         found.append(episode)
         if episode.number == 4:
-            running = copies._processes[0]
+            running = envs._processes[0]
             assert running is not None
             os.kill(running[0].pid, signal.SIGKILL)
     lost = {int(line.split()[1].rstrip(":")) for line in said}
@@ -145,15 +147,15 @@ def test_a_worker_killed_from_outside_is_started_again(made: Callable[..., Copie
     assert_same(found, whole(made, lost))
 
 
-def test_workers_leave_signals_to_the_run_and_die_with_it(made: Callable[..., Copies]):
-    copies = made(2)
-    assert isinstance(copies, WorkerCopies)
+def test_workers_leave_signals_to_the_run_and_die_with_it(made: Callable[..., HostEnvs]):
+    envs = made(2)
+    assert isinstance(envs, ProcessEnvs)
     expected = whole(made, set())
     said: list[str] = []
     found = []
-    for episode in Collector(copies, RandomPolicy(3, 0), lambda number: number, 0, EPISODES, ended=noted(said)):
+    for episode in Collector(envs, RandomPolicy(3, 0), lambda number: number, 0, EPISODES, ended=noted(said)):
         found.append(episode)
-        for running in copies._processes:
+        for running in envs._processes:
             assert running is not None
             for number in (signal.SIGTERM, signal.SIGINT):  # as a whole group of processes gets them
                 os.kill(running[0].pid, number)
@@ -164,8 +166,8 @@ def test_workers_leave_signals_to_the_run_and_die_with_it(made: Callable[..., Co
 def test_a_worker_that_hangs_in_c_ends_with_the_run():
     code = f"""
 import os, signal, time
-from memoroids.envs.host.processes import WorkerCopies
-copies = WorkerCopies({faulty.NAME!r}, {{"options": {{"fault": "deaf", "every": 1}}}}, 1, workers=1, time_limit=60)
+from memoroids.envs.host.processes import ProcessEnvs
+copies = ProcessEnvs({faulty.NAME!r}, {{"options": {{"fault": "deaf", "every": 1}}}}, 1, processes=1, time_limit=60)
 copies.reset(0, 0)
 print(copies._processes[0][0].pid, flush=True)
 copies._send(0, [(0, "step", 0), (0, "step", 0)])
@@ -186,9 +188,9 @@ os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("the worker outlived the run")
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("processes", [0, 1])
 def test_an_environment_that_cannot_be_closed_keeps_no_other_from_it(
-    workers: int, made: Callable[..., Copies], monkeypatch: pytest.MonkeyPatch
+    processes: int, made: Callable[..., HostEnvs], monkeypatch: pytest.MonkeyPatch
 ):
     closed: list[Any] = []
 
@@ -197,32 +199,32 @@ def test_an_environment_that_cannot_be_closed_keeps_no_other_from_it(
         raise RuntimeError("the simulator is gone")
 
     monkeypatch.setattr(faulty.Faulty, "close", close)
-    copies = made(workers)
-    copies.close()
-    assert len(closed) == (1 if workers else len(copies))
+    envs = made(processes)
+    envs.close()
+    assert len(closed) == (1 if processes else len(envs))
 
 
-def test_a_worker_that_cannot_make_its_environments_says_so(made: Callable[..., Copies], tmp_path: Path):
-    copies = WorkerCopies(faulty.NAME, {"options": {}}, 2, workers=1, time_limit=LIMIT)
-    copies._made_with = faulty.NAME, {"options": {"no_such": 1}}
+def test_a_worker_that_cannot_make_its_environments_says_so(made: Callable[..., HostEnvs], tmp_path: Path):
+    envs = ProcessEnvs(faulty.NAME, {"options": {}}, 2, processes=1, time_limit=LIMIT)
+    envs._made_with = faulty.NAME, {"options": {"no_such": 1}}
     with pytest.raises(EnvironmentFault, match=r"cannot start a worker process: .*no_such"):
-        copies.reset(0, 0)
-    copies.close()
+        envs.reset(0, 0)
+    envs.close()
 
 
-def test_closing_ends_every_worker(made: Callable[..., Copies]):
-    copies = made(2)
-    assert isinstance(copies, WorkerCopies)
-    played(copies)
-    pids = [running[0].pid for running in copies._processes if running is not None]
+def test_closing_ends_every_worker(made: Callable[..., HostEnvs]):
+    envs = made(2)
+    assert isinstance(envs, ProcessEnvs)
+    played(envs)
+    pids = [running[0].pid for running in envs._processes if running is not None]
     assert len(pids) == 2
-    copies.close()
+    envs.close()
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
 
 
-def test_an_alarm_of_somebody_else_is_given_back(made: Callable[..., Copies]):
+def test_an_alarm_of_somebody_else_is_given_back(made: Callable[..., HostEnvs]):
     def mine(number: int, frame: Any) -> None:
         raise AssertionError
 
@@ -235,7 +237,7 @@ def test_an_alarm_of_somebody_else_is_given_back(made: Callable[..., Copies]):
         signal.signal(signal.SIGALRM, before)
 
 
-def test_episodes_are_collected_in_other_threads_too(made: Callable[..., Copies]):
+def test_episodes_are_collected_in_other_threads_too(made: Callable[..., HostEnvs]):
     found: list[Episode] = []
     thread = threading.Thread(target=lambda: found.extend(played(made(0))))
     thread.start()

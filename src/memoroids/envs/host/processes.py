@@ -18,7 +18,7 @@ import numpy as np
 
 from memoroids.envs.faults import EnvironmentFault
 from memoroids.envs.host.env import HostEnv
-from memoroids.envs.host.vector import LocalCopies, Stepped, late
+from memoroids.envs.host.vector import LocalEnvs, Stepped, late
 
 _FOR_THE_RUN = (signal.SIGINT, signal.SIGTERM)
 """Signals that a whole group of processes gets: the run takes them, and ends its workers itself."""
@@ -44,24 +44,24 @@ class _Dead(Exception):
         self.fault = fault
 
 
-class WorkerCopies:
-    """`copies` of `HostEnv(name, **options)`, divided over `workers` processes that start with the first episode.
+class ProcessEnvs:
+    """`num_envs` of `HostEnv(name, **options)`, divided over `processes` that start with the first episode.
 
     What comes out does not depend on their number. A process that dies or takes longer than `time_limit` seconds for an
     answer is started again: the episode at fault is lost, the others that it held are played again from their seeds and
     actions, and are lost too where they do not show the same again.
     """
 
-    def __init__(self, name: str, options: dict[str, Any], copies: int, *, workers: int, time_limit: float):
+    def __init__(self, name: str, options: dict[str, Any], num_envs: int, *, processes: int, time_limit: float):
         self.example = HostEnv(name, **options)
         self._made_with = name, options
-        self._copies, self._limit = copies, time_limit
-        self._processes: list[tuple[Any, Connection] | None] = [None] * min(workers, copies)
+        self._num_envs, self._limit = num_envs, time_limit
+        self._processes: list[tuple[Any, Connection] | None] = [None] * min(processes, num_envs)
         self._history: dict[int, _History] = {}
         self._lost: dict[int, EnvironmentFault] = {}
 
     def __len__(self) -> int:
-        return self._copies
+        return self._num_envs
 
     def reset(self, copy: int, seed: int) -> np.ndarray:
         self._lost.pop(copy, None)
@@ -129,7 +129,7 @@ class WorkerCopies:
         # Spawned: a process forked after JAX has started its threads may hang.
         context = multiprocessing.get_context("spawn")
         here, there = context.Pipe()
-        mine = range(worker, self._copies, len(self._processes))
+        mine = range(worker, self._num_envs, len(self._processes))
         main = threading.current_thread() is threading.main_thread()
         work = (there, *self._made_with, list(mine), os.getpid(), main)
         process = context.Process(target=_work, args=work, daemon=True)
@@ -177,7 +177,7 @@ class WorkerCopies:
     def _restart(self, worker: int) -> None:
         """Starts a process anew and plays its open episodes again; one that ends it once more is lost as well."""
         self._end(worker)
-        for copy in range(worker, self._copies, len(self._processes)):
+        for copy in range(worker, self._num_envs, len(self._processes)):
             history = self._history.get(copy)
             if history is None:
                 continue
@@ -218,7 +218,7 @@ class WorkerCopies:
     def close(self) -> None:
         for worker in range(len(self._processes)):
             self._end(worker)
-        LocalCopies([self.example], time_limit=self._limit).close()
+        LocalEnvs([self.example], time_limit=self._limit).close()
 
 
 def _work(

@@ -22,7 +22,7 @@ class Stepped(NamedTuple):
     truncated: bool
 
 
-class Copies(Protocol):
+class HostEnvs(Protocol):
     """Several copies of one environment; `example` is one of them or like them, to ask for shapes."""
 
     @property
@@ -50,11 +50,11 @@ class _TooLong(BaseException):
     """Not an Exception, which an environment may catch."""
 
 
-class LocalCopies:
+class LocalEnvs:
     """Copies in this process, one after the other.
 
     `time_limit`, in seconds, holds for every reset and step, in the main thread alone, and for Python code alone: a
-    call that hangs in C does not hear the alarm. `WorkerCopies` ends such a process.
+    call that hangs in C does not hear the alarm. `ProcessEnvs` ends such a process.
     """
 
     def __init__(self, envs: Sequence[HostEnv], *, time_limit: float | None = None):
