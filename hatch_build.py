@@ -19,6 +19,7 @@ class KernelBuildHook(BuildHookInterface):
     """Adds the compiled library to the wheel, or to the source folder of an editable installation."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Compiles the kernel and adds it to what is built; a failure is a warning."""
         try:
             library = self._compile()
         except (OSError, ImportError, subprocess.CalledProcessError) as error:

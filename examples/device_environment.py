@@ -12,7 +12,7 @@ from memoroids.envs.device import DeviceEnv, Step
 
 
 class TMaze(DeviceEnv):
-    """Shows where a corridor begins which way to turn at its end: 1 or 2 the way, 0 nothing, 3 the junction."""
+    """A corridor whose start shows which way to turn at its end: 1 or 2 is the way, 0 nothing, 3 the junction."""
 
     max_length: int = eqx.field(static=True)
     min_length: int = eqx.field(static=True)
@@ -22,17 +22,21 @@ class TMaze(DeviceEnv):
 
     @property
     def observation_space(self):
+        """One of four symbols."""
         return gym.spaces.Discrete(4)
 
     @property
     def action_space(self):
+        """Left or right."""
         return gym.spaces.Discrete(2)
 
     def reset(self, key):
+        """The state, a pytree of arrays, and the first observation."""
         way = jax.random.bernoulli(key).astype(jnp.int32)
         return (way, jnp.zeros((), jnp.int32)), 1 + way
 
     def step(self, state, action, key):
+        """The next state, and what the agent gets: `jnp.where` takes the place of `if`."""
         way, time = state[0], state[1] + 1
         over = time == self.max_length
         reward = jnp.where(over, jnp.where(action == way, 1.0, -1.0), 0.0)
@@ -43,13 +47,12 @@ class TMaze(DeviceEnv):
 def random_return(env: TMaze, key: jax.Array) -> jax.Array:
     """The return of one episode of random actions."""
     start, *keys = jax.random.split(key, env.max_length + 1)
-    state, _ = env.reset(start)
 
     def step(state, key):
-        state, told = env.step(state, jax.random.randint(key, (), 0, 2), key)
-        return state, told.reward
+        state, result = env.step(state, jax.random.randint(key, (), 0, 2), key)
+        return state, result.reward
 
-    return jax.lax.scan(step, state, jnp.stack(keys))[1].sum()
+    return jax.lax.scan(step, env.reset(start)[0], jnp.stack(keys))[1].sum()
 
 
 if __name__ == "__main__":

@@ -28,15 +28,18 @@ class MaxMemory(Memoroid):
 
     @property
     def monoid(self) -> Max:
+        """(H, •, e)."""
         return Max(self.w_in.weight.shape[0])
 
     def lift(self, x: jax.Array, begin: jax.Array) -> jax.Array:
+        """f: (o, b) → H."""
         return self.w_in(x)
 
     def readout(self, h: jax.Array, x: jax.Array, begin: jax.Array) -> jax.Array:
+        """g: (H, (o, b)) → s."""
         return self.w_out(jnp.concatenate((h, x)))
 
 
 if __name__ == "__main__":
     check_memory(MaxMemory(8, 16, key=jax.random.key(0)))
-    print("MaxMemory keeps every law")
+    print("MaxMemory satisfies every law")

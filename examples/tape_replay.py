@@ -1,4 +1,4 @@
-"""Whole episodes in a ring on device: added as they come, drawn as a tape of whole episodes."""
+"""Replay of whole episodes on device: a ring to which episodes are added, and which is sampled as a tape."""
 
 import jax
 import numpy as np
@@ -15,7 +15,7 @@ for _ in range(100):
     action = rng.integers(2, size=length).astype(np.int32)
     tape = pad(episode(observation, action, rng.normal(size=length), True, False), 32)  # one shape, one compilation
     state = buffer.init(tape) if state is None else state
-    state = buffer.add(state, tape)  # the old state is donated; the oldest episodes give way
+    state = buffer.add(state, tape)  # the old state is donated; the oldest episodes are overwritten
 
 assert state is not None
 batch = buffer.sample(state, jax.random.key(0))

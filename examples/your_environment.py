@@ -1,4 +1,4 @@
-"""An environment of your own, registered with Gymnasium: remember the first number, say it at the end.
+"""An environment of your own, registered with Gymnasium: remember the first symbol, name it at the end.
 
 Train on it with `memoroids train --env examples.your_environment:Recall-v0`.
 """
@@ -19,11 +19,13 @@ class Recall(gym.Env):
         return {"symbol": symbol, "noise": self.np_random.uniform(-1, 1, 2).astype(np.float32)}
 
     def reset(self, *, seed=None, options=None):
+        """The first observation, the only one that shows the symbol."""
         super().reset(seed=seed)
         self.symbol, self.left = int(self.np_random.integers(4)), 8
         return self._observe(self.symbol), {}
 
     def step(self, action):
+        """Noise, and after the eighth action the reward."""
         self.left -= 1
         over = self.left == 0
         reward = (1.0 if action == self.symbol else -1.0) if over else 0.0

@@ -1,7 +1,7 @@
-"""Damages checkpoints of a real run, one at a time, and looks at what is made of each.
+"""Damages checkpoints of a real run, one at a time, and checks that each is refused.
 
-`python tests/damages.py --count 1000` prints a table by kind of damage: how many were refused with one line that names
-the checkpoint, and how often the good one before was used. Exits 1 where one was not.
+`python tests/damages.py --count 1000` prints, for each kind of damage, how many checkpoints were refused with a
+one-line message that names the checkpoint while the previous, intact checkpoint was used. Exits with 1 if any was not.
 """
 
 import argparse
@@ -12,20 +12,21 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
 from memoroids.agents.dqn import DQNConfig
 from memoroids.runs import checkpoint
 from memoroids.runs.checkpoint import CheckpointError
-from memoroids.runs.run_directory import CHECKPOINTS, evaluate_run, load_config
+from memoroids.runs.load import evaluate_run
+from memoroids.runs.run_directory import CHECKPOINTS, load_config
 from memoroids.runs.settings import TrainConfig
 from memoroids.runs.train import train
 
 
 class Evil:
-    """Unpickled, it would leave a file behind."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, mark: Path):
         self.mark = mark
@@ -35,16 +36,16 @@ class Evil:
 
 
 class Damaged(NamedTuple):
-    """What was done to a checkpoint, and what came of it; `wrong`: None where it was refused as it should be."""
+    """A damage to a checkpoint and its outcome: `problem` is None if the checkpoint was refused correctly."""
 
     kind: str
     what: str
-    wrong: str | None
+    problem: str | None
 
 
 def run_of(root: Path, seed: int) -> Path:
-    """A run directory with two checkpoints."""
-    config = TrainConfig(
+    """Trains a run with two checkpoints. Returns its directory."""
+    config = TrainConfig.of(
         env="popgym-RepeatPreviousEasy-v0",
         memory="lru",
         memory_sizes={"state_size": 4},
@@ -59,10 +60,10 @@ def run_of(root: Path, seed: int) -> Path:
         eval_episodes=1,
         final_episodes=1,
         checkpoint_every=3,
-        dqn=DQNConfig(warmup=0),
+        agent=DQNConfig(warmup=0),
     )
     run_dir = root / f"run{seed}"
-    train(replace(config, run_dir=run_dir), run_dir)
+    train(config.replace(run_dir=run_dir), run_dir)
     return run_dir
 
 
@@ -71,7 +72,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def truncated(path: Path, other: Path, mark: Path, dice: random.Random) -> str:
-    """A file that ends early, anywhere from empty to one byte short."""
+    """Truncates a file to a length between zero and one byte less than its size."""
     file = dice.choice([file for file in _files(path) if file.stat().st_size])
     size = file.stat().st_size
     length = dice.choice((0, size - 1, dice.randrange(size)))
@@ -81,7 +82,7 @@ def truncated(path: Path, other: Path, mark: Path, dice: random.Random) -> str:
 
 
 def flipped(path: Path, other: Path, mark: Path, dice: random.Random) -> str:
-    """A file with one bit that is not as it was written."""
+    """Flips one bit of a file."""
     file = dice.choice([file for file in _files(path) if file.stat().st_size])
     content = bytearray(file.read_bytes())
     bit = dice.randrange(8 * len(content))
@@ -91,7 +92,7 @@ def flipped(path: Path, other: Path, mark: Path, dice: random.Random) -> str:
 
 
 def foreign(path: Path, other: Path, mark: Path, dice: random.Random) -> str:
-    """A file of another run, of another kind, or none of ours; or the whole of another run's checkpoint."""
+    """Replaces a file with one from elsewhere, adds or deletes one, or replaces the checkpoint with another run's."""
     file = dice.choice(_files(path))
     name = file.relative_to(path)
     kind = dice.choice(("another run's file", "a pickle", "another file", "one more", "one less", "another run's"))
@@ -116,7 +117,7 @@ KINDS: tuple[Callable[[Path, Path, Path, random.Random], str], ...] = (truncated
 
 
 def damages(root: Path, *, count: int, seed: int) -> list[Damaged]:
-    """`count` damages to the newer checkpoint of a run."""
+    """Damages the newer checkpoint of a run `count` times."""
     dice = random.Random(seed)
     mine, others = run_of(root, 0), run_of(root, 1)
     config = asdict(load_config(mine))
@@ -131,12 +132,12 @@ def damages(root: Path, *, count: int, seed: int) -> list[Damaged]:
         place = mine / CHECKPOINTS
         shutil.copytree(healthy, place)
         what = kind(place / newest, foreign_one, mark, dice)
-        found.append(Damaged(kind.__name__, what, _wrong(mine, place, older, newest, config, mark, number)))
+        found.append(Damaged(kind.__name__, what, _problem(mine, place, older, newest, config, mark, number)))
         shutil.rmtree(place)
     return found
 
 
-def _wrong(
+def _problem(
     run_dir: Path, place: Path, older: str, newest: str, config: dict[str, object], mark: Path, number: int
 ) -> str | None:
     refused: list[CheckpointError] = []
@@ -145,7 +146,7 @@ def _wrong(
         shutil.rmtree(place / older)
         try:
             checkpoint.newest_good(place, refused.append, config)
-            return "taken where it was alone"
+            return "accepted as the only checkpoint"
         except CheckpointError as error:
             refused.append(error)
         if number % 50 == 0:
@@ -154,18 +155,18 @@ def _wrong(
                 return "evaluated"
             except CheckpointError as error:
                 refused.append(error)
-    except Exception as error:  # whatever else it is, it is the finding
+    except Exception as error:  # any other error is a finding
         return f"{type(error).__name__}: {error}"
     if good is None or good.name != older:
-        return f"{good} was taken"
+        return f"{good} was accepted"
     for error in refused:
         if "\n" in str(error) or str(place / newest) not in str(error):
-            return f"unclear: {error}"
-    return "something was executed" if mark.exists() else None
+            return f"unclear message: {error}"
+    return "a pickle was executed" if mark.exists() else None
 
 
 def main() -> None:
-    """Prints how many damages of each kind were refused, and every one that was not."""
+    """Prints how many damaged checkpoints of each kind were refused, and every one that was not."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=1_000)
     parser.add_argument("--seed", type=int, default=0)
@@ -173,12 +174,12 @@ def main() -> None:
     print(f"seed {options.seed}")
     with tempfile.TemporaryDirectory() as root:
         found = damages(Path(root), count=options.count, seed=options.seed)
-    kinds, refused = Counter(one.kind for one in found), Counter(one.kind for one in found if one.wrong is None)
+    kinds, refused = Counter(one.kind for one in found), Counter(one.kind for one in found if one.problem is None)
     for kind, number in kinds.items():
-        print(f"{kind:12}{number:6}  refused, the one before used: {refused[kind]}")
+        print(f"{kind:12}{number:6}  refused, the previous one used: {refused[kind]}")
     for one in found:
-        if one.wrong is not None:
-            print(f"{one.kind}, {one.what}: {one.wrong}")
+        if one.problem is not None:
+            print(f"{one.kind}, {one.what}: {one.problem}")
     sys.exit(len(found) != sum(refused.values()))
 
 

@@ -1,4 +1,4 @@
-"""An environment that misbehaves when and how it is told to, importable by worker processes."""
+"""An environment that misbehaves when and how it is told to, importable by other processes."""
 
 import contextlib
 import ctypes
@@ -27,16 +27,17 @@ FAULTS = (
     "hang",
     "swallow",
 )
-"""What it can do at a step; a process of its own may also be told to "exit", to "freeze" and to be "deaf"."""
+"""The faults it can produce at a step. In a process of its own it can also "exit", "freeze" and be "deaf"."""
 
 
 REWARDS = {"huge reward": 1e39, "endless reward": 10**400, "text for a reward": "1.5"}
 
 
 class Faulty(gym.Env):
-    """Episodes of 4 to 7 steps that follow from seed and actions; those with seed % `every` == `rest` do `fault`.
+    """Episodes of 4 to 7 steps, determined by seed and actions; those with seed % `every` == `rest` have a `fault`.
 
-    At step `at`, or at reset where it is 0. A fault that is "once" needs a file `mark`, which it removes.
+    The fault occurs at step `at`, or at the reset if `at` is 0. If a path `mark` is given, it occurs only while that
+    file exists, and removes it.
     """
 
     observation_space = gym.spaces.Box(-1, 1, (2,), np.float32)
@@ -49,7 +50,7 @@ class Faulty(gym.Env):
         super().reset(seed=seed)
         assert seed is not None
         self.seed, self.t, self.memory = seed, 0, 0
-        # A run's seeds have the same lowest bits throughout.
+        # All seeds of a run have the same lowest bits.
         self.length = 4 + (seed + seed // 8) % 4
         return self._misbehave(self._look()), {}
 
@@ -105,9 +106,9 @@ class Faulty(gym.Env):
                 with contextlib.suppress(BaseException):
                     time.sleep(600)
             case "deaf":
-                ctypes.PyDLL(None).sleep(30)  # in C, with the interpreter's lock held
+                ctypes.PyDLL(None).sleep(30)  # in C, holding the interpreter's lock
             case "freeze":
-                os.kill(os.getpid(), 19)  # SIGSTOP: not even a signal's handler runs
+                os.kill(os.getpid(), 19)  # SIGSTOP: not even signal handlers run
             case "exit":
                 os._exit(3)
         return look

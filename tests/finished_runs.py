@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from memoroids.runs.settings import TrainConfig
+from memoroids.runs.settings_file import to_json
 from memoroids.runs.train import train
 
 Finished = Callable[[TrainConfig, Path], Path]
@@ -14,7 +15,7 @@ Finished = Callable[[TrainConfig, Path], Path]
 
 def trained_once(root: Path) -> Finished:
     def copied(settings: TrainConfig, run_dir: Path) -> Path:
-        done = root / hashlib.sha256(settings.to_json().encode()).hexdigest()
+        done = root / hashlib.sha256(to_json(settings).encode()).hexdigest()
         if not done.exists():
             begun = done.with_suffix(".begun")
             train(settings, begun)

@@ -32,7 +32,7 @@ CARTPOLE, CARDS, PENDULUM = "PositionOnlyCartPoleEasy", "RepeatPreviousEasy", "P
 RUNS = {
     "host dqn": f"--env {CARTPOLE} {REPLAY}",
     "host dqn lru": f"--env {CARDS} {REPLAY} --memory lru --memory-sizes layers 2 state_size 4",
-    "host dqn workers": f"--env {CARTPOLE} {REPLAY} --processes 2",
+    "host dqn processes": f"--env {CARTPOLE} {REPLAY} --processes 2",
     "host dqn paper": f"--env RepeatFirstEasy {REPLAY} --preset paper",
     "host dqn to steps": f"--env RepeatFirstEasy {REPLAY} --train-steps 500",
     "host segments zero": f"--env {CARTPOLE} {REPLAY} --batching segments --segment-length 10",

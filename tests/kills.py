@@ -1,7 +1,7 @@
-"""Kills a run at random moments, resumes it each time, and compares it with one that was left alone.
+"""Kills a run at random moments, resumes it each time, and compares the result with an uninterrupted run.
 
-`python tests/kills.py --kills 50` prints a table: where each kill struck, and whether parameters, replay and metrics
-are equal in the end. `--device` runs a device environment. Exits 1 where anything differs.
+`python tests/kills.py --kills 50` prints where each kill happened, and whether parameters, replay buffer and metrics
+are equal in the end. `--device` uses a device environment. Exits with 1 if anything differs.
 """
 
 import argparse
@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +24,14 @@ import numpy as np
 from memoroids.runs import checkpoint, metrics
 from memoroids.runs.run_directory import CHECKPOINTS, CONFIG, METRICS
 from memoroids.runs.settings import TrainConfig
+from memoroids.runs.settings_file import to_json
 
 TIMED = ("seconds", "steps_per_s")
 
-# The process ends itself, since a kill from outside cannot aim at the writing of a checkpoint. Nothing is caught or
-# flushed: it is the same signal. Moments are drawn by the seed: of the `write`-th checkpoint that the process writes a
-# step within the writing (its Orbax trees, its manifest, its renaming, the dropping of old ones), or a time after the
-# one before it was written, after the start where it is the first.
+# The process kills itself, because a kill from outside cannot hit the writing of a checkpoint reliably. The signal is
+# the same: nothing is caught or flushed. The seed determines the moment: either a step within the writing of the
+# `write`-th checkpoint of the process (its Orbax trees, its manifest, its renaming, the deletion of old ones), or a
+# time after the previous checkpoint was written (after the start, for the first one).
 CHILD = """
 import json, os, pathlib, random, shutil, signal, sys, threading, time
 from memoroids.cli import main as cli
@@ -84,7 +84,7 @@ cli.main()
 
 def settings(*, device: bool, train_episodes: int = 240, checkpoint_every: int = 20) -> TrainConfig:
     """A run of RepeatPreviousEasy that writes a checkpoint every few seconds."""
-    return TrainConfig(
+    return TrainConfig.of(
         env="device:RepeatPreviousEasy" if device else "popgym-RepeatPreviousEasy-v0",
         memory="lru",
         memory_sizes={"state_size": 16},
@@ -102,7 +102,7 @@ def settings(*, device: bool, train_episodes: int = 240, checkpoint_every: int =
 
 
 def resume(run_dir: Path, kill: tuple[float | None, int | None, int | None]) -> str | None:
-    """One process that goes on with a run until it is killed, and where that struck; None where it came to the end."""
+    """Resumes a run in a process until it is killed. Returns what it was doing then; None if the run finished."""
     with tempfile.TemporaryDirectory() as place:
         where = Path(place) / "where"
         command = [sys.executable, "-c", CHILD, json.dumps([str(where), *kill]), "resume", str(run_dir)]
@@ -119,13 +119,13 @@ def _path() -> str:
 
 
 def begin(config: TrainConfig, run_dir: Path) -> None:
-    """A run directory as one that was killed before its first checkpoint."""
+    """Makes the directory of a run that was killed before its first checkpoint."""
     run_dir.mkdir(parents=True)
-    (run_dir / CONFIG).write_text(replace(config, run_dir=run_dir).to_json() + "\n")
+    (run_dir / CONFIG).write_text(to_json(config.replace(run_dir=run_dir)) + "\n")
 
 
 def state(run_dir: Path) -> dict[str, Any]:
-    """What has to be equal: metrics without their times, the final score, and every array of the last checkpoint."""
+    """What has to be equal: metrics without times, the final score, and every array of the last checkpoint."""
     path = checkpoint.latest(run_dir / CHECKPOINTS)
     found = checkpoint.manifest(path)
     rows = [{k: v for k, v in row.items() if k not in TIMED} for row in metrics.read(run_dir / METRICS)]
@@ -140,7 +140,7 @@ def state(run_dir: Path) -> dict[str, Any]:
 
 
 def _arrays(part: Path) -> dict[str, tuple[str, tuple[int, ...], str]]:
-    """Type, shape and digest of each array of one Orbax tree."""
+    """Dtype, shape and hash of each array of one Orbax tree."""
     import orbax.checkpoint as ocp
 
     with ocp.StandardCheckpointer() as checkpointer:
@@ -152,7 +152,7 @@ def _arrays(part: Path) -> dict[str, tuple[str, tuple[int, ...], str]]:
 
 
 def campaign(config: TrainConfig, root: Path, *, kills: int, seed: int) -> tuple[Counter[str], list[str]]:
-    """Kills a run so often, a third of them aimed at checkpoints; where they struck, and what differs at the end."""
+    """Kills runs `kills` times, a third of them during checkpoints. Returns what they were doing, and what differs."""
     generator = random.Random(seed)
     begin(config, root / "whole")
     started = time.perf_counter()
@@ -186,7 +186,7 @@ def campaign(config: TrainConfig, root: Path, *, kills: int, seed: int) -> tuple
 
 
 def _standing(run_dir: Path) -> str:
-    """How far a run that was killed will go on from."""
+    """The point from which a killed run will resume."""
     try:
         done = checkpoint.counters(checkpoint.latest(run_dir / CHECKPOINTS))
     except checkpoint.CheckpointError:
@@ -195,7 +195,7 @@ def _standing(run_dir: Path) -> str:
 
 
 def main() -> None:
-    """Prints where kills struck, and what was not equal."""
+    """Prints where kills happened, and what differs from the uninterrupted run."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)

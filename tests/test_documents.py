@@ -1,8 +1,8 @@
 import re
 import runpy
 import shlex
-import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -46,15 +46,19 @@ def test_the_model_of_the_readme_fits_in_25_lines_and_trains(tmp_path, monkeypat
     assert (tmp_path / "run" / "summary.json").exists()
 
 
-def test_the_commands_of_the_documents_are_ones_that_exist(capsys):
+def test_the_commands_of_the_documents_are_ones_that_exist(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "path", ["", *sys.path])  # where the agents of the examples are found
     texts = [README, *(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))]
     all_blocks = [block.replace("\\\n", " ") for text in texts for block in blocks(text, "")]
     said = [line for block in all_blocks for line in block.splitlines() if line.startswith("memoroids ")]
     assert len(said) >= 6
     for line in said:
         words = shlex.split(line, comments=True)[1:]
+        # The options of an agent are those of its algorithm.
+        at = words.index("--algorithm") if "--algorithm" in words else len(words)
         with pytest.raises(SystemExit) as stop:
-            main([words[0], "--help"])
+            main([words[0], *words[at : at + 2], "--help"])
         assert stop.value.code == 0
         out = capsys.readouterr().out
         for option in (word for word in words if word.startswith("--") and word != "--help"):
@@ -62,7 +66,9 @@ def test_the_commands_of_the_documents_are_ones_that_exist(capsys):
 
 
 @pytest.mark.parametrize("path", [p for p in EXAMPLES if p.stem != "act"], ids=lambda p: p.stem)
-def test_every_example_runs(path, capsys):
+def test_every_example_runs(path, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)  # from where the examples say that they are run
+    monkeypatch.setattr(sys, "path", [*sys.path])
     runpy.run_path(str(path), run_name="__main__")
     assert capsys.readouterr().out.strip()
 
@@ -94,31 +100,33 @@ def test_links_to_files_lead_somewhere(document):
         assert ((ROOT / document).parent / target).exists(), f"{document} links to {target}"
 
 
-def test_the_architecture_page_names_every_room():
+def test_the_architecture_page_names_every_module_in_its_package():
     text = (ROOT / "docs" / "architecture.md").read_text()
     source = ROOT / "src" / "memoroids"
-    rooms = {p.name for p in source.glob("*.py")} - {"__init__.py"}
-    rooms |= {f"{p.name}/" for p in source.iterdir() if p.is_dir() and (p / "__init__.py").exists()}
-    named = set(re.findall(r"^  (\S+)", text, re.MULTILINE))
-    assert rooms <= named
+    named = []
+    for package, section in re.findall(r"^### `(\w+)/`\n(.*?)(?=^#|\Z)", text, re.MULTILINE | re.DOTALL):
+        folder = Path() if package == "memoroids" else Path(package)
+        named += [str(folder / module) for module in re.findall(r"^- `(\S+\.py)`: \S", section, re.MULTILINE)]
+    modules = [str(path.relative_to(source)) for path in source.rglob("*.py") if path.name != "__init__.py"]
+    assert sorted(named) == sorted(modules)
 
 
-def test_a_room_imports_only_from_rooms_above_it():
-    order = re.findall(r"^  (\w+)(?:\.py|/)", (ROOT / "docs" / "architecture.md").read_text(), re.MULTILINE)
+def test_the_architecture_page_shows_the_order_of_imports_that_is_checked():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    layers = next(c["layers"] for c in project["tool"]["importlinter"]["contracts"] if c["type"] == "layers")
+    assert blocks((ROOT / "docs" / "architecture.md").read_text(), "")[0].splitlines() == layers
+
+
+def test_the_terms_of_the_glossary_stand_in_order():
+    text = (ROOT / "docs" / "glossary.md").read_text()
+    greek = {"ε (epsilon)": "epsilon", "λ (lambda)": "lambda"}
+    terms = [greek.get(term, term).lower() for term in re.findall(r"^- \*\*(.+?)\*\*", text, re.MULTILINE)]
+    assert len(terms) >= 30 and terms == sorted(terms)
+
+
+@pytest.mark.parametrize("document", ["CONTRIBUTING.md", *[f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")]])
+def test_paths_that_a_page_names_exist(document):
     source = ROOT / "src" / "memoroids"
-    for path in source.rglob("*.py"):
-        room = path.relative_to(source).parts[0].removesuffix(".py")
-        if room == "__init__":
-            continue
-        # Imports inside functions keep the command line fast; they obey the same order.
-        for imported in re.findall(r"^\s*from memoroids(?:\.(\w+)\S*)? import (\w+)", path.read_text(), re.MULTILINE):
-            below = imported[0] or imported[1]
-            if below in order:
-                assert order.index(below) <= order.index(room), f"{path.name} imports {below}, which stands below it"
-
-
-def test_importing_the_package_pulls_no_environment_and_no_checkpoint_library():
-    heavy = ("gymnasium", "popgym", "orbax", "matplotlib", "tyro", "optax")
-    code = f"import sys, memoroids; print([m for m in {heavy} if m in sys.modules])"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert out.stdout.strip() == "[]"
+    for name in re.findall(r"`(\w+/(?:\w+/)*(?:\w+\.\w+)?|\w+\.py)`", (ROOT / document).read_text()):
+        found = any((folder / name).exists() for folder in (ROOT, source.parent, source))
+        assert found or any(source.rglob(name)), f"{document} names {name}, which does not exist"

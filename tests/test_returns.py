@@ -1,4 +1,4 @@
-"""Returns and advantages against slow loops: ends and final slots in any mix, NaN wherever nothing may be read."""
+"""Returns and advantages against slow loops: any mix of ends and final slots, NaN in every entry that is not read."""
 
 import functools
 
@@ -18,11 +18,11 @@ returns, lambdas, advantages = (jax.jit(f, static_argnames="backend") for f in (
 compiled_scan = jax.jit(scan, static_argnames=("monoid", "reverse", "backend"))
 
 
-# --- The slow loops. They read an entry only where a rule names it, so a NaN that they never see must not matter.
+# --- The slow loops. They read an entry only where a rule uses it, so the functions must ignore NaN elsewhere.
 
 
 def is_last(t, transition):
-    """Nothing follows row t: the arrays end, or the next row is no transition."""
+    """Whether row t is the last of its arrays or the next row is not a transition."""
     return t == len(transition) - 1 or not transition[t + 1]
 
 
@@ -72,9 +72,9 @@ def slow_gae(reward, value, value_tp1, terminated, truncated, discount, lambda_,
 
 @st.composite
 def batches(draw):
-    """Rows with any flags, any mask of transitions or none, and random values."""
+    """Rows with any flags, with or without a mask of transitions, and random values."""
     length = draw(st.sampled_from([1, 2, 9]))
-    # Ends are rarer than they would be by a coin, so that some sums are long; both flags may be set.
+    # Fewer than half of the rows are ends, so that some sums are long; both flags may be set.
     end = st.sampled_from([(False, False)] * 3 + [(True, False), (False, True), (True, True)])
     terminated, truncated = np.array(draw(st.lists(end, min_size=length, max_size=length))).T
     is_transition = st.sampled_from([True, True, True, False])
@@ -88,7 +88,7 @@ def batches(draw):
 
 
 def hide(values, read):
-    """NaN in every entry that no rule reads."""
+    """`values`, with NaN in every entry that is not read."""
     return np.where(read, values, np.float32(np.nan))
 
 
@@ -148,7 +148,7 @@ def test_gae_equals_the_loop_whatever_the_flags(batch):
     assert_matches(advantages, arguments, transition, slow_gae(*arguments, row))
 
 
-# --- By hand. NaN stands wherever nothing may be read.
+# --- By hand, with NaN in every entry that must not be read.
 
 NAN = np.float32(np.nan)
 FOUR = {
@@ -197,7 +197,7 @@ def test_gae_and_lambda_return_give_the_values_worked_out_by_hand(backend):
 def test_gae_uses_the_final_observation_at_a_truncation_and_skips_final_slots(backend):
     value, value_tp1 = np.array([1, 2, NAN, 4, NAN], np.float32), np.array([2, 8, NAN, 2, NAN], np.float32)
     got = advantages(**TAPE, value=value, value_tp1=value_tp1, discount=0.5, lambda_=1.0, backend=backend)
-    # δ = 1 + 1 - 1 and 2 + 4 - 2, then 4 + 1 - 4 alone.
+    # δ is 1 + 1 - 1 and 2 + 4 - 2 in the first episode, and 4 + 1 - 4 in the second.
     np.testing.assert_array_equal(got, [3.0, 4.0, 0.0, 1.0, 0.0])
 
 
@@ -212,7 +212,7 @@ def test_a_sequence_without_rows_gives_none():
 
 
 def mixed(seed, length=12):
-    """Values, and flags with every combination in the middle; the last row goes on."""
+    """Values, and flags in every combination at inner rows; the last row is not an end."""
     rng = np.random.default_rng(seed)
     terminated = np.isin(np.arange(length), (2, 7))
     truncated = np.isin(np.arange(length), (4, 7, 9))
@@ -243,7 +243,7 @@ def test_lambda_of_one_gives_the_discounted_return(backend):
 @each_backend
 def test_gae_is_the_lambda_return_less_the_value_where_values_are_of_the_next_rows(backend):
     terminated, truncated, reward, value, value_tp1 = mixed(2)
-    # The identity needs v_{t+1} of a row to be v of the next one wherever an episode goes on.
+    # The identity holds if v_{t+1} of a row is v of the next row wherever an episode continues.
     going = ~(terminated | truncated)
     value_tp1 = np.where(going, np.roll(value, -1), value_tp1)
     advantage = advantages(reward, value, value_tp1, terminated, truncated, 0.9, 0.8, backend=backend)
@@ -272,13 +272,13 @@ def test_returns_map_over_a_batch(backend):
         np.testing.assert_allclose(got[i], expected, rtol=1e-5, atol=1e-5)
 
 
-# --- The monoid behind them.
+# --- The monoid of discounted sums.
 
 
 def test_discounted_is_a_monoid():
     check_monoid(Discounted())
     a, r = Discounted().combine((jnp.array(2.0), jnp.array(3.0)), (jnp.array(5.0), jnp.array(7.0)))
-    assert (float(a), float(r)) == (10.0, 17.0)  # 3 now, and twice what 7 is later
+    assert (float(a), float(r)) == (10.0, 17.0)  # 2 · 5, and 3 + 2 · 7
 
 
 @each_backend
@@ -326,7 +326,10 @@ READ = ROW & ~TERMINATED
 
 
 def gradient_cases(unread):
-    """For each function: itself over its differentiable arguments, the slow one, and arguments with `unread` holes."""
+    """By name: a map from a function to one of its differentiable arguments, the fast and slow function, the arguments.
+
+    Entries of the arguments that are not read are `unread`.
+    """
     reward, value, value_tp1 = np.random.default_rng(8).standard_normal((3, len(ROW))).astype(np.float32)
     last = np.array([is_last(t, ROW) for t in range(len(ROW))])
     flags, gamma, lambda_ = (TERMINATED, TRUNCATED), np.float32(0.9), np.float32(0.7)

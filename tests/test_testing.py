@@ -1,4 +1,4 @@
-"""The checks that a model's author runs: silent on what is right, and naming the law, place and size of each fault."""
+"""The checks for authors of models: they pass lawful ones and name the law, place and size of every planted fault."""
 
 import re
 
@@ -43,7 +43,7 @@ def test_a_lawful_monoid_passes_on_elements_with_infinities():
 
 
 class Planted(Monoid):
-    """Addition of numbers with `identity` as identity and `combine` in its place."""
+    """A monoid with the given operator and identity, either of which may be faulty."""
 
     operator: object = eqx.field(static=True)
     neutral: object = eqx.field(static=True, default=lambda: jnp.zeros(2))
@@ -106,13 +106,13 @@ def test_the_part_of_the_element_that_differs_is_named():
             r"structure PyTreeDef\(\[\*\]\) instead of PyTreeDef\(\(\*,\)\)",
         ),
         (Planted(lambda a, b: jnp.real(a) + jnp.real(b), lambda: jnp.zeros(2, jnp.complex64)), ""),
-        # Every value is right, but no scan could carry it.
+        # All values are right, but the dtype changes, so a scan could not carry the element.
         (Planted(lambda a, b: a.astype(jnp.float32) + b.astype(jnp.float32), lambda: jnp.zeros(2, jnp.float16)), ""),
     ],
     ids=["shape", "structure", "complex to real", "dtype"],
 )
 def test_an_operator_that_leaves_the_set_is_named(monoid, message):
-    # Strict promotion could stop the operator itself; an author's session need not be strict.
+    # Under strict promotion the operator itself would fail; the session of an author may not be strict.
     expected = pytest.raises(LawError, match=f"^Planted breaks '{re.escape(LEFT)}'.*{message}")
     with expected, jax.numpy_dtype_promotion("standard"):
         check_monoid(monoid)
@@ -158,7 +158,7 @@ def test_a_law_error_is_an_assertion_error():
 
 
 class Trace(Memory):
-    """A decaying trace of projected observations. Each fault below replaces one part of it."""
+    """A decaying trace of projected observations. Each faulty memory below replaces one part of it."""
 
     input_size: int = eqx.field(static=True)
     output_size: int = eqx.field(static=True)
@@ -223,7 +223,7 @@ class SelectsAfterTheOperator(Trace):
 
 
 class GlancesAhead(Trace):
-    """By less than what rounding is allowed, so that only the law on the future can see it."""
+    """By less than the tolerance for rounding, so that only the law on the future detects it."""
 
     def __call__(self, x, begin, state=None, *, backend=None):
         s, state = super().__call__(x, begin, state)
@@ -277,7 +277,7 @@ class Overflows(Trace):
 
 
 class Sums(Memoroid):
-    """Sums of projected observations by the monoid it is given."""
+    """Sums of projected observations under a given monoid."""
 
     input_size: int = eqx.field(static=True)
     output_size: int = eqx.field(static=True)
@@ -300,13 +300,13 @@ class Sums(Memoroid):
 
 
 class SequentialSums(Sums):
-    """With one backend, so that gradients of an unlawful monoid's parameters have one meaning."""
+    """With one backend only, since for an unlawful monoid the gradients of different backends differ."""
 
     backends = ("sequential",)
 
 
 class TrainableIdentity(Monoid):
-    """Addition until its identity is trained."""
+    """Addition with a trainable identity, lawful only while it is 0."""
 
     offset: jax.Array
 
@@ -318,7 +318,7 @@ class TrainableIdentity(Monoid):
 
 
 class TrainableOperator(Monoid):
-    """Addition until its operator is trained."""
+    """Addition with a trainable nonlinear term, lawful only while it is 0."""
 
     bend: jax.Array
 
@@ -385,7 +385,7 @@ def test_a_planted_fault_is_named_with_its_place_and_difference(memory, law, whe
 
 @pytest.mark.parametrize("length", [8, 9, 24])
 def test_a_sequence_call_that_ignores_the_state_it_is_given_is_found_at_every_length(length):
-    message = r"^ForgetsTheStateItIsGiven breaks 'cut in two = whole': cut at \d+, largest difference"
+    message = r"^ForgetsTheStateItIsGiven breaks 'split sequence = whole': split at \d+, largest difference"
     with pytest.raises(LawError, match=message):
         check_memory(ForgetsTheStateItIsGiven(), length=length, gradient_steps=0)
 

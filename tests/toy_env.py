@@ -1,4 +1,4 @@
-"""A device environment for tests: everything that it shows and pays follows from a seed drawn at reset."""
+"""A device environment for tests, whose observations depend only on values drawn at reset."""
 
 import equinox as eqx
 import gymnasium as gym
@@ -10,16 +10,16 @@ from memoroids.envs.device.environment import DeviceEnv, Step
 
 
 class Lengths(DeviceEnv):
-    """Episodes of 1 to `max_length` actions, odd ones terminated and even ones truncated.
+    """Episodes of `min_length` to `max_length` actions; odd lengths terminate, even ones are truncated.
 
-    Shows the episode's tag and the step; pays action + step / 10.
+    The observation is the episode's tag and step / 10; the reward is action + step / 10.
     """
 
     max_length: int = eqx.field(static=True, default=5)
     min_length: int = eqx.field(static=True, default=1)
     floats: bool = eqx.field(static=True, default=False)
     spoiled: float = eqx.field(static=True, default=0.0)
-    """Share of episodes, those of the smallest tags, that show NaN and pay infinity at their second step."""
+    """The share of episodes, those with the smallest tags, with a NaN observation and an infinite reward at step 2."""
 
     @property
     def observation_space(self) -> gym.Space:

@@ -1,4 +1,4 @@
-"""Wrong command lines and damaged runs, each to be answered in one line: `python tests/wrong_commands.py`."""
+"""Invalid commands and damaged runs, which must fail with a one-line message: `python tests/wrong_commands.py`."""
 
 import contextlib
 import dataclasses
@@ -19,9 +19,7 @@ from typing import Any, Literal
 from unittest import mock
 
 from memoroids import benchmarks
-from memoroids.agents.dqn import DQNConfig
-from memoroids.agents.ppo import PPOConfig
-from memoroids.agents.pqn import PQNConfig
+from memoroids.agents.agent_registry import REGISTRY
 from memoroids.benchmarks import padded_returns as returns
 from memoroids.cli.main import main as memoroids
 from memoroids.experiments import runner
@@ -29,9 +27,10 @@ from memoroids.replay import PriorityConfig
 from memoroids.runs.device_loop import DeviceRun
 from memoroids.runs.host_loop import HostRun
 from memoroids.runs.metrics import FIELDS
-from memoroids.runs.settings import TrainConfig
+from memoroids.runs.settings import TrainConfig, options
+from memoroids.runs.settings_file import to_json
 
-# The cheapest run that can be built: what is refused only when a run is built should not cost a large one first.
+# The smallest run, for errors that are detected only when a run is built.
 SMALL = ["--env", "RepeatFirstEasy", "--memory", "mlp", "--width", "8", "--num-envs", "1", "--eval-episodes", "1"]
 DEVICE = [
     "--env",
@@ -49,7 +48,7 @@ DEVICE = [
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A wrong command: what is put into its directory before, and what its one line must match."""
+    """An invalid command, the files prepared in its directory, and a pattern that its one-line message must match."""
 
     name: str
     argv: tuple[str, ...]
@@ -58,12 +57,12 @@ class Case:
 
     @property
     def family(self) -> str:
-        """What its name begins with."""
+        """The first part of its name."""
         return self.name.partition(": ")[0]
 
 
 class Began(BaseException):
-    """Work was begun for a command that should have been refused; no handler of the program's catches it."""
+    """A command that should have been refused started its work; no handler of the program catches this."""
 
 
 def _began(*_: Any, **__: Any) -> Any:
@@ -77,21 +76,20 @@ def _case(family: str, line: str | list[str], says: str, prepare: Callable[[Path
 
 
 def _options() -> Iterator[tuple[str, str, Any]]:
-    """Every option of `train`: how it is written, the field, its type."""
-    nested = {"dqn": (DQNConfig, ""), "ppo": (PPOConfig, "ppo."), "pqn": (PQNConfig, "pqn.")}
-    nested["priority"] = (PriorityConfig, "priority.")
-    for outer in dataclasses.fields(TrainConfig):
-        cls, prefix = nested.get(outer.name, (None, ""))
-        if cls is None:
-            yield "--" + outer.name.replace("_", "-"), outer.name, typing.get_type_hints(TrainConfig)[outer.name]
-            continue
+    """Every option of `train`: its spelling on the command line, its field, and the type of the field."""
+    default = TrainConfig()
+    for option, (group, field) in options().items():
+        cls = TrainConfig if group is None else type(getattr(default, group))
+        yield "--" + option.replace("_", "-"), option, typing.get_type_hints(cls)[field]
+    agents = {"" if name == "dqn" else f"{name}.": kind.settings for name, kind in REGISTRY.items()}
+    for prefix, cls in (agents | {"priority.": PriorityConfig}).items():
         hints = typing.get_type_hints(cls)
         for inner in dataclasses.fields(cls):
             yield "--" + prefix + re.sub("_(?!$)", "-", inner.name), inner.name, hints[inner.name]
 
 
 def _plain(hint: Any) -> Any:
-    """The type itself, of one that may also be None."""
+    """The type without None."""
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         return next(arg for arg in typing.get_args(hint) if arg is not type(None))
     return hint
@@ -124,7 +122,8 @@ def _unknown_options() -> Iterator[Case]:
         "--batchsize",
         "--learning_rates",
         "--ppo",
-        "--dqn.max-grad-norm",
+        "--dqn.entropy",
+        "--sac.entropy",
         "--ppo.polyak",
         "--pqn.entropy",
         "--Env",
@@ -136,7 +135,7 @@ def _unknown_options() -> Iterator[Case]:
 
 def _missing_values() -> Iterator[Case]:
     for option, name, hint in _options():
-        # Flags take no value, and a list or a set of pairs may be empty.
+        # Flags take no value, and a list or mapping may be empty.
         if hint is bool or typing.get_origin(hint) in (tuple, dict):
             continue
         yield _case("missing value", ["train", option], f"{re.escape(option)}|{name}|environment ''|memory ''")
@@ -153,21 +152,26 @@ def _missing_values() -> Iterator[Case]:
 
 def _wrong_types() -> Iterator[Case]:
     for option, name, hint in _options():
-        plain, shown = _plain(hint), re.escape(option)
+        # An agent's option may be written with or without its name; it is answered without.
+        agent, _, rest = option[2:].partition(".")
+        start, shown = ["train"], re.escape(option)
+        if agent in REGISTRY:
+            start, shown = ["train", "--algorithm", agent], re.escape(f"--{rest}")
+        plain = _plain(hint)
         if plain is int:
             for value in ("many", "1.5"):
-                yield _case("wrong type", ["train", option, value], f"{shown}.*'{re.escape(value)}'")
+                yield _case("wrong type", [*start, option, value], f"{shown}.*'{re.escape(value)}'")
         elif plain is float:
-            yield _case("wrong type", ["train", option, "many"], f"{shown}.*'many'")
+            yield _case("wrong type", [*start, option, "many"], f"{shown}.*'many'")
         elif plain is bool:
-            # tyro names what stands after the flag, without the flag
-            yield _case("wrong type", ["train", f"{option}=perhaps"], "perhaps")
+            # tyro's message contains the value but not the flag
+            yield _case("wrong type", [*start, f"{option}=perhaps"], "perhaps")
         elif typing.get_origin(plain) is Literal:
-            yield _case("wrong type", ["train", option, "wrong"], f"(?=.*({option}|unknown {name})).*'wrong'")
+            yield _case("wrong type", [*start, option, "wrong"], f"(?=.*({option}|unknown {name})).*'wrong'")
         elif typing.get_origin(plain) is tuple:
-            yield _case("wrong type", ["train", option, "4", "often"], f"{shown}.*'often'")
+            yield _case("wrong type", [*start, option, "4", "often"], f"{shown}.*'often'")
         elif typing.get_origin(plain) is dict:
-            yield _case("wrong type", ["train", option, "recomputed"], f"{shown}.*")
+            yield _case("wrong type", [*start, option, "alone"], f"{shown}.*")
     for value in ("", " ", "1e3", "0x10", "None", "１.0", "1,000", "--"):
         yield _case("wrong type", ["train", "--batch-size", value], "--batch-size")
     yield _case("wrong type", ["train", "--learning-rate", ""], "--learning-rate")
@@ -177,7 +181,9 @@ def _wrong_types() -> Iterator[Case]:
 
 
 def _ranges() -> Iterator[Case]:
-    positive = "width batch_size train_episodes copies eval_every eval_episodes checkpoint_every segment_length tapes "
+    positive = (
+        "width batch_size train_episodes num_envs eval_every eval_episodes checkpoint_every segment_length tapes "
+    )
     positive += "seeds devices final_episodes train_steps rollout chunk"
     for name in positive.split():
         for value in ("0", "-3"):
@@ -220,7 +226,7 @@ def _ranges() -> Iterator[Case]:
 
 
 def _not_finite() -> Iterator[Case]:
-    """Every float option as NaN, and as infinity but where that says something: clipping at it is none."""
+    """Every float option as NaN, and as infinity unless that is valid (clipping at infinity is no clipping)."""
     for option, name, hint in _options():
         if _plain(hint) is not float:
             continue
@@ -253,27 +259,29 @@ def _huge() -> Iterator[Case]:
 
 def _contradictions() -> Iterator[Case]:
     yield _case("contradiction", "train --ppo.epochs 2", "epochs is set for ppo, but the algorithm is dqn")
-    yield _case("contradiction", "train --pqn.max-grad-norm 2", "clip is set for pqn, but the algorithm is dqn")
+    yield _case(
+        "contradiction", "train --pqn.max-grad-norm 2", "max_grad_norm is set for pqn, but the algorithm is dqn"
+    )
     for algorithm in ("ppo", "pqn"):
         start = f"train --env device:RepeatFirstEasy --algorithm {algorithm}"
         yield _case("contradiction", f"{start} --polyak 0.5", f"polyak is set for dqn, but .* {algorithm}")
-        yield _case("contradiction", f"{start} --batching segments", "batching segments is for dqn")
-        yield _case("contradiction", f"{start} --random-episodes 5", "random_episodes 5 is for dqn")
-        yield _case("contradiction", f"{start} --cut-batch", "cut_batch True is for dqn")
-        yield _case("contradiction", f"{start} --prioritised", "prioritised True is for dqn")
-        yield _case("contradiction", f"{start} --tapes 2", "tapes 2 is for dqn")
-        yield _case("contradiction", f"{start} --num-envs 7", "minibatches must divide copies: 7 tapes")
-        yield _case("contradiction", f"{start} --{algorithm}.minibatches 5", "must divide copies: .* 5 minibatches")
-    for options in ("rollout 8", "tapes 2", "seeds 2", "mapping vmap", "devices 2", "prioritised"):
-        name = options.split()[0]
-        yield _case("contradiction", f"train --{options}", f"{name} \\w+ needs a device environment")
+        yield _case("contradiction", f"{start} --batching segments", "batching segments is for agents with replay")
+        yield _case("contradiction", f"{start} --random-episodes 5", "random_episodes 5 is for agents with replay")
+        yield _case("contradiction", f"{start} --cut-batch", "cut_batch True is for agents with replay")
+        yield _case("contradiction", f"{start} --prioritised", "prioritised True is for agents with replay")
+        yield _case("contradiction", f"{start} --tapes 2", "tapes 2 is for agents with replay")
+        yield _case("contradiction", f"{start} --num-envs 7", "minibatches must divide num_envs: 7 tapes")
+        yield _case("contradiction", f"{start} --{algorithm}.minibatches 5", "must divide num_envs: .* 5 minibatches")
+    for option in ("rollout 8", "tapes 2", "seeds 2", "mapping vmap", "devices 2", "prioritised"):
+        name = option.split()[0]
+        yield _case("contradiction", f"train --{option}", f"{name} \\w+ needs a device environment")
     start = "train --env device:RepeatFirstEasy"
     yield _case("contradiction", f"{start} --batching segments", "batching segments is for host")
     yield _case("contradiction", f"{start} --sensitivity-every 5", "sensitivity_every is for host")
     yield _case("contradiction", f"{start} --priority.mix 0.5", "priority is set, .*--prioritised")
     yield _case("contradiction", f"{start} --batch-size 10 --tapes 3", "tapes must divide batch_size: 10 .* 3 tapes")
     yield _case("contradiction", f"{start} --seeds 3 --devices 2", "devices must divide seeds: 3 seeds on 2")
-    yield _case("contradiction", f"{start} --num-envs 3 --devices 2", "devices must divide copies: 3 copies on 2")
+    yield _case("contradiction", f"{start} --num-envs 3 --devices 2", "devices must divide num_envs: 3 num_envs on 2")
     yield _case(
         "contradiction", f"{start} --devices 2 --batch-size 999 --tapes 3", "devices must divide tapes: 3 tapes"
     )
@@ -356,11 +364,11 @@ def _sizes() -> Iterator[Case]:
     ):
         argv = ["train", *SMALL, "--memory", memory, "--memory-sizes", *sizes.split()]
         yield _case("memory sizes", argv, rf"memory '{memory}' .*{re.escape(sizes)}")
-    for options in ("bogus 3", "k many", "num_decks -1", "num_decks 0", "render_mode 3", "num_decks nan"):
-        argv = ["train", *SMALL, "--env-options", *options.split()]
-        yield _case("env options", argv, f"{options.split()[0]}.*")
-    for options in ("bogus 3", "num_decks -1"):
-        yield _case("env options", ["train", *DEVICE, "--env-options", *options.split()], options.split()[0])
+    for option in ("bogus 3", "k many", "num_decks -1", "num_decks 0", "render_mode 3", "num_decks nan"):
+        argv = ["train", *SMALL, "--env-options", *option.split()]
+        yield _case("env options", argv, f"{option.split()[0]}.*")
+    for option in ("bogus 3", "num_decks -1"):
+        yield _case("env options", ["train", *DEVICE, "--env-options", *option.split()], option.split()[0])
 
 
 def _file(name: str, text: str | bytes) -> Callable[[Path], None]:
@@ -389,10 +397,16 @@ def _train(name: str) -> list[str]:
 
 
 def _config(**changes: Any) -> str:
-    """The config.json of a small run, with some of it changed; `...` takes a field away."""
-    config = TrainConfig(env="popgym-RepeatFirstEasy-v0", memory="mlp", width=8, num_envs=1, eval_episodes=1)
-    values = json.loads(config.to_json()) | changes
-    return json.dumps({name: value for name, value in values.items() if value is not ...})
+    """The config.json of a small run with some options or fields (`group.field`) changed; `...` deletes a field."""
+    config = TrainConfig.of(env="popgym-RepeatFirstEasy-v0", memory="mlp", width=8, num_envs=1, eval_episodes=1)
+    values = json.loads(to_json(config))
+    for name, value in changes.items():
+        group, field = options().get(name) or (name.rpartition(".")[0] or None, name.rpartition(".")[2])
+        inner = values if group is None else values[group]
+        inner[field] = value
+        if value is ...:
+            del inner[field]
+    return json.dumps(values)
 
 
 RUN_COMMANDS = ("evaluate", "resume", "sensitivity", "compare")
@@ -418,7 +432,6 @@ def _places(tmp: Path) -> Iterator[Case]:
 def _damaged_configs() -> Iterator[Case]:
     healthy = _config()
     deep = "[" * 100_000
-    dqn = json.loads(healthy)["dqn"]
     damages: list[tuple[str, str | bytes, str]] = [
         ("empty", "", "run/config.json"),
         ("truncated", healthy[:200], "run/config.json"),
@@ -430,8 +443,12 @@ def _damaged_configs() -> Iterator[Case]:
         ("null", "null", "run/config.json.*NoneType"),
         ("nested deep", deep, "run/config.json"),
         ("an integer of 5000 digits", '{"seed": ' + "9" * 5000 + "}", "run/config.json"),
-        ("empty object", "{}", "run/config.json.*missing field"),
-        ("unknown field", _config(widht=3), "run/config.json.*unknown field widht; did you mean width"),
+        ("empty object", "{}", "run/config.json.*settings of schema 1"),
+        (
+            "unknown field",
+            _config(**{"network.widht": 3}),
+            "config.json.*unknown field network.widht; did you mean width",
+        ),
         ("missing field", _config(seed=...), "run/config.json.*missing field seed"),
         ("width a string", _config(width="8"), "run/config.json.*width.*'8'"),
         ("width true", _config(width=True), "run/config.json.*width.*True"),
@@ -442,19 +459,21 @@ def _damaged_configs() -> Iterator[Case]:
         ("env unknown", _config(env="Nothing-v9"), "Nothing-v9"),
         ("algorithm unhashable", _config(algorithm={"a": 1}), "run/config.json.*algorithm"),
         ("step_periods a string", _config(step_periods="4"), "run/config.json.*step_periods"),
-        ("dqn a list", _config(dqn=[]), "run/config.json.*dqn must be an object"),
-        ("dqn empty", _config(dqn={}), "run/config.json.*missing field dqn"),
-        ("dqn.clip NaN", _config(dqn=dqn | {"max_grad_norm": float("nan")}), "run/config.json.*clip.*nan"),
-        ("dqn.discount 2", _config(dqn=dqn | {"discount": 2}), "run/config.json.*discount.*2"),
-        ("dqn.bogus", _config(dqn=dqn | {"bogus": 2}), "run/config.json.*unknown field dqn.bogus"),
+        ("agent a list", _config(agent=[]), "run/config.json.*agent must be an object"),
+        ("agent empty", _config(agent={}), "run/config.json.*missing field agent"),
+        ("a norm of NaN", _config(**{"agent.max_grad_norm": float("nan")}), "run/config.json.*max_grad_norm.*nan"),
+        ("a discount of 2", _config(**{"agent.discount": 2}), "run/config.json.*discount.*2"),
+        ("agent.bogus", _config(**{"agent.bogus": 2}), "run/config.json.*unknown field agent.bogus"),
+        ("algorithm unknown", _config(algorithm="sac"), "run/config.json.*unknown algorithm 'sac'"),
+        ("replay missing", _config(replay=...), "run/config.json.*missing field replay"),
         ("memory_sizes nested", _config(memory_sizes={"a": {"b": 1}}), "run/config.json.*memory_sizes"),
-        ("another version", _config(version="0.0.1", seed=...), "written by memoroids 0.0.1.*missing field seed"),
+        ("another schema", _config(version="0.0.1", schema=1), "written by memoroids 0.0.1 with settings of schema 1"),
     ]
     for number, (note, text, says) in enumerate(damages):
-        # Each damage with two of the commands in turn: all read a config by the same function.
+        # Two of the commands for each damage, in rotation: all of them read the settings with the same function.
         for command in (RUN_COMMANDS[number % 4], RUN_COMMANDS[(number + 1) % 4]):
             if note in ("memory unknown", "env unknown") and command == "compare":
-                continue  # a table of runs needs neither to be known
+                continue  # a comparison works with unknown memories and environments
             yield _case("damaged config", [command, "run"], says, _file("run/config.json", text), note)
 
 
@@ -576,7 +595,7 @@ def _run_directories() -> Iterator[Case]:
 
 
 def cases(tmp: Path) -> list[Case]:
-    """Every wrong command; `tmp` is a directory that nothing is put into."""
+    """Every invalid command; `tmp` is a directory that does not exist."""
     found = [
         *_commands(),
         *_unknown_options(),
@@ -602,16 +621,16 @@ def cases(tmp: Path) -> list[Case]:
 
 
 def run(case: Case, where: Path) -> tuple[int, str, str]:
-    """Exit status, standard output and standard error of a command, in this process, in the empty directory `where`.
+    """Runs a command in this process and the empty directory `where`. Returns exit status, standard output and error.
 
-    Work that begins for real raises `Began` instead.
+    Raises `Began` if the command would start its work.
     """
     if case.prepare is not None:
         case.prepare(where)
     out, err = io.StringIO(), io.StringIO()
     before, path, writes = Path.cwd(), list(sys.path), sys.dont_write_bytecode
     os.chdir(where)
-    sys.dont_write_bytecode = True  # a module of a case's own would leave its cache behind
+    sys.dont_write_bytecode = True  # importing the module of a case would leave a cache file
     importlib.invalidate_caches()
     try:
         with contextlib.ExitStack() as stack:
@@ -631,13 +650,13 @@ def run(case: Case, where: Path) -> tuple[int, str, str]:
 
 
 def _left(where: Path) -> dict[str, bytes | None]:
-    # The lock of a run that is there stays: taking it away would let two processes each hold one.
+    # The lock file of an existing run stays: if it were removed, two processes could each hold a lock.
     found = (path for path in where.rglob("*") if path.relative_to(where) != Path("run/lock"))
     return {str(path.relative_to(where)): path.read_bytes() if path.is_file() else None for path in found}
 
 
 def judge(case: Case, where: Path) -> str | None:
-    """What is wrong with how a command is answered in the empty directory `where`; None where nothing is."""
+    """Runs a command in the empty directory `where`. Returns what is wrong with its outcome, or None."""
     prepared: dict[str, bytes | None] = {}
 
     def prepare(where: Path) -> None:
@@ -648,7 +667,7 @@ def judge(case: Case, where: Path) -> str | None:
     try:
         code, _, said = run(dataclasses.replace(case, prepare=prepare), where)
     except Began:
-        return "accepted: work began"
+        return "accepted: the command started its work"
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             raise
@@ -657,14 +676,14 @@ def judge(case: Case, where: Path) -> str | None:
 
 
 def complaint(case: Case, code: int, said: str) -> str | None:
-    """What is wrong with an exit status and standard error; None where nothing is."""
+    """What is wrong with an exit status and standard error, or None."""
     if code == 0:
         return f"accepted: exit status 0, {said[:300]!r}"
     if not re.fullmatch(r"memoroids: [^\n]*\S[^\n]*\n", said) or "Traceback" in said:
         return f"not one line: {said[:600]!r}"
     if len(said) > 2_000:
         return f"a line of {len(said)} characters: {said[:200]!r}"
-    return None if re.search(case.says, said) else f"does not say {case.says!r}: {said[:400]!r}"
+    return None if re.search(case.says, said) else f"does not match {case.says!r}: {said[:400]!r}"
 
 
 def _difference(before: dict[str, bytes | None], after: dict[str, bytes | None]) -> str | None:
@@ -673,7 +692,7 @@ def _difference(before: dict[str, bytes | None], after: dict[str, bytes | None])
 
 
 def main() -> int:
-    """Runs every case and prints a table by family, with each failure; 1 where there is one."""
+    """Runs every case and prints the counts by family and each failure. Returns whether there are failures."""
     begun = time.perf_counter()
     counts: dict[str, list[int]] = {}
     failures: list[str] = []

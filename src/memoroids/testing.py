@@ -1,4 +1,4 @@
-"""What the author of a memory model runs: the laws a monoid and a memory must keep, each named when it fails."""
+"""Checks for authors of memory models: the laws that a monoid and a memory must satisfy, each named if it fails."""
 
 import itertools
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from memoroids.memory.memoroid import Memoroid, Memory, Stack
 
 
 class LawError(AssertionError):
-    """A law that a monoid or memory breaks: the message names the law, the input and the difference."""
+    """A monoid or memory breaks a law; the message names the law, where it fails and the difference."""
 
 
 def check_monoid(
@@ -23,9 +23,9 @@ def check_monoid(
 ) -> None:
     """Checks both identities and associativity of `monoid`, and of `Resettable(monoid)` in both directions.
 
-    **Arguments:** `elements`, a pytree like the identity with a leading axis of N ≥ 1 sample elements (default: 8 drawn
-    with `key` from a normal distribution; give your own where H is a smaller set); `key`, default `jax.random.key(0)`;
-    `tolerance`, the error allowed relative to the largest magnitude compared.
+    **Arguments:** `elements`, a pytree like the identity with a leading axis of N ≥ 1 sample elements. The default is
+    8 random ones (normal, integers from -4 to 4, or coin flips, by dtype); pass your own if H is a smaller set. `key`,
+    default `jax.random.key(0)`; `tolerance`, the error allowed, relative to the largest magnitude compared if above 1.
 
     Raises `LawError` naming the law, the elements and the difference.
     """
@@ -33,7 +33,7 @@ def check_monoid(
         elements = _random_like(monoid.identity(), 8, jax.random.key(0) if key is None else key)
     a, b, c = (jax.tree.map(lambda leaf, i=i: jnp.roll(leaf, -i, 0), elements) for i in range(3))
     _check_operator(monoid, type(monoid).__name__, a, b, c, tolerance)
-    # Every element under each of the eight ways to flag three neighbours.
+    # Every triple of elements with each of the eight combinations of flags.
     count = jax.tree.leaves(elements)[0].shape[0]
     flags = jnp.asarray(list(itertools.product((False, True), repeat=3))).repeat(count, 0)
     a, b, c = (
@@ -47,15 +47,17 @@ def check_monoid(
 def check_memory(
     memory: Memory, *, key: jax.Array | None = None, length: int = 24, gradient_steps: int = 2, tolerance: float = 1e-3
 ) -> None:
-    """Checks that a memory model is what agents and buffers take it for, as it is and after some gradient steps.
+    """Checks that a memory model satisfies what agents and buffers rely on, before and after some gradient steps.
 
-    Shapes; the monoid's laws (for a `Memoroid`); sequence call = step by step = every declared backend; a sequence cut
-    in two = the whole; no output depends on the future; nothing crosses a begin flag, neither value, gradient nor NaN.
+    The laws: outputs have the right shape and are finite; the monoid's laws hold (for a `Memoroid`); the sequence call
+    equals step by step and every declared backend; a split sequence equals the whole one; no output depends on the
+    future; nothing crosses a begin flag, neither values nor gradients, not even NaN and inf.
 
-    **Arguments:** `key`, default `jax.random.key(0)`; `length` ≥ 8, steps in the test sequence; `gradient_steps`, plain
-    gradient steps after which all is checked again; `tolerance`, the error allowed relative to the largest magnitude.
+    **Arguments:** `key`, default `jax.random.key(0)`; `length` ≥ 8, steps in the test sequence; `gradient_steps`, steps
+    of gradient descent, after each of which all laws are checked again; `tolerance`, the error allowed, relative to the
+    largest magnitude compared if above 1.
 
-    Raises `LawError` naming the law, where it failed and the difference.
+    Raises `LawError` naming the law, where it failed and the difference, and `ValueError` if `length` < 8.
     """
     if length < 8:
         raise ValueError(f"check_memory: length must be at least 8, got {length}")
@@ -105,10 +107,10 @@ def _check_once(memory: Memory, x: jax.Array, begin: jax.Array, tolerance: float
         compare("backends agree", f"output with {backend!r}", _run(memory, x, begin, None, backend), (s, state))
         compare("backends agree", f"gradient with {backend!r}", _gradient((memory, x), begin, backend), expected)
 
-    cut = length // 3 - 1  # within an episode, so that the state is needed
+    cut = length // 3 - 1  # inside an episode, so that the second part needs the state
     first, between = _run(memory, x[:cut], begin[:cut], None, None)
     second, last = _run(memory, x[cut:], begin[cut:], between, None)
-    compare("cut in two = whole", f"cut at {cut}", (jnp.concatenate((first, second)), last), (s, state))
+    compare("split sequence = whole", f"split at {cut}", (jnp.concatenate((first, second)), last), (s, state))
 
     changed, _ = _run(memory, x.at[cut:].add(1.0), begin, None, None)
     compare("no output depends on the future", f"input changed from {cut} on", changed[:cut], s[:cut], 0.0)
@@ -124,7 +126,7 @@ def _check_once(memory: Memory, x: jax.Array, begin: jax.Array, tolerance: float
             compare("no gradient crosses a begin flag", where, reset_gradient, clean_gradient, 0.0)
 
 
-# Compiled once for each model, not once for each check.
+# At module level, so that each is compiled once per model and not once per check.
 @eqx.filter_jit
 def _run(memory: Memory, x: jax.Array, begin: jax.Array, state: Any, backend: str | None) -> Any:
     return memory(x, begin, state, backend=backend)
@@ -149,7 +151,7 @@ def _gradient(memory_and_x: tuple[Memory, jax.Array], begin: jax.Array, backend:
 
 @eqx.filter_jit
 def _later(after: jax.Array, before: jax.Array, memory: Memory, begin: jax.Array, backend: str) -> Any:
-    """The outputs and final state after the boundary, and a gradient with respect to the inputs after it."""
+    """The outputs and final state after the boundary, and the gradient with respect to the inputs after it."""
 
     def loss(after: jax.Array) -> tuple[jax.Array, Any]:
         s, state = memory(jnp.concatenate((before, after)), begin, backend=backend)
@@ -211,7 +213,7 @@ def _random_like(identity: Element, count: int, key: jax.Array) -> Element:
 
 
 def _gap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """How far apart two leaves are, entry by entry: 0 for equal infinities and for two NaN, inf for one alone."""
+    """The absolute difference, entry by entry: 0 for equal infinities or two NaN, else inf if either is not finite."""
     wide = np.complex128 if np.iscomplexobj(a) or np.iscomplexobj(b) else np.float64
     a, b = a.astype(wide), b.astype(wide)
     same = (a == b) | (np.isnan(a) & np.isnan(b))
@@ -226,7 +228,10 @@ def _leaf_pairs(got: Any, want: Any) -> Iterator[tuple[str, np.ndarray, np.ndarr
 
 
 def _close(got: Any, want: Any, tolerance: float) -> bool:
-    """Equal up to `tolerance` times the largest finite magnitude of each leaf; 0 asks for the same, NaN included."""
+    """Whether every leaf is equal up to `tolerance` times its largest finite magnitude in `want`, or 1.
+
+    NaN equals NaN; shapes and dtypes must be equal.
+    """
     for _, a, b in _leaf_pairs(got, want):
         if (a.shape, a.dtype) != (b.shape, b.dtype):
             return False

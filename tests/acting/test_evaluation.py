@@ -11,6 +11,7 @@ import pytest
 
 from memoroids import tape as tapes
 from memoroids.acting.evaluation import Evaluation, Evaluator
+from memoroids.agents.base import Plan
 from memoroids.agents.dqn import DQNConfig, dqn
 from memoroids.agents.networks import QNetwork
 from memoroids.envs import HostEnv
@@ -18,8 +19,10 @@ from memoroids.envs.host.vector import LocalEnvs
 from memoroids.memory import REGISTRY
 from memoroids.replay import tape_buffer
 from memoroids.runs import checkpoint
-from memoroids.runs.build import EVALUATE, FINAL, RANDOM, TRAIN, build, environment_seeds
-from memoroids.runs.run_directory import CHECKPOINTS, evaluate_run
+from memoroids.runs.build import build
+from memoroids.runs.load import evaluate_run
+from memoroids.runs.run_directory import CHECKPOINTS
+from memoroids.runs.seeds import EVALUATE, FINAL, RANDOM, TRAIN, environment_seeds
 from memoroids.runs.settings import TrainConfig
 from memoroids.runs.train import train
 
@@ -67,9 +70,9 @@ def config(**changes: Any) -> TrainConfig:
         "eval_every": 1,
         "eval_episodes": 2,
         "final_episodes": 3,
-        "dqn": DQNConfig(learning_rate=1e-2, warmup=0),
+        "agent": DQNConfig(learning_rate=1e-2, warmup=0),
     }
-    return TrainConfig(**settings | changes)
+    return TrainConfig.of(**settings | changes)
 
 
 def state_of(settings: TrainConfig, run_dir: Path) -> list[np.ndarray]:
@@ -77,8 +80,8 @@ def state_of(settings: TrainConfig, run_dir: Path) -> list[np.ndarray]:
     parts = build(settings)
     example = tapes.episode(np.zeros((2, 2), np.float32), np.zeros(1, np.int32), np.zeros(1), True, False)
     path = checkpoint.latest(run_dir / CHECKPOINTS)
-    learner = checkpoint.restore(path, "learner", parts.algorithm.init(parts.network))
-    ring = tape_buffer(settings.buffer_size, 1, 1).init(example)
+    learner = checkpoint.restore(path, "learner", parts.agent.init(parts.network))
+    ring = tape_buffer(settings.replay.buffer_size, 1, 1).init(example)
     return [np.asarray(leaf) for leaf in jax.tree.leaves((learner, checkpoint.restore(path, "replay", ring)))]
 
 
@@ -98,7 +101,7 @@ def test_training_is_the_same_bit_for_bit_however_often_it_is_evaluated(tmp_path
 
 def evaluator(num_envs: int) -> tuple[Evaluator, QNetwork, Any]:
     network = QNetwork(2, 2, REGISTRY["gru"], key=jax.random.key(3), width=8)
-    algorithm = dqn(DQNConfig(), network)
+    algorithm = dqn(DQNConfig(), network, Plan())
     envs = [HostEnv(ENV) for _ in range(num_envs)]
     return Evaluator(LocalEnvs(envs), algorithm.act, network.initial_state()), network, algorithm.init(network).params
 

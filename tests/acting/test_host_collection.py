@@ -12,8 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from memoroids.acting.host_collection import Collector, Episode, collect, pack, packed_like, unpack
+from memoroids.acting.collection_state import Episode, pack, packed_like, unpack
+from memoroids.acting.host_collection import Collector, collect
 from memoroids.acting.policies import Policy, RandomPolicy, RecurrentPolicy
+from memoroids.agents.base import Plan
 from memoroids.agents.dqn import DQNConfig, dqn
 from memoroids.agents.networks import QNetwork
 from memoroids.envs import EnvironmentFault, HostEnv
@@ -218,7 +220,7 @@ def network(memory: str = "gru") -> QNetwork:
 
 def recurrent(num_envs: int, epsilon: float, *, memory: str = "gru", key: int = 0) -> RecurrentPolicy:
     net = network(memory)
-    algorithm = dqn(DQNConfig(), net)
+    algorithm = dqn(DQNConfig(), net, Plan())
     params = algorithm.init(net).params
     return RecurrentPolicy(
         algorithm.act,
@@ -250,7 +252,7 @@ def test_exploration_depends_on_its_share_its_key_and_the_episode():
 
 def test_the_share_of_random_actions_follows_the_number_of_the_episode():
     net = network("mlp")
-    algorithm = dqn(DQNConfig(), net)
+    algorithm = dqn(DQNConfig(), net, Plan())
     params = algorithm.init(net).params
 
     def policy(epsilon: Callable[[np.ndarray], np.ndarray]) -> Policy:
@@ -268,7 +270,7 @@ def test_the_share_of_random_actions_follows_the_number_of_the_episode():
 def test_acting_and_one_pass_over_the_episode_give_the_same_values(memory: str):
     net = network(memory)
     static = eqx.partition(net, eqx.is_inexact_array)[1]
-    algorithm = dqn(DQNConfig(), net)
+    algorithm = dqn(DQNConfig(), net, Plan())
     params = algorithm.init(net).params
     values: dict[tuple[int, int], np.ndarray] = {}
 
@@ -371,7 +373,7 @@ def test_a_collection_goes_on_from_where_it_stood_bit_for_bit(kind: str, after: 
 def test_only_episodes_that_do_not_show_the_same_again_begin_anew():
     whole = list(collect(envs(3), RandomPolicy(ACTIONS, 3), seed_of, 0, 20))
     first, state = stopped(3, RandomPolicy(ACTIONS, 3), 4)
-    changed = next(one.number for one in state.open if one is not None and one.actions)
+    changed = next(episode.number for episode in state.in_progress if episode is not None and episode.actions)
 
     def seed_of_another(number: int) -> int:
         return seed_of(number) + (number == changed)

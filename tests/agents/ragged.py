@@ -120,7 +120,7 @@ def gradient(algorithm, state, rollout, key):
     """The gradient of an update's only step, read back from Adam's first moment (m = (1 - β1) g), and its metrics."""
 
     def moments(state, rollout):
-        after, metrics = algorithm.update(state, rollout, key)
+        after, metrics, _ = algorithm.update(state, rollout, key)
         found = jax.tree.leaves(after.optimiser, is_leaf=lambda x: hasattr(x, "mu"))
         (adam,) = [leaf for leaf in found if hasattr(leaf, "mu")]
         return jax.tree.map(lambda mu: mu / 0.1, adam.mu), metrics

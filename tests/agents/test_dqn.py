@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from memoroids.agents.base import Plan
 from memoroids.agents.dqn import DQNConfig, dqn
 from memoroids.agents.networks import QNetwork
 from memoroids.memory import REGISTRY
@@ -39,11 +40,22 @@ def episodes():
     ]
 
 
+class AnyBatchSize:
+    """An agent whose batch size is given with each update, where the real one is made for one of them."""
+
+    def __init__(self, config, network):
+        self._config, self._network = config, network
+        self.init, self.network, self.act, *_ = dqn(config, network, Plan())
+
+    def update(self, state, sample, count):
+        return dqn(self._config, self._network, Plan(count)).update(state, sample, jax.random.key(0))
+
+
 def build(name, config=None):
     network = QNetwork(
         OBSERVATION, ACTIONS, REGISTRY[name], key=jax.random.key(0), width=WIDTH, sizes=SMALL.get(name, {})
     )
-    algorithm = dqn(config or DQNConfig(), network)
+    algorithm = AnyBatchSize(config or DQNConfig(), network)
     state = algorithm.init(network)
     # A target network that differs, so that mixing the two up shows.
     target = jax.tree.map(lambda leaf: 0.8 * leaf + 0.01, state.target)

@@ -97,7 +97,7 @@ def test_a_box_without_room_is_refused(box):
 
 
 def test_a_factory_that_gives_no_memory_is_refused():
-    with pytest.raises(TypeError, match="gave int, not a memoroids"):
+    with pytest.raises(TypeError, match="returned int, not a memoroids"):
         QNetwork(3, 4, lambda i, o, *, key: 5, key=jax.random.key(0))  # pyright: ignore
 
 

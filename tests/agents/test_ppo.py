@@ -8,6 +8,7 @@ import pytest
 import ragged
 from ragged import ACTIONS, BOX, OBSERVATION, QUICKLY, SMALL, WIDTH, assert_trees_close, gradient
 
+from memoroids.agents.base import Plan
 from memoroids.agents.networks import ActorCritic
 from memoroids.agents.ppo import PPOConfig, ppo
 from memoroids.agents.rollout_batch import Rollout
@@ -25,7 +26,7 @@ def build(name, actions=ACTIONS, *, updates=None, **settings):
         lambda n: n.head, network, jax.tree.map(lambda leaf: 8 * leaf if leaf.ndim == 2 else leaf, network.head)
     )
     algorithm = ppo(
-        PPOConfig(**({"max_grad_norm": 1e9, "epochs": 1, "minibatches": 1} | settings)), network, updates=updates
+        PPOConfig(**({"max_grad_norm": 1e9, "epochs": 1, "minibatches": 1} | settings)), network, Plan(updates=updates)
     )
     return network, algorithm, algorithm.init(network)
 
@@ -108,7 +109,7 @@ def test_a_later_pass_clips_against_the_policy_at_entry(actions):
     network, once, state = build("gru", actions, **settings)
     _, twice, _ = build("gru", actions, **settings, epochs=2)
     rollout = ragged.ragged(network, actions)
-    first, _ = jax.jit(once.update, compiler_options=QUICKLY)(state, rollout, KEY)
+    first, _, _ = jax.jit(once.update, compiler_options=QUICKLY)(state, rollout, KEY)
     g1, metrics1 = gradient(once, state, rollout, KEY)
     g2, metrics2 = gradient(twice, state, rollout, KEY)
     # Both steps' moments: m = 0.9 m_1 + 0.1 g_2.
@@ -124,17 +125,17 @@ def test_the_state_before_slot_0_counts_where_the_row_goes_on_and_not_where_it_b
     network, algorithm, state = build("lru")
     rollout = ragged.ragged(network)
     update = jax.jit(algorithm.update, compiler_options=QUICKLY)
-    want, _ = update(state, rollout, KEY)
+    want, _, _ = update(state, rollout, KEY)
     begins = rollout.tape.begin[:, 0]
     assert begins.tolist() == [False, True, False, False]
 
     def poisoned(rows):
         return jax.tree.map(lambda leaf: jnp.where(rows[:, None], jnp.nan, leaf), rollout.state)
 
-    got, _ = update(state, rollout._replace(state=poisoned(begins)), KEY)
+    got, _, _ = update(state, rollout._replace(state=poisoned(begins)), KEY)
     jax.tree.map(np.testing.assert_array_equal, got, want)
     doubled = jax.tree.map(lambda leaf: 2 * leaf, rollout.state)
-    other, _ = update(state, rollout._replace(state=doubled), KEY)
+    other, _, _ = update(state, rollout._replace(state=doubled), KEY)
     assert any((a != b).any() for a, b in zip(jax.tree.leaves(other), jax.tree.leaves(want), strict=True))
 
 
@@ -179,9 +180,9 @@ def test_truncation_and_the_chunk_s_end_bootstrap_and_termination_does_not():
     ]
     update = jax.jit(algorithm.update, compiler_options=QUICKLY)
     for ends, target in (((True, False), 2), ((True, True), 2), ((False, True), 2 + 0.5 * value[1])):
-        _, metrics = update(state, ragged.one_step(*ends), KEY)
+        _, metrics, _ = update(state, ragged.one_step(*ends), KEY)
         np.testing.assert_allclose(metrics["td_error"], abs(target - value[0]), rtol=1e-5)
-    _, metrics = update(state, ragged.one_step(False, False, ends=False), KEY)
+    _, metrics, _ = update(state, ragged.one_step(False, False, ends=False), KEY)
     np.testing.assert_allclose(metrics["td_error"], abs(2 + 0.5 * value[1] - value[0]), rtol=1e-5)
     assert abs(value[1]) > 1e-2
 
@@ -192,7 +193,7 @@ def test_minibatches_are_whole_rows_that_each_count_once_an_epoch():
     _, whole, _ = build("gru", normalise_advantages=False)
     rollout = ragged.ragged(network)
     update, alone = (jax.jit(a.update, compiler_options=QUICKLY) for a in (algorithm, whole))
-    after, metrics = update(state, rollout, KEY)
+    after, metrics, _ = update(state, rollout, KEY)
     rows = [jax.tree.map(lambda leaf, row=row: leaf[row : row + 1], rollout) for row in range(4)]
     losses = [float(alone(state, row, KEY)[1]["loss"]) for row in rows]
     np.testing.assert_allclose(metrics["loss"], np.mean(losses), rtol=1e-4)
@@ -209,11 +210,11 @@ def test_a_minibatch_that_is_not_finite_changes_nothing_and_is_counted():
         reward = rollout.tape.reward.at[jnp.asarray(rows), 1].set(jnp.nan)
         return Rollout(eqx.tree_at(lambda tape: tape.reward, rollout.tape, reward), rollout.state)
 
-    after, metrics = update(state, with_nan(2), KEY)
+    after, metrics, _ = update(state, with_nan(2), KEY)
     assert int(after.skipped) == 1 and int(after.updates) == 1 and np.isnan(metrics["loss"])
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after))
     # A pair of neighbouring rows lies in two minibatches.
-    after, _ = update(state, with_nan(0, 1), KEY)
+    after, _, _ = update(state, with_nan(0, 1), KEY)
     assert int(after.skipped) == 2 and int(after.updates) == 0
     jax.tree.map(np.testing.assert_array_equal, after[:2], state[:2])
 
@@ -224,7 +225,7 @@ def test_the_weight_of_entropy_falls_linearly_to_its_end():
     rollout = ragged.ragged(network)
     update, weights = jax.jit(algorithm.update, compiler_options=QUICKLY), []
     for _ in range(3):
-        state, metrics = update(state, rollout, KEY)
+        state, metrics, _ = update(state, rollout, KEY)
         # Minibatches are alike often enough for the mean of products to be near the product of means.
         weights.append(float((metrics["policy_loss"] - metrics["loss"]) / metrics["entropy"]))
     np.testing.assert_allclose(weights, [1.0, 0.5, 0.0], atol=1e-3)
@@ -232,7 +233,7 @@ def test_the_weight_of_entropy_falls_linearly_to_its_end():
 
 def test_tapes_that_minibatches_do_not_divide_are_refused_before_compiling():
     network, algorithm, state = build("mlp", minibatches=3)
-    with pytest.raises(ValueError, match="4 tapes cannot be dealt to 3 minibatches alike: copies"):
+    with pytest.raises(ValueError, match="4 tapes cannot be divided into 3 equal minibatches: num_envs"):
         jax.eval_shape(algorithm.update, state, ragged.ragged(network), KEY)
 
 

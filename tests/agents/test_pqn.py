@@ -8,6 +8,7 @@ import pytest
 import ragged
 from ragged import ACTIONS, OBSERVATION, QUICKLY, SMALL, WIDTH, assert_trees_close, gradient
 
+from memoroids.agents.base import Plan
 from memoroids.agents.networks import QNetwork
 from memoroids.agents.pqn import PQNConfig, pqn
 from memoroids.agents.rollout_batch import Rollout
@@ -22,7 +23,7 @@ def build(name, *, updates=None, **settings):
     head = jax.tree.map(lambda leaf: 8 * leaf if leaf.ndim == 2 else leaf, network.head)
     network = eqx.tree_at(lambda n: n.head, network, head)
     algorithm = pqn(
-        PQNConfig(**({"max_grad_norm": 1e9, "epochs": 1, "minibatches": 1} | settings)), network, updates=updates
+        PQNConfig(**({"max_grad_norm": 1e9, "epochs": 1, "minibatches": 1} | settings)), network, Plan(updates=updates)
     )
     return network, algorithm, algorithm.init(network)
 
@@ -71,7 +72,7 @@ def test_a_later_pass_keeps_the_targets_of_the_network_at_entry():
     network, once, state = build("gru", **settings)
     _, twice, _ = build("gru", **settings, epochs=2)
     rollout = ragged.ragged(network)
-    first, _ = jax.jit(once.update, compiler_options=QUICKLY)(state, rollout, KEY)
+    first, _, _ = jax.jit(once.update, compiler_options=QUICKLY)(state, rollout, KEY)
     g1, _ = gradient(once, state, rollout, KEY)
     g2, _ = gradient(twice, state, rollout, KEY)
     # Both steps' moments: m = 0.9 m_1 + 0.1 g_2.
@@ -84,11 +85,11 @@ def test_the_state_before_slot_0_counts_where_the_row_goes_on_and_not_where_it_b
     network, algorithm, state = build("ffm")
     rollout = ragged.ragged(network)
     update = jax.jit(algorithm.update, compiler_options=QUICKLY)
-    want, _ = update(state, rollout, KEY)
+    want, _, _ = update(state, rollout, KEY)
     poisoned = rollout.state.at[jnp.flatnonzero(rollout.tape.begin[:, 0])].set(jnp.nan)
-    got, _ = update(state, rollout._replace(state=poisoned), KEY)
+    got, _, _ = update(state, rollout._replace(state=poisoned), KEY)
     jax.tree.map(np.testing.assert_array_equal, got, want)
-    other, _ = update(state, rollout._replace(state=2 * rollout.state), KEY)
+    other, _, _ = update(state, rollout._replace(state=2 * rollout.state), KEY)
     assert any((a != b).any() for a, b in zip(jax.tree.leaves(other), jax.tree.leaves(want), strict=True))
 
 
@@ -114,7 +115,7 @@ def test_truncation_and_the_end_of_the_chunk_bootstrap_and_termination_does_not(
     update = jax.jit(algorithm.update, compiler_options=QUICKLY)
     on = 2 + 0.5 * float(max(q_tp1))
     for terminated, truncated, target in ((True, False, 2), (True, True, 2), (False, True, on), (False, False, on)):
-        _, metrics = update(state, ragged.one_step(terminated, truncated), KEY)
+        _, metrics, _ = update(state, ragged.one_step(terminated, truncated), KEY)
         np.testing.assert_allclose(metrics["td_error"], abs(target - float(q[0])), rtol=1e-5)
         np.testing.assert_allclose(metrics["loss"], 0.5 * (target - float(q[0])) ** 2, rtol=1e-5)
     assert abs(on - 2) > 1e-2
@@ -126,7 +127,7 @@ def test_an_epoch_s_minibatches_are_the_rows_each_of_them_once():
     _, whole, _ = build("mlp")
     rollout = ragged.ragged(network)
     update, alone = (jax.jit(a.update, compiler_options=QUICKLY) for a in (algorithm, whole))
-    after, metrics = update(state, rollout, KEY)
+    after, metrics, _ = update(state, rollout, KEY)
     rows = [jax.tree.map(lambda leaf, row=row: leaf[row : row + 1], rollout) for row in range(4)]
     losses = [float(alone(state, row, KEY)[1]["loss"]) for row in rows]
     np.testing.assert_allclose(metrics["loss"], np.mean(losses), rtol=1e-4)
@@ -143,11 +144,11 @@ def test_a_minibatch_that_is_not_finite_changes_nothing_and_is_counted():
         observation = rollout.tape.observation.at[jnp.asarray(rows), 4, 0].set(jnp.nan)
         return Rollout(eqx.tree_at(lambda tape: tape.observation, rollout.tape, observation), rollout.state)
 
-    after, metrics = update(state, with_nan(2), KEY)
+    after, metrics, _ = update(state, with_nan(2), KEY)
     assert int(after.skipped) == 1 and int(after.updates) == 1 and np.isnan(metrics["loss"])
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after))
     # Neighbouring rows are dealt to both minibatches.
-    after, _ = update(state, with_nan(0, 1), KEY)
+    after, _, _ = update(state, with_nan(0, 1), KEY)
     assert int(after.skipped) == 2 and int(after.updates) == 0
     jax.tree.map(np.testing.assert_array_equal, after[:2], state[:2])
 
@@ -158,7 +159,7 @@ def test_the_learning_rate_warms_up_and_falls_to_its_end_over_gradient_steps():
     rollout = ragged.ragged(network)
     update, biggest = jax.jit(algorithm.update, compiler_options=QUICKLY), []
     for _ in range(4):
-        after, _ = update(state, rollout, KEY)
+        after, _, _ = update(state, rollout, KEY)
         moved = [jnp.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (after.params, state.params)), strict=True)]
         biggest.append(float(max(moved)))
         state = after
@@ -169,7 +170,7 @@ def test_the_learning_rate_warms_up_and_falls_to_its_end_over_gradient_steps():
 
 def test_tapes_that_minibatches_do_not_divide_are_refused_before_compiling():
     network, algorithm, state = build("mlp", minibatches=3)
-    with pytest.raises(ValueError, match="4 tapes cannot be dealt to 3 minibatches alike: copies"):
+    with pytest.raises(ValueError, match="4 tapes cannot be divided into 3 equal minibatches: num_envs"):
         jax.eval_shape(algorithm.update, state, ragged.ragged(network), KEY)
 
 

@@ -1,4 +1,4 @@
-"""Linear attention in chunks against a slow loop: values, states, gradients, and nothing across a reset."""
+"""Linear attention in chunks against a slow loop: values, states, gradients, and that nothing crosses a reset."""
 
 import functools
 import re
@@ -41,7 +41,7 @@ def flags(resets, length=LENGTH):
 
 
 def weights(rng, length=LENGTH):
-    """One for every number that comes out."""
+    """A random weight for every number in the output."""
     shapes = ((length, K), (length,), ((J, K), (J,)))
     return jax.tree.map(
         lambda s: rng.standard_normal(s).astype(np.float32), shapes, is_leaf=lambda s: not s or isinstance(s[0], int)
@@ -49,7 +49,7 @@ def weights(rng, length=LENGTH):
 
 
 def slow(query, key, value, reset, initial):
-    """Step by step in double precision."""
+    """Linear attention step by step in double precision."""
     products, keys = (np.array(part, np.float64) for part in initial)
     query, key, value = (np.asarray(part, np.float64) for part in (query, key, value))
     attended, normaliser = [], []
@@ -69,7 +69,7 @@ def weighted(out, weight):
 
 @functools.partial(jax.jit, static_argnames="chunk")
 def run(arrays, reset, weight, chunk=CHUNK):
-    """Outputs, and the gradient of their weighted sum with respect to all inputs."""
+    """The outputs, and the gradient of their weighted sum with respect to all inputs."""
 
     def loss(arrays):
         out = linear_attention(**arrays, reset=reset, chunk=chunk)
@@ -80,7 +80,7 @@ def run(arrays, reset, weight, chunk=CHUNK):
 
 
 def slow_gradient(arrays, reset, weight):
-    """By differences: what comes out is linear in every number that goes in, so that no step is too long."""
+    """The gradient by differences of step 1, exact since every output is linear in each single input number."""
     leaves, structure = jax.tree.flatten(jax.tree.map(lambda leaf: np.array(leaf, np.float64), arrays))
     gradients = [np.zeros_like(leaf) for leaf in leaves]
     for leaf, gradient in zip(leaves, gradients, strict=True):
@@ -263,7 +263,7 @@ def test_what_is_not_finite_shows_as_nan_in_its_own_episode_and_there_alone(plac
         others = episode != (0 if place == "initial" else episode[at])
         assert_same_bits(rows_of(gradient, others), rows_of(clean_gradient, others))
         if place != "initial":
-            # What comes out is linear in the bad number itself, so its own derivatives do not depend on it.
+            # The output is linear in the non-finite number, so the derivatives with respect to it do not depend on it.
             shows = [name for name in PLACES[:3] if np.isnan(gradient[name][~others]).any()]
             assert shows == [name for name in PLACES[:3] if name != place]
 
@@ -278,7 +278,7 @@ def test_a_cotangent_that_is_not_finite_shows_in_all_it_depends_on(rng):
     assert np.isfinite(gradient["key"][flags([0, 1, *range(7, LENGTH)])]).all()
 
 
-# --- Dtypes, memory, refusals.
+# --- Dtypes, memory and invalid arguments.
 
 
 def test_float64_stays_float64(rng):
@@ -313,7 +313,7 @@ def test_the_gradient_never_holds_a_state_for_every_step():
     compiled = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).lower(array, array, array, weight).compile()
     memory = compiled.memory_analysis()
     if memory is None:
-        pytest.skip("this platform does not say how much memory a program takes")
+        pytest.skip("this platform does not report the memory use of a compiled program")
     assert memory.temp_size_in_bytes < 4 * length * size * size / 5
 
 
@@ -347,7 +347,7 @@ def test_shapes_that_do_not_fit_are_refused(changed, message):
         linear_attention(**arrays, initial=tuple(np.zeros(shape, np.float32) for shape in initial))
 
 
-# --- The model that runs on it.
+# --- The Linear Transformer, which is computed by it.
 
 
 def transformer(size=4):
@@ -365,7 +365,7 @@ def test_the_linear_transformer_runs_in_chunks_unless_told_otherwise(rng):
 
 def test_the_linear_transformer_names_its_backends_when_it_refuses_another(rng):
     x = rng.standard_normal((3, 4)).astype(np.float32)
-    message = f"LinearTransformer: backend 'warp' is not defined, only {', '.join(('chunked', *BACKENDS))}"
+    message = f"LinearTransformer: unknown backend 'warp'; choose one of {', '.join(('chunked', *BACKENDS))}"
     with pytest.raises(ValueError, match=f"^{message}$"):
         transformer()(x, flags([0], 3), backend="warp")
 

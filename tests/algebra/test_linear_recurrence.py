@@ -1,4 +1,4 @@
-"""`linear_recurrence` against slow loops: one meaning for every backend, direction, dtype and shape."""
+"""`linear_recurrence` against slow loops: every backend, direction, dtype and shape gives the same result."""
 
 import functools
 import re
@@ -11,14 +11,14 @@ import pytest
 from arrays import WIDE, normal
 from memoroids import linear_recurrence
 from memoroids.algebra.kernels import native
-from memoroids.algebra.linear_recurrence import available_backends, default_backend
+from memoroids.algebra.recurrence_backends import available_backends, default_backend
 
 BACKENDS = available_backends()
 each_backend = pytest.mark.parametrize("backend", BACKENDS)
 each_other_backend = pytest.mark.parametrize("backend", [b for b in BACKENDS if b != "sequential"])
 each_direction = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 each_dtype = pytest.mark.parametrize("dtype", [np.float32, np.complex64])
-# Eagerly, every operation of a backend would compile anew.
+# Without jit, every operation of a backend compiles separately.
 compiled_recurrence = jax.jit(linear_recurrence, static_argnames=("reverse", "backend"))
 
 
@@ -27,7 +27,7 @@ def zeros(*shape, dtype=jnp.float32):
 
 
 def slow_recurrence(decay, x, reset, initial, reverse, stack=np.stack):
-    """h_t = decay_t h_{t-1} + x_t, one step after the other; runs in NumPy, or in JAX to be differentiated."""
+    """h_t = decay_t h_{t-1} + x_t step by step, in NumPy, or in JAX so that it can be differentiated."""
     length, h, out = x.shape[0], initial, {}
     for t in reversed(range(length)) if reverse else range(length):
         if reset is not None and reset[t]:
@@ -44,7 +44,7 @@ RESET = np.isin(np.arange(LENGTH), (3, 4, 8))
 
 @functools.cache
 def recurrence_case(dtype, varying):
-    """Decays on both sides of 1, an input, an initial state and weights."""
+    """Decays above and below 1 in magnitude, an input, an initial state and weights."""
     rng = np.random.default_rng(7)
     shapes = ((LENGTH, WIDTH) if varying else (WIDTH,)), (LENGTH, WIDTH), (WIDTH,), (LENGTH, WIDTH)
     return [normal(rng, shape, dtype) for shape in shapes]
@@ -160,7 +160,7 @@ def test_decay_broadcasts_over_the_state_and_dtypes_promote_with_gradients_in_th
 def test_second_derivatives_equal_those_of_an_unrolled_loop(rng, reverse, dtype):
     length = 4
     reset = np.arange(length) == 2
-    # Real parameters throughout, so that a second derivative has one meaning for complex states too.
+    # All parameters are real, so that second derivatives are defined without ambiguity for complex states too.
     parts = 2 if dtype is np.complex64 else 1
     arguments = tuple(rng.standard_normal((parts, *shape)) for shape in ((length, 1), (length, 1), (1,)))
 
@@ -209,7 +209,8 @@ def test_the_recurrence_errs_at_most_four_times_as_much_as_the_sequential_one(rn
         normal(rng, (length, width), dtype),
     )
 
-    # The gradients of Re Σ w h by hand: g runs the other way, and the decay collects g_t h_{t-1}.
+    # The gradients of Re Σ w h by hand: g is the recurrence in the opposite direction, and that of the decay sums
+    # g_t h_{t-1}.
     wide = [v.astype(WIDE[dtype]) for v in (decay, x, initial, weight)]
     h = slow_recurrence(wide[0], wide[1], None, wide[2], False)
     g = slow_recurrence(wide[0], wide[3], None, None, True)
@@ -224,7 +225,7 @@ def test_the_recurrence_errs_at_most_four_times_as_much_as_the_sequential_one(rn
         return h, *pull(jnp.asarray(weight))
 
     def errors(backend):
-        # Root mean square: the largest of many roundings depends too much on luck.
+        # The root mean square, since the largest of many rounding errors varies too much between seeds.
         got = run(backend, decay, x, initial)
         return [np.sqrt(np.mean(np.abs(np.asarray(v) - want) ** 2)) for v, want in zip(got, expected, strict=True)]
 
@@ -238,9 +239,10 @@ POISONS = (np.nan, np.inf, -np.inf, 3.0)
 
 @functools.cache
 def around_a_reset(backend, reverse, dtype):
-    """Inputs with one reset, each element's place in the direction of the scan, and h and gradients at some places.
+    """Inputs with one reset, the index of each step in the direction of the scan, and a function `at`.
 
-    The last is a function of the inputs and of the `counted` elements: those whose outputs the loss reads.
+    `at(counted, decay, x, initial)` returns h and the gradients at the steps of the mask `counted`, for a loss over the
+    outputs at these steps.
     """
     rng = np.random.default_rng(3)
     inputs = *(normal(rng, (LENGTH_AROUND, 2), dtype) for _ in range(2)), normal(rng, 2, dtype)
@@ -350,7 +352,7 @@ def test_a_batch_by_vmap_equals_one_at_a_time(rng, backend, reverse):
         alone = one(decay[i], x[i], reset[i], initial[i])
         for got, want in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
             np.testing.assert_allclose(got[i], want, rtol=1e-5, atol=1e-5)
-    # Only x has a batch axis: the decay, the reset and the initial state are shared.
+    # Only x has a batch axis; decay, reset and initial state are shared.
     shared = jax.jit(jax.vmap(f, in_axes=(None, 0, None, None)))(decay[0], x, reset[0], initial[0])
     for got, want in zip(jax.tree.leaves(shared), jax.tree.leaves(together), strict=True):
         np.testing.assert_allclose(got[0], want[0], rtol=1e-5, atol=1e-5)
@@ -405,13 +407,13 @@ def test_the_recurrence_takes_numpy_arrays_for_every_argument(rng, backend, reve
             zeros(3),
             zeros(4, 3),
             {"backend": "warp"},
-            f"unknown linear_recurrence backend 'warp': choose one of {', '.join(available_backends())}",
+            f"linear_recurrence: unknown backend 'warp'; choose one of {', '.join(available_backends())}",
         ),
         (
             zeros(3),
             zeros(4, 3, dtype=jnp.int32),
             {},
-            "linear_recurrence: x is int32, choose one of bfloat16, float16, float32, float64, complex64, complex128",
+            "linear_recurrence: x is int32, must be one of bfloat16, float16, float32, float64, complex64, complex128",
         ),
     ],
 )
@@ -423,7 +425,7 @@ def test_the_recurrence_refuses_what_does_not_fit_and_says_why(decay, x, argumen
 @pytest.mark.parametrize(
     ("backend", "missing", "reason"),
     [
-        ("pallas", None, "it runs on a GPU, not on cpu"),
+        ("pallas", None, "it needs a GPU, but JAX runs on cpu"),
         ("native", "it was never compiled", "it was never compiled"),
     ],
 )
@@ -435,7 +437,7 @@ def test_a_backend_that_cannot_serve_here_is_refused_with_the_reason_and_the_cho
     choices = [b for b in ("native", "sequential", "blocked", "associative") if b != backend]
     if native.missing() is not None:
         choices = [b for b in choices if b != "native"]
-    message = f"linear_recurrence backend {backend!r} cannot serve: {reason}; choose one of {', '.join(choices)}"
+    message = f"linear_recurrence: backend {backend!r} is not available: {reason}; choose one of {', '.join(choices)}"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         linear_recurrence(zeros(3), zeros(4, 3), backend=backend)
 
@@ -477,7 +479,7 @@ def test_half_precision_inputs_have_a_float32_state_and_gradients_of_their_own_d
     np.testing.assert_allclose(np.asarray(decay_bar, np.float64), (g * previous).sum(0), rtol=1e-2, atol=1e-2)
 
 
-# The associative scan has no blocks whose edges could be wrong, and is slow to compile over many levels.
+# Long sequences test the edges of blocks and segments; the associative scan has none and compiles slowly for them.
 SIZES = [(5_003, 1), (4_096, 1), (600, 130), (70, 3)]
 EDGES = [(backend, *size) for backend in BACKENDS for size in SIZES if backend != "associative" or size[0] <= 600]
 
@@ -514,8 +516,8 @@ def test_a_number_as_decay_takes_the_precision_of_x(rng, decay):
 
 def test_two_precisions_are_refused_with_the_dtypes_that_fit():
     message = (
-        "linear_recurrence: decay is float64 and x complex64, two precisions; "
-        "give decay as one of bfloat16, float16, float32, complex64, or convert x"
+        "linear_recurrence: decay is float64 but x is complex64, which differ in precision; "
+        "convert decay to one of bfloat16, float16, float32, complex64, or convert x"
     )
     with jax.enable_x64(True), pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         linear_recurrence(jnp.zeros(3, jnp.float64), zeros(4, 3, dtype=jnp.complex64))

@@ -1,4 +1,4 @@
-"""The monoids of monoid.py: their laws, exactly, and their values against hand calculation."""
+"""The monoids of monoid.py: the laws hold exactly, and values equal those calculated by hand."""
 
 import inspect
 
@@ -29,7 +29,7 @@ MONOIDS = {
 
 
 def sample(monoid: Monoid, count: int, seed: int):
-    """Elements of small integers other than 0: every operator here is exact on them, so laws hold bit for bit."""
+    """Elements of small nonzero integers, on which every operator here is exact, so that laws hold bit for bit."""
     rng = np.random.default_rng(seed)
 
     def draw(leaf):
@@ -58,7 +58,7 @@ def both_sides(monoid, a, b, c):
 
 
 def assert_same(got, want, name=""):
-    """Same structure, dtypes, shapes and bits (up to the sign of zero), NaN equal to NaN."""
+    """Asserts equal structures, shapes, dtypes and bits, except for the sign of zero; NaN equals NaN."""
     assert jax.tree.structure(got) == jax.tree.structure(want), name
     for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         assert g.dtype == w.dtype, name
@@ -88,7 +88,7 @@ def test_the_affine_monoids_do_not_commute():
 
 
 def test_diagonal_affine_maps_compose_in_time():
-    # h -> 2h + 3, then h -> 5h + 7, is h -> 10h + 22.
+    # h ↦ 2h + 3 followed by h ↦ 5h + 7 is h ↦ 10h + 22.
     a, x = DiagonalAffine(()).combine((jnp.array(2.0), jnp.array(3.0)), (jnp.array(5.0), jnp.array(7.0)))
     assert (float(a), float(x)) == (10.0, 22.0)
 

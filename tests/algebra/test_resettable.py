@@ -1,4 +1,4 @@
-"""Resettable: still a monoid, and nothing crosses a set flag, neither value nor gradient, NaN and inf included."""
+"""`Resettable` is a monoid, and neither values nor gradients cross a begin flag, not even NaN and inf."""
 
 import itertools
 
@@ -56,7 +56,7 @@ def test_the_identity_carries_no_flag():
 
 @eqx.filter_jit
 def value_and_gradients(monoid, kept, discarded):
-    """The combination, and the gradient of a nonlinear function of it with respect to both operands."""
+    """The combined element, and the gradients of a nonlinear function of it with respect to both operands."""
 
     def loss(kept, discarded):
         kept, discarded = (kept, jnp.array(True)), (discarded, jnp.array(False))

@@ -1,4 +1,4 @@
-"""`scan` against slow loops: one meaning for every backend and direction."""
+"""`scan` against slow loops: every backend and direction gives the same result."""
 
 import re
 
@@ -15,7 +15,7 @@ from memoroids.algebra.scan import BACKENDS, default_backend
 each_backend = pytest.mark.parametrize("backend", BACKENDS)
 each_other_backend = pytest.mark.parametrize("backend", [b for b in BACKENDS if b != "sequential"])
 each_direction = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
-# Eagerly, every level of an associative scan would compile its operations anew.
+# Without jit, every level of an associative scan compiles its operations again.
 compiled_scan = jax.jit(scan, static_argnames=("monoid", "reverse", "backend"))
 
 
@@ -24,7 +24,7 @@ def dense(left, right):
 
 
 def running_products(combine, identity, elements, *, initial=None, reverse=False, flags=None):
-    """Every x_0 • … • x_t, or with `reverse` every x_t • … • x_T; a set flag forgets what was accumulated."""
+    """Every x_0 • … • x_t, or with `reverse` every x_t • … • x_T; a flag resets the accumulated product."""
     accumulated, out = identity if initial is None else initial, [None] * len(elements)
     for t in reversed(range(len(elements))) if reverse else range(len(elements)):
         if flags is not None and flags[t]:
@@ -35,7 +35,7 @@ def running_products(combine, identity, elements, *, initial=None, reverse=False
 
 
 def integer_affine(rng, length):
-    """Affine maps over the integers modulo 2^32, where every order of evaluation gives the same bits."""
+    """Affine maps over the integers modulo 2^32, where the order of evaluation does not affect the bits."""
     low, high = -(2**31), 2**31
     return (
         rng.integers(low, high, (length, 2, 2)).astype(np.int32),
@@ -136,7 +136,7 @@ def test_gradients_of_scan_equal_those_of_an_unrolled_loop(rng, backend, reverse
 @each_direction
 def test_scan_errs_at_most_four_times_as_much_as_the_sequential_one(rng, backend, reverse):
     length, size = 256, 3
-    # Rotations shrunk a little: products neither explode nor vanish.
+    # Slightly contracting rotations, so that products neither explode nor vanish.
     a = np.linalg.qr(rng.standard_normal((length, size, size)))[0].astype(np.float32) * np.float32(0.99)
     elements = (a, normal(rng, (length, size)))
     wide = [(a[t].astype(np.float64), elements[1][t].astype(np.float64)) for t in range(length)]
@@ -167,28 +167,28 @@ def zeros(*shape, dtype=jnp.float32):
         (
             (zeros(4, 3), zeros(4, 3)),
             "warp",
-            "unknown scan backend 'warp': choose one of sequential, blocked, associative",
+            "scan: unknown backend 'warp'; choose one of sequential, blocked, associative",
         ),
         (
             (zeros(4, 3), zeros(5, 3)),
             None,
-            "the leaves of a scan must share one leading time axis, got lengths ['4', '5']",
+            "scan: all leaves must have a leading time axis of the same length, got 4, 5",
         ),
         (
             [zeros(4, 3), zeros(4, 3)],
             None,
             "DiagonalAffine: an element, without its time axis, has structure PyTreeDef([*, *]), "
-            "its identity has PyTreeDef((*, *))",
+            "but the identity has PyTreeDef((*, *))",
         ),
         (
             (zeros(4, 3), zeros(4, 2)),
             None,
-            "DiagonalAffine: an element, without its time axis, is float32[2], its identity is float32[3]",
+            "DiagonalAffine: an element, without its time axis, is float32[2], but the identity is float32[3]",
         ),
         (
             (zeros(4, 3), zeros(4, 3, dtype=jnp.int32)),
             None,
-            "DiagonalAffine: an element, without its time axis, is int32[3], its identity is float32[3]",
+            "DiagonalAffine: an element, without its time axis, is int32[3], but the identity is float32[3]",
         ),
     ],
 )
@@ -198,7 +198,8 @@ def test_scan_refuses_what_does_not_fit_and_says_why(elements, backend, message)
 
 
 def test_scan_refuses_a_leaf_without_a_time_axis():
-    with pytest.raises(ValueError, match="the leaves of a scan must share one leading time axis"):
+    message = "scan: all leaves must have a leading time axis of the same length, got a scalar, 4"
+    with pytest.raises(ValueError, match=f"^{message}$"):
         scan(DiagonalAffine(3), (zeros(4, 3), zeros()))
 
 
@@ -206,10 +207,10 @@ def test_scan_refuses_a_leaf_without_a_time_axis():
 @pytest.mark.parametrize(
     ("initial", "message"),
     [
-        ((zeros(), zeros()), "initial is float32[], its identity is float32[3]"),
-        ((zeros(1, 3), zeros(1, 3)), "initial is float32[1, 3], its identity is float32[3]"),
-        ((zeros(3), zeros(3, dtype=jnp.int32)), "initial is int32[3], its identity is float32[3]"),
-        (zeros(3), "initial has structure PyTreeDef(*), its identity has PyTreeDef((*, *))"),
+        ((zeros(), zeros()), "initial is float32[], but the identity is float32[3]"),
+        ((zeros(1, 3), zeros(1, 3)), "initial is float32[1, 3], but the identity is float32[3]"),
+        ((zeros(3), zeros(3, dtype=jnp.int32)), "initial is int32[3], but the identity is float32[3]"),
+        (zeros(3), "initial has structure PyTreeDef(*), but the identity has PyTreeDef((*, *))"),
     ],
     ids=["scalars", "an axis more", "integers", "one array"],
 )

@@ -1,6 +1,7 @@
-"""A cell of a grid that trains nothing: the files of a finished run, made from its settings by the standard library.
+"""A cell of a grid that trains nothing: writes the files of a finished run, with the standard library only.
 
-Run as a cell's process it does what `orders.json` beside the grid says of its name, and notes its start in `starts`.
+As the process of a cell it does what `orders.json` beside the grid says for its name, and records its start in
+`starts`.
 """
 
 import csv
@@ -18,13 +19,16 @@ HEADER = (
     "skipped,steps_per_s,seconds"
 )
 FIELDS = HEADER.split(",")
+PROGRAM = f"import runpy\nrunpy.run_path({__file__!r}, run_name='__main__')\n"
+"""The program of a cell's process that runs this module."""
 NASTY = 'ValueError: <script>alert("&")</script>'
 
 
 def returns_of(settings: dict[str, Any]) -> list[float]:
-    """A learning curve that depends on the settings alone: tapes and later seeds are better."""
-    level = 0.5 if settings["batching"] == "tape" else 0.01 * settings["segment_length"] ** 0.5
-    points = range(settings["train_episodes"] // settings["eval_every"])
+    """A learning curve that depends on the settings only: tapes and larger seeds are better."""
+    replay = settings["replay"]
+    level = 0.5 if replay["batching"] == "tape" else 0.01 * replay["segment_length"] ** 0.5
+    points = range(settings["budget"]["train_episodes"] // settings["evaluation"]["eval_every"])
     return [level + 0.1 * settings["seed"] + 0.05 * point for point in points]
 
 
@@ -37,7 +41,7 @@ def write_run(
     seconds: float = 2.0,
     rml: int | str | None = 2,
 ) -> None:
-    """A finished cell: its metrics, its summary, its sensitivity by age (None: not measured), and that it is done."""
+    """Writes a finished cell: metrics, summary, sensitivity by age (None: not measured) and status."""
     run = directory / "run"
     write_metrics(run, settings, returns, seconds)
     (run / "summary.json").write_text(json.dumps({"final_return": returns[-1] + 0.125}))
@@ -54,28 +58,28 @@ def write_run(
 
 
 def write_metrics(run: Path, settings: dict[str, Any], returns: Sequence[float], seconds: float = 2.0) -> None:
-    """The metrics of a run, one row for each evaluation."""
+    """Writes the metrics of a run, one row for each evaluation."""
     run.mkdir(parents=True)
     with (run / "metrics.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, FIELDS)
         writer.writeheader()
         for i, value in enumerate(returns, start=1):
-            episode = i * settings["eval_every"]
+            episode = i * settings["evaluation"]["eval_every"]
             row = dict.fromkeys(FIELDS, 0.25) | {"episode": episode, "env_steps": 51 * episode, "updates": episode}
-            # Of segments a fifth is padding.
+            # A fifth of the slots of segments is padding.
             slots = 1_000 * episode
-            row |= {"slots": slots, "transitions": slots * (1.0 if settings["batching"] == "tape" else 0.8)}
+            row |= {"slots": slots, "transitions": slots * (1.0 if settings["replay"]["batching"] == "tape" else 0.8)}
             writer.writerow(row | {"eval_return": value, "skipped": 0, "seconds": seconds * i / len(returns)})
 
 
 def finish(directory: Path, how: dict[str, Any]) -> None:
-    """How a cell ended."""
+    """Writes the result of a cell, atomically."""
     (directory / "partial").write_text(json.dumps(how))
     (directory / "partial").replace(directory / "cell.json")
 
 
 def obey(order: str, directory: Path, settings: dict[str, Any]) -> None:
-    """Ends this process, or keeps it, as it is ordered to."""
+    """Ends this process, or lets it hang, according to its order."""
     match order:
         case "die":
             os.kill(os.getpid(), signal.SIGKILL)
@@ -95,7 +99,7 @@ def obey(order: str, directory: Path, settings: dict[str, Any]) -> None:
 
 
 def main(directory: Path) -> None:
-    """One cell, as it is ordered to be."""
+    """Runs the cell in `directory` according to its order."""
     place = directory.parents[2]
     settings = json.loads((directory / "settings.json").read_text())
     with (place / "starts").open("a") as file:

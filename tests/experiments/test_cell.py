@@ -1,4 +1,4 @@
-"""One cell of a grid: a real run from its settings to its sensitivity, and how it says that it failed."""
+"""One cell of a grid: a real run from its settings to its sensitivity, and how failures are reported."""
 
 import json
 import signal
@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from memoroids.experiments import cell, results, runner
+from memoroids.experiments import cell, cell_process, results, runner
 from memoroids.experiments.grid import Cell, Choice
 from memoroids.runs import metrics
 from memoroids.runs import train as training
-from memoroids.runs.recorder import Outcome, Progress
+from memoroids.runs.progress import Outcome, Progress
 from memoroids.runs.run_directory import load_config
 from memoroids.runs.settings import TrainConfig
+from memoroids.runs.settings_file import to_json
 
 
 def settings(**changes: Any) -> TrainConfig:
@@ -35,12 +36,12 @@ def settings(**changes: Any) -> TrainConfig:
         "final_episodes": 2,
         "sensitivity_every": 2,
     }
-    return TrainConfig(**values | changes)
+    return TrainConfig.of(**values | changes)
 
 
 def place(tmp_path: Path, config: TrainConfig) -> Path:
     (tmp_path / "cell").mkdir()
-    (tmp_path / "cell" / "settings.json").write_text(config.to_json() + "\n")
+    (tmp_path / "cell" / "settings.json").write_text(to_json(config) + "\n")
     return tmp_path / "cell"
 
 
@@ -53,9 +54,9 @@ def test_a_cell_is_trained_measured_and_done(tmp_path: Path):
     found = Cell("one", "RepeatPrevious k=2", "mlp", "SBB L=10", 0, config)
     root = tmp_path / "grid"
     runner.prepare(root, Choice("figure3"), [found], "memoroids reproduce figure3")
-    directory = runner.cell_dir(root, found)
+    directory = cell_process.cell_dir(root, found)
     directory.mkdir(parents=True)
-    (directory / "settings.json").write_text(config.to_json() + "\n")
+    (directory / "settings.json").write_text(to_json(config) + "\n")
     cell.main(directory)
 
     assert end_of(directory)["status"] == "done" and end_of(directory)["seconds"] > 0
@@ -72,13 +73,13 @@ def test_a_cell_is_trained_measured_and_done(tmp_path: Path):
     assert load_config(run) == config
     rows = metrics.read(run / "metrics.csv")
     assert [row["episode"] for row in rows] == [2, 4]
-    # 51 steps are five segments of 10 and one of 1, which is padded.
+    # 51 steps make five segments of 10 and one of 1, which is padded.
     assert 0 < rows[-1]["transitions"] < rows[-1]["slots"]
 
     (read,) = results.load(root).runs
     assert read.cell == found
     assert read.sensitivity is not None and (read.sensitivity["rml"], read.sensitivity["episodes"]) == (1, 2)
-    # Without a memory nothing but the last observation matters.
+    # Without memory only the last observation matters.
     assert read.profile is not None and len(read.profile) == 51
     np.testing.assert_array_equal(read.profile, np.eye(51)[0])
     assert read.sensitivity["beyond_segment"] == {"10": 0.0}
@@ -132,14 +133,14 @@ def test_a_cell_that_is_interrupted_has_not_ended(tmp_path: Path, monkeypatch: p
 
 
 def test_a_cell_is_run_in_a_process_of_its_own(tmp_path: Path):
-    """Up to its first mistake, as a whole one takes long."""
+    """Only up to its first error, because a complete run takes long."""
     found = Cell("one", "RepeatPrevious", "mlp", "SBB L=10", 0, settings(env_options={"decks": 2}))
     root = tmp_path / "grid"
     runner.prepare(root, Choice("figure3"), [found], "memoroids reproduce figure3")
     runner.run(root, [found], jobs=1, watch=lambda moment: None)
-    end = runner.status(root, found)
+    end = cell_process.status(root, found)
     assert end is not None and end["reason"].startswith("ValueError: cannot make environment")
-    assert (runner.cell_dir(root, found) / "log.txt").read_text() == end["reason"] + "\n"
+    assert (cell_process.cell_dir(root, found) / "log.txt").read_text() == end["reason"] + "\n"
 
 
 def test_a_cell_that_was_begun_goes_on_and_ends_as_one_that_was_not_interrupted(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""The paper's figures as grids of runs: which runs there are, with which settings, and what may be asked instead."""
+"""The paper's figures as grids of runs: their runs, the settings of these, and the user's choices."""
 
 import dataclasses
 import importlib.util
@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from memoroids.experiments.grid import FIGURES, MEMORIES, Cell, Choice, Scale, cells
-from memoroids.runs.presets import TASKS, preset, with_preset
-from memoroids.runs.settings import TrainConfig
+from memoroids.runs.presets import TASKS, preset
+from memoroids.runs.settings import TrainConfig, flat
+from memoroids.runs.settings_file import from_json, to_json
 
 SCALES = typing.get_args(Scale)
 POPGYM = [name for name in FIGURES if name not in ("figure7", "popgym")]
@@ -23,15 +24,13 @@ BATCHING = {"batching", "segment_length", "segment_state", "segment_count"}
 
 
 def changed(a: TrainConfig, b: TrainConfig) -> set[str]:
-    """The settings in which two runs differ, `dqn.` before the learner's."""
-    mine, others = ({**dataclasses.asdict(one), **dataclasses.asdict(one)["dqn"]} for one in (a, b))
-    learner = {field.name for field in dataclasses.fields(a.dqn)}
-    names = {name for name in mine if mine[name] != others[name]} - {"dqn"}
-    return {f"dqn.{name}" if name in learner else name for name in names}
+    """The settings in which two runs differ, by the names of options."""
+    mine, others = (flat(dataclasses.asdict(one)) for one in (a, b))
+    return {name for name in mine if mine[name] != others[name]}
 
 
 def by(found: list[Cell], *names: str) -> dict[Any, list[Cell]]:
-    """Cells in groups that agree in some of their fields."""
+    """Cells in groups with equal values of some of their fields."""
     groups: dict[Any, list[Cell]] = {}
     for cell in found:
         groups.setdefault(tuple(getattr(cell, name) for name in names), []).append(cell)
@@ -47,14 +46,14 @@ def pairs(found: list[Cell]) -> list[tuple[str, str]]:
 def test_every_figure_is_a_grid_of_runs_of_its_own_that_can_be_made(figure: str, scale: Scale):
     found = cells(Choice(figure, scale))
     assert len({cell.name for cell in found}) == len(found)
-    assert len({cell.config.to_json() for cell in found}) == len(found)
+    assert len({to_json(cell.config) for cell in found}) == len(found)
     seeds = {"smoke": 2, "laptop": 3, "paper": 10}[scale]
     assert list(by(found, "seed")) == [(seed,) for seed in range(seeds)]
     assert [cell.seed for cell in found] == sorted(cell.seed for cell in found)
     for cell in found:
         assert cell.name.replace("-", "").replace("_", "").isalnum()
-        assert TrainConfig.from_json(cell.config.to_json()) == cell.config
-        assert (cell.config.seed, cell.config.memory, cell.config.run_dir) == (cell.seed, cell.memory, None)
+        assert from_json(to_json(cell.config)) == cell.config
+        assert (cell.config.seed, cell.config.network.memory, cell.config.run_dir) == (cell.seed, cell.memory, None)
     shapes = [[(c.task, c.memory, c.batching) for c in group] for group in by(found, "seed").values()]
     assert all(shape == shapes[0] for shape in shapes)
     if scale != "smoke":
@@ -67,18 +66,22 @@ def test_tapes_and_segments_of_one_seed_differ_in_nothing_but_batching(figure: s
     for group in by(cells(Choice(figure, scale, segment_state="stored", seeds=2)), "task", "memory", "seed").values():
         tape, *segments = group
         assert tape.batching == "TBB"
-        assert (tape.config.batching, tape.config.segment_state, tape.config.segment_count) == ("tape", "zero", "slots")
+        assert (tape.config.replay.batching, tape.config.replay.segment_state, tape.config.replay.segment_count) == (
+            "tape",
+            "zero",
+            "slots",
+        )
         assert segments
         for cell in segments:
-            assert cell.batching == f"SBB L={cell.config.segment_length} stored"
-            assert (cell.config.batching, cell.config.segment_state) == ("segments", "stored")
+            assert cell.batching == f"SBB L={cell.config.replay.segment_length} stored"
+            assert (cell.config.replay.batching, cell.config.replay.segment_state) == ("segments", "stored")
             assert {"batching", "segment_state"} <= changed(tape.config, cell.config) <= BATCHING
 
 
 @pytest.mark.parametrize("figure", POPGYM)
 def test_at_the_papers_scale_every_setting_is_the_papers(figure: str):
     for cell in cells(Choice(figure, "paper", seeds=1)):
-        published = with_preset(TrainConfig(), preset("paper", cell.config.env, cell.memory))
+        published = TrainConfig.of(**preset("paper", cell.config.env.id, cell.memory))
         allowed = {"env", "memory", "preset", "env_options", "sensitivity_every"} | BATCHING
         assert cell.config.preset == "paper"
         assert changed(published, cell.config) <= allowed
@@ -86,11 +89,15 @@ def test_at_the_papers_scale_every_setting_is_the_papers(figure: str):
 
 def test_the_laptops_settings_are_the_tuned_ones_and_a_smoke_runs_in_moments():
     for cell in cells(Choice("figure6", "laptop", seeds=1)):
-        tuned = with_preset(TrainConfig(), preset("tuned", cell.config.env, cell.memory))
+        tuned = TrainConfig.of(**preset("tuned", cell.config.env.id, cell.memory))
         assert cell.config.preset == "tuned"
         assert changed(tuned, cell.config) <= {"env", "memory"} | BATCHING
     for cell in cells(Choice("figure6", "smoke")):
-        assert (cell.config.random_episodes, cell.config.train_episodes, cell.config.batch_size) == (20, 30, 500)
+        assert (
+            cell.config.budget.random_episodes,
+            cell.config.budget.train_episodes,
+            cell.config.replay.batch_size,
+        ) == (20, 30, 500)
     assert len(cells(Choice("figure6", "smoke"))) < len(cells(Choice("figure6", "laptop"))) / 10
 
 
@@ -102,11 +109,11 @@ def test_figure_4_is_the_papers_four_pairs_and_four_lengths():
         ("RepeatFirstEasy", "lru"),
         ("RepeatPreviousEasy", "ffm"),
     ]
-    assert {cell.config.env for cell in found} == {f"popgym-{task}-v0" for task, _ in pairs(found)}
+    assert {cell.config.env.id for cell in found} == {f"popgym-{task}-v0" for task, _ in pairs(found)}
     labels = ["TBB", "SBB L=10", "SBB L=20", "SBB L=50", "SBB L=100"]
     for group in by(found, "task", "seed").values():
         assert [cell.batching for cell in group] == labels
-    assert all(cell.config.env_options == {} and cell.config.sensitivity_every == 0 for cell in found)
+    assert all(cell.config.env.options == {} and cell.config.evaluation.sensitivity_every == 0 for cell in found)
     assert len(found) == 4 * 5 * 10
 
 
@@ -128,7 +135,7 @@ def test_figure_7_is_three_games_with_segments_of_80(figure: str):
         ]
         assert [cell.batching for cell in found[:2]] == ["TBB", "SBB L=80"]
         assert {cell.config.preset for cell in found} == {"atari"}
-        published = with_preset(TrainConfig(), preset("atari", "ALE/Asteroids-v5", "lru"))
+        published = TrainConfig.of(**preset("atari", "ALE/Asteroids-v5", "lru"))
         cut = set()
         if scale == "laptop":
             cut = {"random_episodes", "train_episodes", "eval_every", "batch_size", "width", "updates_per_episode"}
@@ -147,15 +154,15 @@ def test_figure_7_is_three_games_with_segments_of_80(figure: str):
 def test_figures_3_and_8_record_sensitivity_during_training(figure: str, env: str, options: dict[str, Any]):
     for scale in SCALES:
         found = cells(Choice(figure, scale))
-        assert {cell.config.env for cell in found} == {env}
-        assert all(cell.config.env_options == options for cell in found)
+        assert {cell.config.env.id for cell in found} == {env}
+        assert all(cell.config.env.options == options for cell in found)
         assert {cell.memory for cell in found} == set(MEMORIES)
         assert {cell.batching for cell in found} == {"TBB", "SBB L=10"}
         for cell in found:
-            every = cell.config.sensitivity_every
-            assert every > 0 and every % cell.config.eval_every == 0
-            assert cell.config.train_episodes / every <= 40
-    assert all(cell.config.sensitivity_every == 0 for cell in cells(Choice("figure5-training")))
+            every = cell.config.evaluation.sensitivity_every
+            assert every > 0 and every % cell.config.evaluation.eval_every == 0
+            assert cell.config.budget.train_episodes / every <= 40
+    assert all(cell.config.evaluation.sensitivity_every == 0 for cell in cells(Choice("figure5-training")))
 
 
 def test_what_is_asked_for_is_run_instead_of_the_figures_own():
@@ -175,11 +182,11 @@ def test_what_is_asked_for_is_run_instead_of_the_figures_own():
     assert list(by(found, "batching")) == [("TBB",), ("SBB L=7",), ("SBB L=3",)]
     assert len(found) == 4 * 3 * 2
     for cell in found:
-        assert (cell.config.random_episodes, cell.config.train_episodes) == (0, 12)
-        assert cell.config.segment_count == ("slots" if cell.batching == "TBB" else "transitions")
+        assert (cell.config.budget.random_episodes, cell.config.budget.train_episodes) == (0, 12)
+        assert cell.config.replay.segment_count == ("slots" if cell.batching == "TBB" else "transitions")
     smoke = cells(dataclasses.replace(asked, scale="smoke", random_episodes=None))
     assert pairs(smoke) == expected
-    assert {(c.config.random_episodes, c.config.train_episodes) for c in smoke} == {(20, 12)}
+    assert {(c.config.budget.random_episodes, c.config.budget.train_episodes) for c in smoke} == {(20, 12)}
 
 
 def test_tasks_alone_get_every_memory_of_the_figure_and_memories_alone_every_task():
@@ -193,13 +200,13 @@ def test_tasks_alone_get_every_memory_of_the_figure_and_memories_alone_every_tas
 @pytest.mark.parametrize("name", ["RepeatPreviousEasy", "popgym-RepeatPreviousEasy-v0", "repeatpreviouseasy"])
 def test_a_task_is_the_environment_that_is_named_however_it_is_spelt(name: str):
     for cell in cells(Choice("figure3", tasks=(name,), memories=("lru",), seeds=1)):
-        assert (cell.task, cell.config.env_options) == ("RepeatPreviousEasy", {})
+        assert (cell.task, cell.config.env.options) == ("RepeatPreviousEasy", {})
 
 
 def test_the_variant_of_figure_3_goes_by_its_own_name():
     for choice in (Choice("figure3", seeds=1), Choice("figure4", tasks=("RepeatPreviousEasy-k10",), seeds=1)):
         for cell in cells(choice):
-            assert (cell.task, cell.config.env_options) == ("RepeatPreviousEasy-k10", {"k": 10, "num_decks": 2})
+            assert (cell.task, cell.config.env.options) == ("RepeatPreviousEasy-k10", {"k": 10, "num_decks": 2})
 
 
 def test_an_ablation_adds_every_batching_again_with_exactly_one_setting_changed():
@@ -209,15 +216,15 @@ def test_an_ablation_adds_every_batching_again_with_exactly_one_setting_changed(
     assert len(found) == 3 * len(plain)
     known = {cell.name: cell for cell in found}
     assert all(known[cell.name] == cell for cell in plain)
-    names = {"next-state": ("(next state alone)", "dqn.next_state", "recomputed")}
-    names["loss"] = ("(Huber of mean)", "dqn.loss", "huber-of-mean")
+    names = {"next-state": ("(next state recomputed)", "next_state", "recomputed")}
+    names["loss"] = ("(Huber of mean)", "loss", "huber-of-mean")
     for label, setting, value in names.values():
         ablated = [cell for cell in found if label in cell.batching]
         assert len(ablated) == len(plain)
         for cell, base in zip(ablated, plain, strict=True):
             assert cell.batching == f"{base.batching} {label}"
             assert changed(base.config, cell.config) == {setting}
-            assert getattr(cell.config.dqn, setting.removeprefix("dqn.")) == value
+            assert getattr(cell.config.agent, setting) == value
 
 
 def test_a_memory_of_the_users_own_may_stand_in_a_grid():
@@ -254,10 +261,10 @@ def test_what_cannot_be_a_grid_is_refused_in_one_line(asked: dict[str, Any], wor
 @pytest.mark.parametrize("scale", SCALES)
 def test_popgyms_tasks_are_run_on_device_without_replay(scale: Scale):
     found = cells(Choice("popgym", scale))
-    assert all(cell.config.algorithm == "ppo" and cell.config.on_device for cell in found)
+    assert all(cell.config.algorithm == "ppo" and cell.config.env.on_device for cell in found)
     assert all(cell.batching == "TBB" and not cell.task.startswith("device") for cell in found)
     if scale != "smoke":
         tasks = {cell.task for cell in found}
         assert len(tasks) == 27 and {"RepeatFirstEasy", "VelocityOnlyCartpoleHard", "MineSweeperMedium"} <= tasks
     (one, *_) = cells(Choice("popgym", scale, tasks=("repeatpreviousHard",), memories=("ffm",), seeds=1))
-    assert one.task == "RepeatPreviousHard" and one.config.env == "device:RepeatPreviousHard"
+    assert one.task == "RepeatPreviousHard" and one.config.env.id == "device:RepeatPreviousHard"

@@ -1,4 +1,4 @@
-"""Grids of processes: what is started, skipped, marked, ended and refused. The cells train nothing (`fake_cell`)."""
+"""Running a grid: which cells are started, skipped, recorded and ended, and what is refused. Cells are `fake_cell`s."""
 
 import itertools
 import json
@@ -15,16 +15,15 @@ import fake_cell
 import pytest
 
 from memoroids import __version__
-from memoroids.experiments import results, runner, tables
+from memoroids.experiments import cell_process, results, runner, tables
 from memoroids.experiments.grid import Cell, Choice, cells
 from memoroids.experiments.runner import GridProgress
 
 CHOICE = Choice("figure5-training", segment_lengths=(10,), seeds=2, train_episodes=40)
-CELL = f"import runpy\nrunpy.run_path({fake_cell.__file__!r}, run_name='__main__')\n"
 
 
 class Grid:
-    """A grid of four cells in a directory, with what they are ordered to do."""
+    """A grid of four cells in a directory, with their orders."""
 
     def __init__(self, place: Path, choice: Choice = CHOICE):
         self.place, self.root, self.choice = place, place / "grid", choice
@@ -34,11 +33,11 @@ class Grid:
         runner.prepare(self.root, choice, self.cells, "memoroids reproduce")
 
     def order(self, **what: str) -> None:
-        """What cells do, by c and their number; the others run."""
+        """Sets the orders of cells, named c and their number; the others run normally."""
         (self.place / "orders.json").write_text(json.dumps({self.names[int(k[1:])]: v for k, v in what.items()}))
 
     def run(self, *, watch: Callable[[GridProgress], None] = lambda _: None, **options: Any) -> list[str]:
-        """Runs what is left; the cells that were started, by their number, in their order."""
+        """Runs the unfinished cells. Returns those that were started, in order, as c and their number."""
         before = len(self.starts())
         runner.run(self.root, self.cells, **({"jobs": 2} | options), watch=watch)
         return [f"c{self.names.index(start['name'])}" for start in self.starts()[before:]]
@@ -48,12 +47,12 @@ class Grid:
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     def ends(self) -> list[Any]:
-        """For each cell its status, or why it failed."""
-        found = [runner.status(self.root, cell) for cell in self.cells]
+        """For each cell its status, or the reason of its failure."""
+        found = [cell_process.status(self.root, cell) for cell in self.cells]
         return [end and end.get("reason", end["status"]) for end in found]
 
     def tables(self) -> dict[str, bytes]:
-        """Every table of the report, as it is written."""
+        """Every table of the report as CSV."""
         found = results.load(self.root)
         for name, make in tables.TABLES.items():
             tables.write(make(found), self.place / f"{name}.csv")
@@ -61,9 +60,7 @@ class Grid:
 
 
 @pytest.fixture
-def grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Grid:
-    monkeypatch.setattr(runner, "_CELL", CELL)
-    monkeypatch.setattr(runner, "_PAUSE", 0.02)
+def grid(tmp_path: Path, faked: None) -> Grid:
     return Grid(tmp_path)
 
 
@@ -72,7 +69,7 @@ def alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    state = Path(f"/proc/{pid}/stat")  # nobody may have asked yet how it ended
+    state = Path(f"/proc/{pid}/stat")  # a zombie whose parent has not waited for it yet
     return not state.exists() or state.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
@@ -109,27 +106,16 @@ def test_every_slot_has_a_cache_and_cores_of_its_own(grid: Grid):
         assert sorted(itertools.chain(*by_slot.values())) == sorted(os.sched_getaffinity(0))
 
 
-def test_every_run_gets_as_many_cores_and_none_of_its_own_where_they_are_fewer_than_runs(
-    monkeypatch: pytest.MonkeyPatch,
-):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1, 3, 4, 6, 7}, raising=False)
-    assert [runner._cores(slot, 2) for slot in (0, 1)] == [[1, 3], [4, 6]]
-    assert runner._cores(0, 1) == [1, 3, 4, 6, 7]
-    assert runner._cores(3, 6) == []
-    monkeypatch.delattr(os, "sched_getaffinity")
-    assert runner._cores(0, 2) == []
-
-
 def test_a_cell_that_fails_is_marked_with_its_reason_and_the_rest_goes_on_until_it_is_tried_again(grid: Grid):
     grid.order(c0="refuse", c1="raise", c2="be silent")
     seen: list[GridProgress] = []
     assert sorted(grid.run(watch=seen.append)) == ["c0", "c1", "c2", "c3"]
     raised = "exit status 1: ZeroDivisionError: divided by nothing"
-    assert grid.ends() == [fake_cell.NASTY, raised, "exit status 3: nothing was said", "done"]
+    assert grid.ends() == [fake_cell.NASTY, raised, "exit status 3: no output", "done"]
     news = {moment.news for moment in seen}
     assert f"{grid.names[1]} failed: {raised}" in news
     assert (seen[-1].done, seen[-1].failed) == (1, 3)
-    log = (runner.cell_dir(grid.root, grid.cells[1]) / "log.txt").read_text()
+    log = (cell_process.cell_dir(grid.root, grid.cells[1]) / "log.txt").read_text()
     assert log.startswith("about to fail\nTraceback")
     assert [(gap.cell.name, gap.reason) for gap in results.load(grid.root).gaps][:2] == [
         (grid.names[0], fake_cell.NASTY),
@@ -150,7 +136,7 @@ def test_a_cell_that_is_killed_is_started_again_once_and_once_more_at_the_next_s
     assert grid.ends() == ["done", "killed by signal 9", "done", "interrupted"]
     news = [moment.news for moment in seen]
     for name, how in zip(grid.names, ["killed by signal 9"] * 2 + ["interrupted"] * 2, strict=True):
-        assert news.count(f"{name} was {how}, starting it again") == 1
+        assert news.count(f"{name} was {how}; restarting it") == 1
     assert f"{grid.names[1]} failed: killed by signal 9" in news
     assert f"{grid.names[3]} failed: interrupted" in news
 
@@ -168,7 +154,7 @@ def test_an_interrupted_grid_leaves_no_process_and_ends_with_the_tables_of_an_un
     handler = signal.getsignal(signal.SIGTERM)
 
     def watch(moment: GridProgress) -> None:
-        # One evaluation of four is behind the cell that hangs, and its neighbour is done.
+        # The cell that hangs has done one evaluation of four, and the other slot's cell is done.
         if moment.done and (grid.cells[1], 0.25) in moment.running:
             if how == "Ctrl-C":
                 raise KeyboardInterrupt
@@ -194,10 +180,11 @@ def test_an_interrupted_grid_leaves_no_process_and_ends_with_the_tables_of_an_un
 
 PARENT = """
 from pathlib import Path
-from test_runner import CELL, CHOICE
-from memoroids.experiments import runner
+import fake_cell
+from test_runner import CHOICE
+from memoroids.experiments import cell_process, runner
 from memoroids.experiments.grid import cells
-runner._CELL = CELL
+cell_process.CELL_PROGRAM = fake_cell.PROGRAM
 runner.run(Path({root!r}), cells(CHOICE), jobs=2, watch=lambda moment: None)
 """
 
@@ -213,7 +200,7 @@ def test_a_grid_that_is_killed_leaves_no_process_and_goes_on_where_it_was(grid: 
         wait_until(lambda: len(grid.starts()) == 2)
         pids = [start["pid"] for start in grid.starts()]
         assert all(map(alive, pids))
-        with pytest.raises(ValueError, match="another process runs the grid"):
+        with pytest.raises(ValueError, match="another process is running the grid"):
             grid.run()
         assert all(map(alive, pids))
         parent.kill()
@@ -233,7 +220,7 @@ def test_a_second_process_is_refused_in_one_line_and_starts_nothing(grid: Grid):
 @pytest.mark.parametrize("damage", ["settings", "no settings", "no end", "half an end"])
 def test_a_cell_whose_settings_or_end_are_not_the_grids_is_run_again(damage: str, grid: Grid):
     grid.run()
-    directory = runner.cell_dir(grid.root, grid.cells[2])
+    directory = cell_process.cell_dir(grid.root, grid.cells[2])
     settings, end = directory / "settings.json", directory / "cell.json"
     if damage == "settings":
         settings.write_text(settings.read_text().replace('"train_episodes": 40', '"train_episodes": 30'))

@@ -1,4 +1,4 @@
-"""Statistics of scores against hand-computed values, slow loops, SciPy, and coverage on data whose mean is known."""
+"""Statistics of scores against hand-computed values, slow loops, SciPy, and coverage on data with a known mean."""
 
 import itertools
 from collections.abc import Callable
@@ -48,7 +48,7 @@ def test_the_interquartile_mean_by_hand(scores: list[float], expected: float):
 @pytest.mark.parametrize("n", range(1, 24))
 def test_the_interquartile_mean_is_a_trimmed_mean_of_scores_written_four_times(n: int, rng: np.random.Generator):
     scores = rng.normal(size=n)
-    # A quarter of 4n values is n of them, so SciPy, which trims whole values, is exact here.
+    # A quarter of 4n values is exactly n, so SciPy, which trims an integer number of values, is exact here.
     assert iqm([scores]) == pytest.approx(stats.trim_mean(np.repeat(scores, 4), 0.25), rel=1e-12)
     if n % 4 == 0:
         assert iqm([scores]) == pytest.approx(stats.trim_mean(scores, 0.25), rel=1e-12)
@@ -56,7 +56,7 @@ def test_the_interquartile_mean_is_a_trimmed_mean_of_scores_written_four_times(n
 
 def test_the_interquartile_mean_pools_the_tasks():
     assert iqm({"low": [0, 0, 0, 0], "high": [8, 8, 8, 8]}) == 4.0
-    assert iqm({"one": [0, 0], "many": [8] * 6}) == 8.0  # the lowest quarter is gone
+    assert iqm({"one": [0, 0], "many": [8] * 6}) == 8.0  # the lowest quarter is trimmed
 
 
 @pytest.mark.parametrize("statistic", [mean, iqm])
@@ -70,7 +70,7 @@ def test_leading_axes_are_computed_apart(statistic: Callable[..., Any], rng: np.
 
 
 def slow_bootstrap(tasks: list[np.ndarray], draws: int) -> np.ndarray:
-    """Means over tasks of the means of resampled seeds, one resample at a time."""
+    """Means over tasks of the means of resampled seeds, computed one resample at a time."""
     rng = np.random.default_rng(123)
     return np.asarray([np.mean([rng.choice(task, len(task)).mean() for task in tasks]) for _ in range(draws)])
 
@@ -79,13 +79,13 @@ def test_an_interval_is_that_of_a_slow_bootstrap(rng: np.random.Generator):
     tasks = [rng.exponential(size=8), 50 + 3 * rng.exponential(size=5)]
     for level in (0.5, 0.95):
         expected = np.quantile(slow_bootstrap(tasks, 8_000), ((1 - level) / 2, (1 + level) / 2))
-        # Two bootstraps differ by the noise of their draws, a few hundredths of the width.
+        # Two bootstraps differ by the noise of their draws, a few percent of the width.
         np.testing.assert_allclose(interval(mean, tasks, level, draws=8_000), expected, atol=0.06 * np.ptp(expected))
 
 
 def test_two_seeds_have_three_resamples_of_known_probability():
     # (0, 0), (0, 1) or (1, 0), (1, 1): the mean is 0, 1/2 and 1 with probability 1/4, 1/2 and 1/4.
-    # So are the curve of one point and, against seeds halfway between, the probability of improvement.
+    # The same holds for a curve of one point and for the probability of improvement over seeds at 1/2.
     for level, expected in ((0.4, (0.5, 0.5)), (0.6, (0.0, 1.0))):
         assert interval(mean, [[0.0, 1.0]], level=level) == expected
         assert curve_interval([[0.0], [1.0]], level=level)[1:] == expected
@@ -99,7 +99,7 @@ def test_seeds_are_resampled_within_their_task(rng: np.random.Generator):
 
 
 def test_each_task_draws_seeds_of_its_own():
-    # Drawn alike, task and mirrored task would always cancel.
+    # With the same draws for both, a task and its mirror image would always cancel.
     low, high = interval(mean, [np.arange(10.0), -np.arange(10.0)])
     assert low < -0.5 and high > 0.5
 
@@ -128,17 +128,18 @@ def test_a_task_with_one_seed_has_no_interval(statistic: Callable[..., Any]):
 
 @pytest.mark.parametrize("seeds", [5, 10, 40])
 def test_intervals_hold_the_true_mean_as_often_as_is_known_of_the_percentile_bootstrap(seeds: int):
-    # Of normal scores it is near mean ± z √(n-1)/n s, a t-interval with too small a factor: 84% at 5 seeds, 90% at 10.
+    # For normal scores it is close to mean ± z √(n-1)/n s, a t-interval with too small a factor: coverage is 84% with 5
+    # seeds and 90% with 10.
     expected = 1 - 2 * stats.t.sf(stats.norm.ppf(0.975) * np.sqrt((seeds - 1) / seeds), seeds - 1)
     repetitions, rng = 400, np.random.default_rng(1)
     covered = 0
     for _ in range(repetitions):
         low, high = interval(mean, [rng.normal(3, 2, size=seeds)], draws=500)
         covered += low <= 3 <= high
-    # One test in ten thousand would fail by chance, and two points are left for what "near" hides.
+    # By chance, one test in ten thousand would fail; two percentage points allow for "close to".
     low, high = stats.binom.interval(0.9999, repetitions, expected)
     assert low - 0.02 * repetitions <= covered <= high + 0.02 * repetitions
-    assert low > 0.75 * repetitions  # the bounds say something
+    assert low > 0.75 * repetitions  # the bounds are not vacuous
 
 
 def test_intervals_of_differences_hold_the_true_difference():
@@ -150,7 +151,7 @@ def test_intervals_of_differences_hold_the_true_difference():
         covered += low <= 1 <= high
         excluded += low > 0
     assert stats.binom.ppf(1e-4, repetitions, 0.90) <= covered <= stats.binom.ppf(1 - 1e-4, repetitions, 0.97)
-    # Its standard error is 0.34, so that the true difference of 1 is seen about five times in six.
+    # The standard error is 0.34, so that the interval excludes 0 in about five cases of six.
     assert excluded > 0.7 * repetitions
 
 
@@ -158,7 +159,7 @@ def test_a_difference_resamples_both_sides_apart(rng: np.random.Generator):
     scores = rng.normal(size=15)
     low, high = difference_interval(mean, [scores], [scores], draws=8_000)
     assert low < -0.1 and high > 0.1
-    # Independent sides: variances add, so the width is √2 of that of one side.
+    # The sides are independent, so variances add and the width is √2 times that of one side.
     one_low, one_high = interval(mean, [scores], draws=8_000)
     assert (high - low) / (one_high - one_low) == pytest.approx(np.sqrt(2), rel=0.08)
 
@@ -178,7 +179,7 @@ def test_the_interval_of_a_curve_is_at_each_point_near_that_of_its_scores(rng: n
 def test_whole_seeds_are_resampled_for_all_points_at_once():
     seeds = np.random.default_rng(0).normal(size=(10, 1))
     got = curve_interval(seeds + np.arange(50.0))
-    # Curves that differ by a constant each keep that constant: a band of equal width, to the last digit.
+    # Curves that differ by constants keep these in every resample, so the band has constant width.
     np.testing.assert_allclose(got.high - got.low, got.high[0] - got.low[0], rtol=1e-9)
     np.testing.assert_allclose(got.low - np.arange(50.0), got.low[0], rtol=1e-9)
 

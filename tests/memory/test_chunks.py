@@ -1,4 +1,4 @@
-"""Tapes run chunk by chunk: the outputs, states and gradients of the whole, in memory that does not grow with it."""
+"""Tapes run chunk by chunk: outputs, states and gradients of the whole tape, in memory independent of its length."""
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ def loss_and_gradients(model, x, begin, weight, chunk):
             s, state = in_chunks(model, x, begin, state, chunk=chunk)
             return jnp.sum(weight * s), (s, state)
 
-        # A GRU's state is differentiable too: what enters the tape matters to its first episode.
+        # The initial state affects the first episode, and it is differentiable.
         return jax.value_and_grad(loss, (0, 1, 2), has_aux=True, allow_int=True)(model, x, state)
 
     return run(model, x, jax.tree.map(lambda leaf: leaf + jnp.ones((), leaf.dtype) / 2, model.initial_state()))
@@ -36,7 +36,7 @@ def test_outputs_state_and_gradients_are_those_of_the_whole_tape(rng, name):
     model = REGISTRY[name](WIDTH, WIDTH, key=jax.random.key(0))
     x, begin, weight = sequence(rng)
     expected = loss_and_gradients(model, x, begin, weight, None)
-    # Chunks that divide the tape and that do not, that begin at a flag and beside one.
+    # No chunk divides the tape; with 8 and 5 a chunk starts at a begin flag, with 22 the last one has a single slot.
     for chunk in (8, 5, 22) if name == "lru" else (8,):
         got = loss_and_gradients(model, x, begin, weight, chunk)
         for g, want in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
@@ -55,7 +55,7 @@ def test_a_network_runs_its_tape_in_chunks(rng):
 
 
 def gradient_bytes(slots, chunk):
-    """Bytes beside arguments and results that the gradient of a loss over a tape takes."""
+    """The temporary memory, in bytes, of the gradient of a loss over a tape; arguments and results not counted."""
     network = QNetwork(WIDTH, 3, REGISTRY["lru"], key=jax.random.key(0), width=64, chunk=chunk)
 
     def loss(network, x, begin):
@@ -68,14 +68,15 @@ def gradient_bytes(slots, chunk):
 def test_memory_grows_with_the_chunk_and_not_with_the_tape():
     short, long = gradient_bytes(4_096, 256), gradient_bytes(32_768, 256)
     whole = gradient_bytes(32_768, 32_768)
-    # Ten numbers a slot are the observation and the values with their cotangents; the network's own are above 1,000.
+    # Ten numbers per slot are the observation and the action values with their cotangents; all activations of the
+    # network would be more than 1,000 per slot.
     assert long - short < 28_672 * 4 * 20
     assert whole > 8 * long
 
 
 def test_a_chunk_below_one_is_refused():
     model = REGISTRY["lru"](WIDTH, WIDTH, key=jax.random.key(0))
-    message = "chunk must be a number of slots, at least 1, or None for 16,384; got 0"
+    message = "chunk must be at least 1 slot, or None for the default of 16,384; got 0"
     with pytest.raises(ValueError, match=f"^{message}$"):
         in_chunks(model, jnp.zeros((3, WIDTH)), jnp.zeros(3, bool), chunk=0)
     with pytest.raises(ValueError, match=message):

@@ -1,4 +1,4 @@
-"""Every memory of the registry: laws, one meaning however it is run, its formulas, and nothing across a begin flag."""
+"""Every memory model of the registry: laws, formulas, equal results on every path, and nothing across begin flags."""
 
 import functools
 import re
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from memoroids import Memoroid, Memory, Resettable, Stack
-from memoroids.algebra.linear_recurrence import available_backends
+from memoroids.algebra.recurrence_backends import available_backends
 from memoroids.memory import FFM, GRU, LRU, MLP, REGISTRY, S5
 from memoroids.memory.layers import ComplexLinear, GatedResidual, RealPart
 from memoroids.memory.s5 import hippo_normal
@@ -33,7 +33,7 @@ each_model_and_backend = pytest.mark.parametrize(
 
 
 def randomised(memory, seed):
-    """The model with every parameter drawn anew, so that none hides behind a zero or a one."""
+    """The model with all parameters random, so that no initial 0 or 1 hides a mistake."""
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda p: jnp.asarray(0.5 * rng.standard_normal(p.shape), p.dtype), memory)
 
@@ -91,7 +91,7 @@ def assert_identical(got, want, message=""):
         np.testing.assert_array_equal(np.asarray(g), np.asarray(w), err_msg=message)
 
 
-# --- Formulas: independent loops in double precision, which read a model's parameters and nothing else of it.
+# --- Formulas: independent loops in double precision, which use only the parameters of a model.
 
 
 def sigmoid(v):
@@ -223,7 +223,7 @@ def by_formula(name, memory, x, begin, state=None):
 
 @functools.cache
 def gradients_by_formula(name):
-    """By central differences, one parameter and one input at a time: exact to about 1e-9 in double precision."""
+    """By central differences over every parameter and input, accurate to about 1e-9 in double precision."""
     arguments, structure = jax.tree.flatten(double((model(name), observations())))
 
     def loss():
@@ -260,7 +260,7 @@ def test_going_on_from_a_state_equals_the_formulas(name):
     assert_close(run(memory, x, begin, state), by_formula(name, memory, x, begin, state))
 
 
-# --- One meaning however it is run.
+# --- Sequences, steps and backends.
 
 
 @each_model
@@ -284,7 +284,7 @@ def test_gradients_through_steps_equal_those_through_the_sequence(name):
 
 
 def error(got, want):
-    """Root mean square difference over all leaves, each in units of its size."""
+    """The root mean square difference over all leaves, each relative to its largest magnitude."""
     squares = []
     for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         squares.append(np.abs((np.asarray(g) - w) / max(np.abs(w).max(), 1e-30)).ravel() ** 2)
@@ -306,7 +306,7 @@ def test_every_backend_errs_at_most_four_times_as_much_as_the_sequential_one(nam
 @each_model
 def test_a_sequence_cut_in_two_equals_the_whole(name):
     memory, x, cut = model(name), observations(), 3
-    for begin in (BEGIN, np.arange(LENGTH) == 0):  # the cut is where an episode begins, and inside one
+    for begin in (BEGIN, np.arange(LENGTH) == 0):  # the cut is at the beginning of an episode, and inside one
         whole = run(memory, x, begin)
         first, state = run(memory, x[:cut], begin[:cut])
         second, last = run(memory, x[cut:], begin[cut:], state)
@@ -414,7 +414,7 @@ POISONS = {"NaN": np.nan, "inf": np.inf, "-inf": -np.inf, "other values": 3.0}
 
 @eqx.filter_jit
 def after_the_flag(memory, before, after, state, backend):
-    """Outputs and state after the flag, and the gradient of them with respect to the observations after it."""
+    """Outputs and state after the begin flag, and their gradient with respect to the observations after it."""
     begin = jnp.arange(LENGTH) == CUT
 
     def loss(after):
@@ -465,7 +465,7 @@ def test_an_episode_in_a_long_sequence_equals_the_episode_alone(name):
     assert_close(s[4:], alone[:4], 1e-5)
 
 
-# --- What is particular to one model.
+# --- Properties of single models.
 
 
 def test_hippo_normal_is_the_eigendecomposition_of_the_matrix_built_from_its_definition():
@@ -515,7 +515,7 @@ def test_s5_with_unit_variance_starts_with_a_state_as_wide_as_its_input(unit: bo
     decay, eigenvalues = np.asarray(memory.decay()), np.asarray(memory._eigenvalues())
     u = jax.random.normal(jax.random.key(1), (512, 64))
     drive = (decay - 1) / eigenvalues * np.asarray(jax.vmap(memory.b)(u))
-    # Of white input the state's variance is the drive's over 1 - |λ|².
+    # Under white input, the variance of the state is that of the drive divided by 1 - |λ|².
     variance = np.var(drive, axis=0) / (1 - np.abs(decay) ** 2)
     assert (variance.max() / variance.min() < 5) == unit
 
@@ -527,7 +527,7 @@ def test_lru_eigenvalues_start_inside_the_ring(r_min, r_max):
     assert np.all(radius < 1)
     assert np.all((radius >= r_min - 1e-6) & (radius <= r_max + 1e-6))
     assert np.all((phase > 0) & (phase <= 1.5 + 1e-6))
-    # Uniform over the area: the median radius halves the ring's area.
+    # Uniform over the area: the median radius divides the ring into halves of equal area.
     assert abs(np.median(radius**2) - (r_min**2 + r_max**2) / 2) < 0.05 * (r_max**2 - r_min**2)
     assert phase.min() < 0.1 and phase.max() > 1.4
     gamma = np.exp(np.asarray(memory.gamma_log, np.float64))
@@ -552,7 +552,7 @@ def test_ffm_is_the_papers_monoid_with_explicit_time():
         return left[0] * np.exp(right[1] * exponent) + right[0], left[1] + right[1]
 
     def product(elements):
-        """In halves, so that t' is rarely one step."""
+        """The product by recursive halving, so that t' is rarely one step."""
         if len(elements) == 1:
             return elements[0]
         middle = len(elements) // 2
@@ -645,11 +645,11 @@ def test_keys_decide_every_parameter_that_is_drawn(name):
     fixed = 0
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
         fixed += np.array_equal(a, b)
-    # S5's eigenvalues (two leaves in each of two layers) and FFM's decays and frequencies are not drawn.
+    # Not random: S5's eigenvalues (two leaves in each of two layers) and FFM's decays and frequencies.
     assert fixed == {"s5": 4, "ffm": 2}.get(name, 0)
 
 
-# --- Refusals.
+# --- Invalid arguments.
 
 
 @pytest.mark.parametrize(
@@ -676,7 +676,7 @@ def test_keys_decide_every_parameter_that_is_drawn(name):
             functools.partial(FFM, min_decay=2.0, max_decay=1.0),
             "FFM: needs 0 < min_decay < max_decay, got min_decay=2.0, max_decay=1.0",
         ),
-        (functools.partial(Stack.of, MLP, layers=0), "Stack: needs at least one memory, got none"),
+        (functools.partial(Stack.of, MLP, layers=0), "Stack: needs at least one layer, got none"),
     ],
 )
 def test_constructors_refuse_what_makes_no_model_and_say_why(build, message):
@@ -686,8 +686,8 @@ def test_constructors_refuse_what_makes_no_model_and_say_why(build, message):
 
 @each_model
 def test_an_unknown_backend_is_refused(name):
-    memory = model(name)  # made outside the trace: it is cached
-    with pytest.raises(ValueError, match="backend 'warp'"):
+    memory = model(name)  # built outside the trace, since it is cached
+    with pytest.raises(ValueError, match="unknown backend 'warp'; choose one of "):
         jax.eval_shape(lambda x: memory(x, jnp.asarray(BEGIN), backend="warp"), observations())
 
 
@@ -736,12 +736,12 @@ def test_a_stack_declares_only_the_backends_that_all_its_layers_share():
 
 def test_a_stack_refuses_layers_that_do_not_fit():
     layers = [MLP(4, 5, key=jax.random.key(0)), MLP(5, 3, key=jax.random.key(1)), MLP(2, 3, key=jax.random.key(2))]
-    with pytest.raises(ValueError, match=r"^Stack: layer 1 gives 3 features but layer 2 takes 2$"):
+    with pytest.raises(ValueError, match=r"^Stack: layer 1 outputs 3 features but layer 2 takes 2$"):
         Stack(layers)
 
 
 def test_a_stack_refuses_to_be_empty():
-    with pytest.raises(ValueError, match=r"^Stack: needs at least one memory, got none$"):
+    with pytest.raises(ValueError, match=r"^Stack: needs at least one layer, got none$"):
         Stack([])
 
 

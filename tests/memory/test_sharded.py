@@ -1,4 +1,4 @@
-"""One tape over several devices: the same scans, recurrences, models and gradients as a slow loop and one device."""
+"""One tape on several devices: scans, recurrences, models and gradients equal those of a slow loop or of one device."""
 
 import json
 import os
@@ -24,7 +24,7 @@ CHECKS = (
 
 @pytest.fixture(scope="module")
 def report() -> dict[str, str | None]:
-    # Optimised, as the other contracts of numbers are.
+    # With XLA's optimisations, as the other numerical contracts are tested.
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
     env = {**os.environ, **flags}
     done = subprocess.run([sys.executable, str(PROGRAM)], capture_output=True, text=True, timeout=300, env=env)

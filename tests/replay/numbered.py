@@ -1,4 +1,4 @@
-"""Episodes whose every slot tells which episode and which step it is, and tapes of them read back."""
+"""Episodes in which every slot encodes its episode and step, and a function that reads them back from tapes."""
 
 import jax
 import numpy as np
@@ -9,7 +9,7 @@ FIELDS = ("observation", "begin", "action", "reward", "terminated", "truncated",
 
 
 def make(number, length):
-    """An episode whose every slot tells its number and step: observation 1000 n + t, action t, reward n + t / 1000."""
+    """An episode that encodes its number n and the step t: observation 1000 n + t, action t, reward n + t / 1000."""
     t = np.arange(length + 1)
     return episode(
         (1000.0 * number + t).astype(np.float32)[:, None],
@@ -21,7 +21,7 @@ def make(number, length):
 
 
 def read(tape):
-    """The (number, length) of every episode on a tape, each held to be whole, in order and unmixed."""
+    """The (number, length) of every episode on a tape; asserts that each is complete and in order."""
     tape = jax.tree.map(np.asarray, tape)
     starts = np.flatnonzero(tape.begin & tape.transition)
     found = []

@@ -1,4 +1,4 @@
-"""The buffers of the host loop: what they hold, when the shape of batches changes, and that they go on identically."""
+"""The buffers of the host loop: their contents, when the shape of batches changes, and exact continuation."""
 
 import itertools
 
@@ -15,13 +15,13 @@ LENGTHS = [5, 1, 9, 4, 2, 7, 12, 1, 3, 8, 4, 6]
 
 
 def make(number, length):
-    """Every slot tells its number and step: observation 100 n + t + 1."""
+    """An episode that encodes its number n and the step t: observation 100 n + t + 1."""
     observation = (100 * number + np.arange(length + 1) + 1).astype(np.float32)[:, None]
     return episode(observation, np.zeros(length, np.int32), np.ones(length), number % 2 == 0, number % 2 == 1)
 
 
 def entering(params, rows):
-    """A memory state for each segment that tells the parameters and the segment's first observation."""
+    """A memory state for each segment that encodes the parameters and the first observation of the segment."""
     first = jnp.asarray(rows.observation)[:, 0, 0]
     return jnp.stack((jnp.broadcast_to(params, first.shape), first), axis=1)
 
@@ -67,7 +67,7 @@ def test_counting_slots_a_batch_has_as_many_segments_as_whole_ones_fit(batch_siz
 def test_counting_transitions_a_batch_has_as_many_as_asked_for_on_average(lengths):
     buffer = segments(200, 4, count="transitions")
     fill(buffer, lengths)
-    # A twentieth is the step in which segments are added; the rest is chance.
+    # The number of segments may be off by 5 %; the rest of the tolerance is for chance.
     np.testing.assert_allclose(mean_transitions(buffer), 200, rtol=0.055)
     np.testing.assert_allclose(buffer.bounds[0], 200 * sum(-(-n // 4) for n in lengths) / sum(lengths), rtol=0.05)
 
@@ -88,7 +88,7 @@ def test_the_shape_of_batches_changes_a_few_times_only_and_then_says_so(batch_si
         functions = buffer.functions
         told.append(buffer.add(make(number, steps)))
         shapes.append(buffer.bounds)
-        # What was compiled for the old functions stays good wherever nothing is said.
+        # As long as no change is reported, the same functions, and their compilations, remain in use.
         assert (buffer.functions is not functions) == told[-1]
         assert buffer.functions.segments == buffer.bounds[0]
     assert told == [a != b for a, b in itertools.pairwise(shapes)]
@@ -115,7 +115,7 @@ def test_an_episode_that_does_not_fit_is_refused_and_the_next_one_enters():
     buffer = segments(capacity=20, count="transitions")
     with pytest.raises(ValueError, match="an episode of 6 segments does not fit into a ring of 5"):
         buffer.add(make(0, 21))
-    # Five segments fill the ring, though a power of two would not fit into it.
+    # Five segments fill the ring, although padding to a power of two would exceed it.
     buffer.add(make(1, 20))
     assert int(buffer.state.added) == int(buffer.state.live) == 5
     buffer.add(make(2, 3))
@@ -142,7 +142,7 @@ def test_a_restored_segment_buffer_goes_on_as_the_first_would_have(state, count)
     assert_equal(after.state, straight.state)
     key = jax.random.key(0)
     assert_equal(after.functions.sample(after.state, key), straight.functions.sample(straight.state, key))
-    # The ring of 15 has gone round, and only "transitions" moves the shape of batches.
+    # The ring of 15 rows has wrapped, and only "transitions" changes the shape of batches.
     assert int(after.state.added) == sum(-(-n // 4) for n in LENGTHS) > 15
     assert (after.bounds == (6, 0)) == (count == "slots")
 

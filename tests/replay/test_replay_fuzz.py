@@ -1,4 +1,4 @@
-"""Every replay buffer under any order of calls, against a plain list of the episodes that went in."""
+"""Every replay buffer under any order of calls, against a plain list of the episodes added."""
 
 import functools
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from memoroids.tape import Tape
 Slots = dict[str, np.ndarray]
 KEYS = 128
 QUICKLY = {"xla_backend_optimization_level": 0}
-# Values that a sum or a comparison with zero would change, and a copy does not.
+# Values that survive copying, but not a sum or a comparison with zero.
 ODD = np.asarray([-0.0, 1e-30, -3.5, 0.1, 1e30], np.float32)
 BLANK = {
     "observation": np.zeros((1, 2), np.float32),
@@ -34,7 +34,7 @@ BLANK = {
 
 
 def slots_of(number: int, length: int, ending: str) -> Slots:
-    """An episode of T actions slot by slot, as docs/time.md has it; the first feature tells number and step."""
+    """An episode of T actions slot by slot, as in docs/time.md; the first feature encodes its number and the step."""
     rng = np.random.default_rng([number, length])
     out = {name: np.repeat(blank, length + 1, axis=0) for name, blank in BLANK.items()}
     for t in range(length + 1):
@@ -62,7 +62,7 @@ def size(slots: Slots) -> int:
 
 
 def among_padding(slots: Slots, room: int, where: list[int]) -> Tape:
-    """These slots in order at the first so many of `where`, sorted, of a tape of `room` slots."""
+    """A tape of `room` slots with these slots, in order, at as many positions of `where`, and padding elsewhere."""
     at = sorted(where[: size(slots)])
     leaves = {name: np.repeat(blank, room, axis=0) for name, blank in BLANK.items()}
     for name, values in leaves.items():
@@ -81,7 +81,7 @@ def assert_same(got: Slots, want: Slots) -> None:
 
 
 class Ring:
-    """The plain list: every episode that went in, with its slots and where its first one was among all written."""
+    """The plain list: every episode added, with its slots and the position of the first among all slots written."""
 
     def __init__(self, capacity: int, shortest: int, longest: int):
         self.capacity, self.shortest, self.longest = capacity, shortest, longest
@@ -89,7 +89,7 @@ class Ring:
         self.written = self.refused = self.added = 0
 
     def add(self, slots: int, ended: list[tuple[int, Slots, int]]) -> None:
-        """One call of so many slots; `ended`: number, slots and how many slots of the call came before its last."""
+        """A call with this many slots; `ended`: of each episode the number, the slots, and the last one's position."""
         for number, whole, before in ended:
             if self.shortest <= size(whole) - 1 <= self.longest:
                 self.episodes.append((number, self.written + before + 1 - size(whole), whole))
@@ -106,7 +106,7 @@ class Ring:
 
 ENDINGS = st.sampled_from(["terminated", "truncated"])
 LENGTHS = st.one_of(st.integers(1, 9), st.integers(1, 26))
-# The shortest ones in a row are what most give way to one call.
+# Runs of the shortest episodes, since one call then evicts the most.
 EPISODES = st.one_of(
     st.lists(st.tuples(LENGTHS, ENDINGS), min_size=6, max_size=6),
     st.lists(st.tuples(st.just(1), ENDINGS), min_size=10, max_size=10),
@@ -115,7 +115,7 @@ EPISODES = st.one_of(
 
 
 class Stream:
-    """What a ring is given: episodes, cut anywhere, now and then given up or lacking their beginning."""
+    """The input of a ring: episodes, cut anywhere, some of them abandoned or without their beginning."""
 
     def __init__(self, first: int):
         self.number, self.whole, self.taken = first - 1, None, 0
@@ -126,9 +126,9 @@ class Stream:
         self.whole, self.taken = slots_of(self.number, length, ending), 0
 
     def call(self, kind: str, count: int, episodes: list[tuple[int, str]]) -> tuple[Slots, list[Any]]:
-        """The slots of one call, and the episodes that end in it as `Ring.add` takes them."""
+        """The slots of one call, and the episodes that end in it, in the form of `Ring.add`."""
         parts, ended, waiting = [], [], iter(episodes)
-        # Behind an episode that is still open a tail would be its own.
+        # After an unfinished episode, the tail would be taken for its continuation.
         if kind == "tail" and self.closed:
             self.number += 1
             orphan = slots_of(self.number, *episodes[0])
@@ -153,7 +153,7 @@ class Stream:
 
 
 def stored(state: Any, r: int | None = None) -> list[Slots]:
-    """What the table says is live, oldest first, read from the ring by the table's own numbers."""
+    """All live episodes in the table, oldest first, read back from the ring."""
     state = jax.tree.map(np.asarray, state._replace(priority=None, largest=None))
     ring = state if r is None else jax.tree.map(lambda leaf: leaf[r], state)
     slots, table = as_slots(ring.tape), ring.start.shape[0]
@@ -175,7 +175,7 @@ def assert_stored(state: Any, model: Ring, r: int | None = None) -> None:
 
 
 def drawn_from(tape: Slots, live: dict[int, Slots], slots: int) -> list[int]:
-    """The numbers of the episodes on one tape, which must be live ones and padding, bit for bit."""
+    """The numbers of the episodes on one tape; asserts that it consists, bit for bit, of live episodes and padding."""
     numbers = [int(first) // 100 for first in tape["observation"][tape["begin"] & tape["transition"], 0]]
     assert set(numbers) <= set(live)
     laid = [live[number] for number in numbers]
@@ -185,7 +185,7 @@ def drawn_from(tape: Slots, live: dict[int, Slots], slots: int) -> list[int]:
 
 
 def assert_batches(batches: Any, live: dict[int, Slots], share: int, slots: int) -> Iterator[int]:
-    """Holds each tape to be whole live episodes until they are enough, and says what was drawn."""
+    """Yields the numbers of the episodes drawn; asserts that each tape is whole live episodes up to `share`."""
     tapes = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1, slots, *leaf.shape[3:]), batches.tape)
     fields = as_slots(tapes)
     for i in range(len(tapes.begin)):
@@ -219,7 +219,8 @@ def assert_draws(sample: Any, state: Any, live: dict[int, Slots], batch: int, sl
     np.testing.assert_array_equal(batches.weight, np.asarray(batches.tape.transition, np.float32))
 
 
-# A call: narrow or as wide as the ring, how many slots, where they lie among padding, and what episodes begin.
+# A call: its kind, its width, up to that of the ring, the number of slots, their places among padding, the episodes
+# that begin, and whether to sample afterwards.
 CALL = st.tuples(
     KINDS, st.sampled_from([WIDTH, WIDTH, CAPACITY]), st.integers(0, CAPACITY), st.randoms(use_true_random=False),
     EPISODES, st.sampled_from([False, False, True]),
@@ -251,7 +252,7 @@ PRIORITY = PriorityConfig(exponent=0.7, correction=0.5, mix=0.8, floor=0.01)
 
 @functools.cache
 def rings(priority: PriorityConfig | None) -> tuple[Any, Any]:
-    """The buffer with its functions compiled, and its `sample` for many keys."""
+    """The buffer with compiled functions, and its `sample` mapped over many keys."""
     buffer = ring_buffer(RINGS, NARROW, TAPES * BATCH, LONGEST, min_length=SHORTEST, tapes=TAPES, priority=priority)
     names = ("add", "sample", "update_priorities")
     many = jax.jit(jax.vmap(buffer.sample, in_axes=(None, 0)), compiler_options=QUICKLY)
@@ -263,7 +264,7 @@ def stack(tapes: list[Tape]) -> Tape:
 
 
 def rings_after(calls: Any, buffer: Any, state: Any, streams: list[Stream], models: list[Ring]) -> Any:
-    """The state after one call of all rings, each told what its own part is."""
+    """The state after one call, with a part of its own for each ring."""
     tapes = []
     for (kind, count, random, episodes), stream, model in zip(calls, streams, models, strict=True):
         slots, ended = stream.call(kind, count, episodes)
@@ -274,7 +275,7 @@ def rings_after(calls: Any, buffer: Any, state: Any, streams: list[Stream], mode
 
 def fresh(buffer: Any) -> tuple[Any, list[Stream], list[Ring]]:
     models = [Ring(NARROW, SHORTEST, LONGEST) for _ in range(RINGS)]
-    # Codes of whole numbers below 2^24 are exact in float32.
+    # Numbers start at 1000 r: codes of number and step below 2^24 are exact in float32.
     return buffer.init(among_padding(joined([]), 1, [])), [Stream(1000 * r) for r in range(RINGS)], models
 
 
@@ -343,7 +344,7 @@ def test_priorities_follow_the_episodes_of_plain_lists_and_never_those_that_took
         if then in ("learn", "late"):
             assert batch is not None
             errors = rng.normal(size=TAPES * buffer.slots).astype(np.float32)
-            # What stands in no transition's slot is nobody's error.
+            # Errors in slots without a transition must be ignored.
             errors[~np.asarray(batch.tape.transition).reshape(-1)] = np.nan
             spoilt = rng.integers(len(errors))
             errors[spoilt] = np.inf
@@ -367,7 +368,7 @@ def test_priorities_follow_the_episodes_of_plain_lists_and_never_those_that_took
             assert_priorities(state, models, known)
     live, share = all_live(models), sum(known.values())
     drawn = set(assert_batches(many(state, keys(seed)), live, BATCH, buffer.slots))
-    # Only what would be missed once in a million times; the newest have the largest priority.
+    # Only episodes that random draws would miss less than once in a million runs are required.
     likely = {number for number, value in known.items() if (1 - value / share) ** (TAPES * KEYS) < 1e-6}
     assert likely <= drawn <= set(live)
 
@@ -379,7 +380,7 @@ INITIAL = jnp.zeros(2)
 
 
 def fragments_of(number: int, length: int, ending: str) -> list[Slots]:
-    """The segments of an episode one step at a time: L transitions, the observation after them, and padding."""
+    """The segments of an episode: L transitions each, the observation after them, and padding."""
     whole, out = slots_of(number, length, ending), []
     for begin in range(0, length, LENGTH):
         end = min(begin + LENGTH, length)
@@ -409,12 +410,12 @@ def segments_of(state: Any, rows: int = ROWS, segments: int = SEGMENTS) -> tuple
 
 
 def repeated(got: Slots, want: Slots) -> tuple[Slots, Slots]:
-    """Rows, and as many times what each should be."""
+    """Rows, and the row that each of them should equal, as many times."""
     return got, {name: np.stack([values] * len(got[name])) for name, values in want.items()}
 
 
 def assert_segments(ring: Any, sample: Any, model: list[Any], state: str, seed: int) -> None:
-    """Holds a ring of segments, and what is drawn from it, to the list of (number, index, fragment)."""
+    """Compares a ring of segments, and the batches drawn from it, with a list of (number, index, fragment)."""
     rows = ring.tape.begin.shape[0]
     assert int(ring.live) == len(model)
     fields = as_slots(ring.tape)
@@ -478,7 +479,7 @@ def test_a_segment_buffer_is_a_plain_list_of_segments(state, calls, seed):
 
 @pytest.fixture
 def compiled_once_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Buffers of equal sizes share their functions, which are pure: else each example would compile them anew."""
+    """Buffers of equal sizes share their functions, which are pure; otherwise each example would compile them."""
     monkeypatch.setattr(host, "tape_buffer", host_tape_buffer)
     monkeypatch.setattr(host, "segment_buffer", host_segment_buffer)
 
@@ -503,7 +504,7 @@ def whole_tape(number: int, length: int, ending: str) -> Tape:
     return among_padding(slots, length + 1, list(range(length + 1)))
 
 
-# The longest episodes round up past it.
+# The bound for the longest episodes, a power of two, exceeds it.
 HOST_CAPACITY = 15
 
 
@@ -515,7 +516,7 @@ HOST_CAPACITY = 15
     SEEDS,
 )
 def test_a_host_tape_buffer_takes_every_length_and_is_a_plain_list_of_episodes(episodes, declared, seed):
-    # Bounds to start from leave few others to come, and each pair is compiled.
+    # Initial bounds, since each pair of bounds is compiled and few others remain.
     buffer = HostTapeBuffer(HOST_CAPACITY, BATCH, declared=declared, bounds=(2, 4))
     model = Ring(HOST_CAPACITY, 1, HOST_CAPACITY)
     for number, (length, ending, again) in enumerate(episodes):

@@ -24,14 +24,14 @@ QUICKLY = {"xla_backend_optimization_level": 0}
 
 @functools.cache
 def jitted(rings=RINGS, **changes):
-    """A buffer with its functions compiled, one for each set of sizes."""
+    """A buffer with compiled functions, cached for each set of sizes."""
     buffer = ring_buffer(rings, **SIZES | changes)
     names = ("add", "sample", "update_priorities")
     return buffer._replace(**{name: jax.jit(getattr(buffer, name), compiler_options=QUICKLY) for name in names})
 
 
 def piece(tape, room=WIDTH, where=None):
-    """These slots among padding: at the positions `where` of `room`, by default the first ones."""
+    """These slots among padding: at positions `where` of `room` slots, by default the first ones."""
     where = np.arange(tape.slots) if where is None else where
     blank = jax.tree.map(np.array, empty(room, tape))
     for leaf, values in zip(jax.tree.leaves(blank), jax.tree.leaves(tape), strict=True):
@@ -52,7 +52,7 @@ def ring_of(state, r):
 
 
 def stored(state, r):
-    """The (number, length) of all that the table of ring r says is live, oldest first, each read back whole."""
+    """The (number, length) of all live episodes in the table of ring r, oldest first, each read back from the ring."""
     ring = ring_of(state, r)
     capacity, table = ring.tape.begin.shape[0], ring.start.shape[0]
     out = []
@@ -65,7 +65,7 @@ def stored(state, r):
 
 
 def fill(buffer, lengths, room=None):
-    """Whole episodes, `lengths[r]` in ring r, numbered 100 r on, one a ring in each call."""
+    """Adds whole episodes of `lengths[r]` to ring r, numbered from 100 r on, one per ring in each call."""
     room = room or max(max(row, default=0) for row in lengths) + 1
     state = buffer.init(make(0, 1))
     for i in range(max(map(len, lengths))):
@@ -77,7 +77,7 @@ def fill(buffer, lengths, room=None):
 
 
 class Model:
-    """One ring slot by slot: the last `capacity` slots written, and which whole episodes can be read in them."""
+    """One ring as a list of the last `capacity` slots written, from which whole episodes can be read."""
 
     def __init__(self, capacity=CAPACITY, bounds=(SHORTEST, LONGEST)):
         self.slots, self.bounds = deque(maxlen=capacity), bounds
@@ -91,7 +91,7 @@ class Model:
                 self.added, self.refused = self.added + fits, self.refused + (not fits)
 
     def complete_at(self, end, forgotten=False):
-        """Whether the slots up to `end` are an episode from its first on; `forgotten`: or may have been."""
+        """Whether a whole episode ends at slot `end`; with `forgotten`, its first slots may be overwritten already."""
         number, _, length = self.slots[end]
         wanted = [(number, t, length) for t in range(length + 1)]
         there = list(self.slots)[max(end - length, 0) : end + 1]
@@ -104,7 +104,7 @@ class Model:
 
 
 def tape_of(batch, i):
-    """The i-th tape of a batch of one or several."""
+    """The i-th tape of a batch of one or several tapes."""
     return batch.tape if batch.weight.ndim == 1 else jax.tree.map(lambda leaf: leaf[i], batch.tape)
 
 
@@ -113,8 +113,8 @@ def chi_square(counts, probabilities):
     return np.sum((counts - expected) ** 2 / expected)
 
 
-# One ring's part of a call: episodes that begin (their lengths, 1 and 8 or more refused), how many slots come, and
-# where padding lies among them; now and then the episode under way is given up.
+# One ring's part of a call: the lengths of episodes that begin (1, 8 and 9 are refused), the number of slots, where
+# they are among padding, and whether the unfinished episode is abandoned.
 PART = st.tuples(
     st.lists(st.integers(1, 9), min_size=4, max_size=4),
     st.integers(0, WIDTH),
@@ -124,7 +124,7 @@ PART = st.tuples(
 
 
 class Stream:
-    """What one ring is given: episodes numbered as they begin, cut anywhere, with their slots as the model has them."""
+    """The input of one ring: numbered episodes, cut anywhere, and their slots as `Model` represents them."""
 
     def __init__(self, r):
         self.number, self.waiting, self.tape = 40 * r - 1, [], None
@@ -206,7 +206,7 @@ def test_each_ring_is_a_tape_buffer_and_one_ring_is_one_bit_for_bit(shortest, cu
         got = one.sample(first, jax.random.key(i))
         for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
             np.testing.assert_array_equal(a, b)
-        # Tables differ in room: compared is what they say is stored.
+        # Tables differ in size, so the episodes in them are compared.
         for r, state in enumerate(states if i % 6 == 5 else ()):
             assert stored(all_of_them, r) == stored(jax.tree.map(lambda leaf: leaf[None], state), 0)
             mine = ring_of(all_of_them, r)
@@ -298,7 +298,7 @@ def test_several_tapes_are_run_apart_and_read_as_one():
     batch = buffer.sample(fill(buffer, [[2, 5], [7, 3], [4]]), jax.random.key(3))
 
     def network(observation, begin):
-        # What the sum over all slots so far is would tell if one tape ran on into the next.
+        # A cumulative sum would reveal a tape that continues into the next one.
         return {"sum": jnp.cumsum(observation[:, 0]), "begin": begin}, None
 
     tape, weight = batch.flat
@@ -334,7 +334,7 @@ def table_of(state, r):
 
 @pytest.mark.parametrize("tapes", [1, 2])
 def test_priorities_follow_a_slow_loop_through_adds_and_updates(tapes, rng):
-    """Updates come late, after adds that have overwritten some of what was drawn; some errors are not finite."""
+    """Updates come after adds that have overwritten some of the episodes drawn; some errors are not finite."""
     buffer = jitted(tapes=tapes, priority=PRIORITY)
     state = buffer.init(make(0, 1))
     known, largest, number, pending, twice, gone, broken = {}, 1.0, [0, 100, 200], None, 0, 0, 0
@@ -412,7 +412,7 @@ def test_episodes_are_drawn_in_proportion_to_their_priorities_and_weighted_by_th
 
 
 def test_with_full_correction_the_expected_gradient_is_that_of_uniform_draws():
-    """Exactly, over the one episode that a batch of one transition holds; the factor is the same for all batches."""
+    """The expectation is exact: a batch of one transition holds one episode, and the factor is constant."""
     buffer, state, live, priorities = prioritised()
     theta = jnp.asarray([0.7, -0.2])
 
@@ -446,7 +446,7 @@ def test_a_new_episode_enters_with_the_largest_priority_so_far():
     state = buffer.update_priorities(state, batch.drawn, jnp.full(buffer.slots, 50.0))
     largest = slow_priority([50.0])
     np.testing.assert_allclose(float(state.largest), largest, rtol=1e-6)
-    # Smaller ones later do not bring it down.
+    # Smaller errors do not lower it later.
     state = buffer.update_priorities(state, batch.drawn, jnp.zeros(buffer.slots))
     state = buffer.add(state, stack([piece(make(900 + r, 4)) for r in range(4)]))
     for r in range(4):
@@ -454,7 +454,7 @@ def test_a_new_episode_enters_with_the_largest_priority_so_far():
 
 
 def test_all_episodes_that_one_call_completes_enter_with_a_priority():
-    """As many as fit: the end of one begun before, and the shortest possible behind it."""
+    """As many as fit: the end of an episode from an earlier call, then episodes of the shortest length."""
     buffer, stream = jitted(1, priority=PRIORITY), concatenate([make(n, SHORTEST) for n in range(3)])
     state = buffer.init(make(0, 1))
     for begun, end in ((0, SHORTEST), (SHORTEST, SHORTEST + WIDTH)):
@@ -473,7 +473,7 @@ def test_draws_among_many_follow_their_shares_and_never_fall_on_nothing():
     assert not counts[leaves == 0].any()
     # Chi-square with 29 degrees of freedom: 58.3 is exceeded once in a thousand.
     assert chi_square(counts[where], leaves[where] / leaves.sum(dtype=np.float64)) < 58.3
-    # Many equal ones: no grain of float32 in how often each is drawn. 58.3 for 30 blocks, again.
+    # With many equal leaves, float32 rounding must not affect the frequencies. 58.3 for 30 blocks, as above.
     counts = np.bincount(draw(np.ones_like(leaves), jax.random.key(1)), minlength=leaves.size)
     blocks = np.add.reduceat(counts, np.linspace(0, leaves.size, 31).astype(int)[:-1])
     assert chi_square(blocks, np.diff(np.linspace(0, leaves.size, 31).astype(int)) / leaves.size) < 58.3
@@ -488,7 +488,7 @@ def test_the_same_episode_drawn_twice_takes_the_larger_of_its_values():
     td = np.zeros(buffer.slots, np.float32)
     td[:14] = [1, 1, 1, 1, 9, 1, 2, 3, 4, 9, 1, 1, 2, 2]
     state = buffer.update_priorities(state, batch.drawn, jnp.asarray(td))
-    # The final slots' 9 belong to no transition.
+    # The errors 9 are in final slots, which hold no transition.
     np.testing.assert_allclose(table_of(state, 0)[0], slow_priority([1, 2, 3, 4]), rtol=1e-6)
 
 
@@ -505,7 +505,7 @@ def test_an_empty_buffer_gives_weight_to_nothing_and_takes_no_priorities(priorit
 
 @pytest.mark.parametrize("priority", [None, PRIORITY])
 def test_no_ring_is_copied_inside_a_loop(priority):
-    """The loop of training: what it needs beside the donated rings is far less than one of their columns."""
+    """The training loop needs less memory, besides the donated rings, than one column of them takes."""
     buffer = ring_buffer(4, 200_000, 100, 9, min_length=9, priority=priority)
 
     def turn(i, state):
@@ -521,7 +521,7 @@ def test_no_ring_is_copied_inside_a_loop(priority):
     state = jax.eval_shape(buffer.init, make(0, 1))
     loop = jax.jit(lambda state: lax.fori_loop(0, 1_000, turn, state), donate_argnums=0)
     used = loop.lower(state).compile().memory_analysis()
-    # A column of flags takes 800 kB, the priorities' sums 320 kB.
+    # A column of flags takes 800 kB, the sums of the priorities 320 kB.
     assert used.temp_size_in_bytes < 700_000
 
 
@@ -543,7 +543,7 @@ def test_what_does_not_fit_is_refused_in_one_line():
         buffer.add(state, stack([nothing(), nothing()]))
     with pytest.raises(ValueError, match="a tape of 25 slots does not fit into a ring of 24: raise capacity"):
         buffer.add(state, stack([nothing(25)] * 3))
-    with pytest.raises(ValueError, match=rf"a batch has {buffer.slots} slots, got TD errors \(3,\)"):
+    with pytest.raises(ValueError, match=rf"a batch has {buffer.slots} slots, got TD errors of shape \(3,\)"):
         buffer.update_priorities(state, None, jnp.zeros(3))
     with pytest.raises(ValueError, match="not drawn by priority"):
         keeps.update_priorities(state, None, jnp.zeros(buffer.slots))

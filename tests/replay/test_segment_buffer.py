@@ -20,7 +20,7 @@ INITIAL = {"sum": jnp.zeros(1), "age": jnp.zeros((), jnp.int32)}
 
 
 def make(number, length, dtype=np.float32):
-    """An episode whose every slot tells its number and step: observation 16 n + t + 1, action t, reward n + t / 16."""
+    """An episode that encodes its number n and the step t: observation 16 n + t + 1, action t, reward n + t / 16."""
     t = np.arange(length + 1)
     return episode(
         (16 * number + t + 1).astype(dtype)[:, None],
@@ -32,7 +32,7 @@ def make(number, length, dtype=np.float32):
 
 
 def rows_of(number, length, room=4):
-    """The segments of an episode, and rows without a transition up to `room`."""
+    """The segments of an episode, padded to `room` rows by rows without a transition."""
     rows = split(make(number, length), LENGTH)
     extra = room - rows.begin.shape[0]
     return jax.tree.map(lambda leaf: np.pad(leaf, [(0, extra)] + [(0, 0)] * (leaf.ndim - 1)), rows)
@@ -49,7 +49,7 @@ def assert_row(tape, number, length, k):
 
 
 class Model:
-    """A plain list of segments (episode, its length, index in it), the oldest of which give way one by one."""
+    """A ring as a plain list of segments (episode, its length, index in it), evicted one by one from the oldest."""
 
     def __init__(self):
         self.segments, self.added = [], 0
@@ -66,7 +66,7 @@ def buffer_of(state="zero", segments=5):
 
 
 def states_of(number, room=4):
-    """Stored states that tell the segment they belong to."""
+    """Stored states that encode the segment they belong to."""
     k = np.arange(room, dtype=np.float32)
     return {"sum": (100 + 10 * number + k)[:, None], "age": (5 * number + k).astype(np.int32)}
 
@@ -111,7 +111,7 @@ def test_the_ring_holds_the_newest_segments_in_the_order_they_came(lengths):
 
 def test_rows_without_a_transition_are_left_out_wherever_they_stand():
     buffer = buffer_of()
-    # Two episodes in one call with gaps around them: one and three segments.
+    # Two episodes of one and three segments in one call, with empty rows around them.
     gap = jax.tree.map(np.zeros_like, rows_of(0, 1, room=1))
     together = jax.tree.map(lambda *leaves: np.concatenate(leaves), gap, rows_of(0, 2, 1), gap, rows_of(1, 8, 3), gap)
     ring = buffer.add(buffer.init(gap), together)
@@ -121,7 +121,7 @@ def test_rows_without_a_transition_are_left_out_wherever_they_stand():
         np.testing.assert_array_equal(a, b)
 
 
-# Four of seven rows in use; the ring full with its head at 0; and full, its head past half an episode.
+# Four of seven rows in use; the ring full with its head at 0; the ring full with its head within an episode.
 @pytest.mark.parametrize("lengths", [[5, 1, 2], [9, 10], [10, 2, 7, 4]], ids=["part", "full", "wrapped"])
 def test_every_live_segment_and_so_every_transition_is_equally_likely(lengths):
     buffer, ring, model = filled(lengths)
@@ -220,7 +220,7 @@ def test_the_functions_are_pure_under_jit_and_vmap():
         assert int(rings.live[i]) == -(-length // LENGTH)
 
 
-# What a batch makes of a network: a toy memory whose arithmetic is exact, so that nothing need be close.
+# `SegmentSample.run` with a toy memory whose arithmetic is exact, so that results can be compared exactly.
 
 
 def toy(scale, observation, begin, state):
@@ -250,14 +250,14 @@ def slow_toy(observations, begins, h=0.0, age=0):
 
 
 def feed(number, length, k):
-    """Observations and begin flags of a segment, its final observation with them, from the episode itself."""
+    """Observations, including the last one, and begin flags of a segment, taken from its episode."""
     observation = make(number, length).observation[:, 0]
     first, last = k * LENGTH, min((k + 1) * LENGTH, length)
     return observation[first : last + 1], [t == 0 for t in range(first, last + 1)]
 
 
 def start_of(state, segment, live):
-    """The state that a segment starts from, found step by step."""
+    """The state at the start of a segment, computed step by step."""
     number, length, k = segment
     if state == "stored":
         return 100.0 + 10 * number + k, 5 * number + k
@@ -270,7 +270,7 @@ def start_of(state, segment, live):
 @pytest.mark.parametrize("recompute_next_state", [False, True], ids=["tape", "recomputed"])
 @pytest.mark.parametrize("state", ["zero", "stored", "burn-in"])
 def test_a_segment_runs_from_the_state_that_a_slow_loop_finds(state, recompute_next_state):
-    # After the wrap the oldest row is the third segment of the first episode: what came before it is gone.
+    # After wrapping, the oldest row is the second segment of the first episode; the first one is overwritten.
     lengths = [10, 2, 7, 4]
     buffer, ring, model = filled(lengths[:3], state, segments=30)
     assert model.segments[0] == (0, 10, 1)
@@ -279,7 +279,7 @@ def test_a_segment_runs_from_the_state_that_a_slow_loop_finds(state, recompute_n
     assert set(drawn) == set(model.segments)
     if sample.before is not None:
         previous, present = sample.before
-        # A memory that knows no begin flag must not be burnt in with another episode either.
+        # Memories that ignore begin flags must not be burnt in with another episode either.
         behind = [(number, length, k - 1) for number, length, k in drawn]
         np.testing.assert_array_equal(present, [segment in model.segments for segment in behind])
         for i in np.flatnonzero(present):
@@ -290,7 +290,7 @@ def test_a_segment_runs_from_the_state_that_a_slow_loop_finds(state, recompute_n
         observations, begins = feed(*segment)
         want, steps = slow_toy(observations, begins, *start), len(observations) - 1
         np.testing.assert_array_equal(out[i, : steps + 1], want)
-        # Alone, the next states start at the second observation, with the flag of the first.
+        # Recomputed next states start at the second observation, with the begin flag of the first.
         want = slow_toy(observations[1:], begins[:-1], *start) if recompute_next_state else want[1:]
         np.testing.assert_array_equal(after[i, :steps], want)
 
@@ -309,7 +309,7 @@ def test_the_flat_batch_is_in_the_order_of_the_outputs_and_no_row_looks_into_the
 
 
 def burning(previous_observation, present, begin=False):
-    """A batch of one segment of episode 1, its second (or, with `begin`, first), behind another."""
+    """A batch of the second segment of episode 1 (or, with `begin`, the first), with a preceding segment."""
     tape = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], row(split(make(1, 6), LENGTH), 0 if begin else 1))
     previous = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], row(split(make(1, 6), LENGTH), 0))
     previous = eqx.tree_at(lambda t: t.observation, previous, previous_observation)
@@ -319,7 +319,10 @@ def burning(previous_observation, present, begin=False):
 
 @jax.jit
 def gradients(scale, previous_observation, present, fixed):
-    """Of a weighted sum of outputs: to the network's parameter and to the observations burnt in; `fixed` replaces."""
+    """Gradients of a weighted sum of outputs with respect to the parameter and the burn-in observations.
+
+    `fixed`, if given, replaces burn-in by a constant state.
+    """
 
     def loss(scale, previous_observation):
         sample = burning(previous_observation, present)
@@ -336,7 +339,7 @@ def test_no_gradient_flows_into_what_is_burnt_in():
     scale = jnp.asarray(2.0)
     value, (to_scale, to_previous) = gradients(scale, previous, True, None)
     assert not np.asarray(to_previous).any()
-    # The same value and gradient as with the state put in as a constant, and not those without it.
+    # Value and gradient equal those with the state as a constant, and differ from those without burn-in.
     _, warm = toy(scale, previous[0, :LENGTH], jnp.asarray([True, False, False]), INITIAL)
     fixed = jax.tree.map(lambda leaf: leaf[None], warm)
     want, (to_scale_fixed, _) = gradients(scale, previous, True, fixed)
@@ -360,7 +363,7 @@ def test_a_neighbour_of_another_episode_leaks_nothing_not_even_a_nan(value):
 def test_rows_of_the_ring_run_the_same_whatever_their_neighbours_hold(value, number):
     lengths = [10, 2, 7]
     buffer, ring, model = filled(lengths, "burn-in", segments=30)
-    # In a ring the newest row, of the last episode, lies before the oldest one, the second of the first episode.
+    # In the ring, the newest row, of the last episode, precedes the oldest, the second segment of the first episode.
     assert model.segments[0] == (0, 10, 1)
     of_episode = (ring.tape.observation[:, 0, 0].astype(int) - 1) // 16 == number
     spoilt = eqx.tree_at(
@@ -407,7 +410,7 @@ def test_burn_in_with_a_real_memory_equals_feeding_it_the_segment_before(name):
         burnt = [(number, length, k - 1)] if (number, length, k - 1) in model.segments else []
         for segment in [*burnt, (number, length, k)]:
             observations, begins = feed(*segment)
-            # The last observation of what is burnt in is the segment's own first.
+            # The last observation of the burn-in segment is the first of the segment itself.
             stop = LENGTH if segment in burnt else len(observations)
             want = []
             for o, b in zip(observations[:stop], begins[:stop], strict=True):

@@ -11,7 +11,7 @@ from memoroids.tape import concatenate, pad
 
 
 class Model:
-    """A plain list of episodes in a ring: the oldest whole episodes give way to what is written."""
+    """A ring as a plain list of episodes, in which writing evicts the oldest whole episodes."""
 
     def __init__(self, capacity):
         self.capacity, self.written, self.episodes = capacity, 0, []
@@ -26,7 +26,7 @@ class Model:
 
 
 def stored(state, capacity):
-    """What the buffer's table says is live, oldest first, each episode read back from the ring."""
+    """The (number, length) of all live episodes in the table, oldest first, each read back from the ring."""
     table = capacity // 2
     out = []
     for k in range(int(state.live)):
@@ -87,7 +87,7 @@ def test_pieces_of_episodes_enter_as_the_whole_would(lengths, cuts):
         while done < len(lengths) and sum(lengths[: done + 1]) + done + 1 <= begun:
             model.add(done, lengths[done])
             done += 1
-        # An unfinished episode at the head has already pushed old ones out, and is itself not live.
+        # An unfinished episode at the head has already evicted old ones, but is not live itself.
         floor = begun - CAPACITY
         assert stored(state, CAPACITY) == [e[:2] for e in model.episodes if e[2] >= floor]
     assert done == len(lengths)

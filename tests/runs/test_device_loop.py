@@ -1,6 +1,5 @@
 """The compiled loop: one run, several seeds, resumed runs, several devices, all through the public `train`."""
 
-import dataclasses
 import json
 import os
 import shutil
@@ -15,24 +14,23 @@ import pytest
 
 from compilations import compiled, compiled_between
 from finished_runs import Finished
-from memoroids.runs import checkpoint
-from memoroids.runs import metrics
-from memoroids.runs import recorder
 from memoroids.agents.dqn import DQNConfig
 from memoroids.agents.ppo import PPOConfig
 from memoroids.agents.pqn import PQNConfig
-from memoroids.runs.settings import TrainConfig
-from memoroids.runs.device_loop import DeviceRun
 from memoroids.envs import EnvironmentFault
-from memoroids.runs.recorder import Outcome
-from memoroids.runs.run_directory import CHECKPOINTS, METRICS, evaluate_run, load, seed_dir
+from memoroids.runs import checkpoint, metrics, recorder
+from memoroids.runs.device_loop import DeviceRun
+from memoroids.runs.load import evaluate_run, load
+from memoroids.runs.progress import Outcome
+from memoroids.runs.run_directory import CHECKPOINTS, METRICS, seed_dir
+from memoroids.runs.settings import TrainConfig
 from memoroids.runs.train import train
 
 TIMES = {"seconds", "steps_per_s"}
 LEARNERS = {
-    "dqn": {"random_episodes": 8, "batch_size": 12, "buffer_size": 200, "dqn": DQNConfig(warmup=0)},
-    "ppo": {"random_episodes": 0, "ppo": PPOConfig(epochs=2, minibatches=2)},
-    "pqn": {"random_episodes": 0, "pqn": PQNConfig(epochs=2, minibatches=2)},
+    "dqn": {"random_episodes": 8, "batch_size": 12, "buffer_size": 200, "agent": DQNConfig(warmup=0)},
+    "ppo": {"random_episodes": 0, "agent": PPOConfig(epochs=2, minibatches=2)},
+    "pqn": {"random_episodes": 0, "agent": PQNConfig(epochs=2, minibatches=2)},
 }
 
 
@@ -51,7 +49,7 @@ def config(algorithm: str = "dqn", **changes) -> TrainConfig:
         "final_episodes": 6,
         "checkpoint_every": 20,
     }
-    return TrainConfig(**(settings | LEARNERS[algorithm] | changes))
+    return TrainConfig.of(**(settings | LEARNERS[algorithm] | changes))
 
 
 @pytest.fixture(autouse=True)
@@ -85,7 +83,7 @@ def test_a_run_is_written_as_host_runs_are(algorithm: str, tmp_path: Path, finis
     rows = metrics.read(tmp_path / "run" / METRICS)
     assert summary["final_episodes"] == 6
     assert summary["episode"] == rows[-1]["episode"] >= 40
-    assert summary["random"] == settings.random_episodes
+    assert summary["random"] == settings.budget.random_episodes
     assert [row["episode"] // 10 for row in rows] == [1, 2, 3, 4]
     for row in rows:
         # Every episode has 1 to 5 transitions, and pays at most 2.4 for each.
@@ -193,14 +191,16 @@ def test_steps_can_end_training(tmp_path: Path):
         ({"devices": 64, "num_envs": 64, "tapes": 4, "batch_size": 64}, "devices must divide tapes"),
         (
             {"devices": 64, "num_envs": 64, "tapes": 64, "batch_size": 64, "buffer_size": 9999},
-            "devices 64 were asked for, but there",
+            "devices 64 is more than the",
         ),
         ({"devices": 3, "seeds": 4}, "devices must divide seeds: 4 seeds on 3 devices"),
-        ({"devices": 3}, "devices must divide copies: 4 copies on 3 devices"),
+        ({"devices": 3}, "devices must divide num_envs: 4 num_envs on 3 devices"),
         ({"tapes": 5}, "tapes must divide batch_size"),
-        ({"batching": "segments"}, "device environments fill tapes"),
-        ({"algorithm": "ppo", "dqn": DQNConfig()}, "random_episodes 8 is for dqn"),
-        ({"ppo": PPOConfig(epochs=9)}, "epochs is set for ppo, but the algorithm is dqn"),
+        ({"batching": "segments"}, "batching segments is for host environments; use --batching tape"),
+        ({"algorithm": "ppo", "agent": DQNConfig()}, "agent holds DQNConfig, but the algorithm ppo takes PPOConfig"),
+        ({"algorithm": "ppo"}, "random_episodes 8 is for agents with replay: ppo has none"),
+        ({"agent": PPOConfig(epochs=9)}, "agent holds PPOConfig, but the algorithm dqn takes DQNConfig"),
+        ({"epochs": 9}, "epochs is set for ppo, but the algorithm is dqn"),
         ({"buffer_size": 20}, "raise --buffer-size or lower --num-envs"),
         ({"env": "popgym-RepeatFirstEasy-v0"}, "rollout 6 needs a device environment"),
         ({"env": "popgym-RepeatFirstEasy-v0", "rollout": None, "seeds": 3}, "seeds 3 needs a device environment"),
@@ -212,7 +212,7 @@ def test_steps_can_end_training(tmp_path: Path):
 )
 def test_what_cannot_be_served_is_one_line_before_anything_is_written(changes, said: str, tmp_path: Path):
     with pytest.raises(ValueError) as error:
-        train(dataclasses.replace(config(), **changes), tmp_path / "run")
+        train(config().replace(**changes), tmp_path / "run")
     assert said in str(error.value) and "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
 
@@ -221,7 +221,7 @@ _SCRIPT = """
 import sys
 from pathlib import Path
 from typing import Literal
-sys.path[:0] = [{tests!r}]
+sys.path[:0] = {folders!r}
 {before}
 from test_device_loop import config
 from memoroids.runs.train import train
@@ -233,7 +233,9 @@ def run_on(
     devices: int, path: Path, algorithm: str, changes: dict, before: str = "", names: dict[str, str] | None = None
 ) -> subprocess.Popen:
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
-    script = _SCRIPT.format(tests=str(Path(__file__).parents[1]), algorithm=algorithm, changes=changes, before=before)
+    script = _SCRIPT.format(
+        folders=[str(path) for path in Path(__file__).parents[:2]], algorithm=algorithm, changes=changes, before=before
+    )
     return subprocess.Popen(
         [sys.executable, "-c", script, str(path)],
         env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"} | (names or {}),
@@ -293,7 +295,7 @@ def test_spoiled_episodes_are_dropped_and_counted_and_the_run_goes_on(algorithm:
     assert all(np.isfinite(row["train_return"]) for row in outcome.rows)
     counters = checkpoint.counters(checkpoint.latest(tmp_path / "run" / CHECKPOINTS))
     assert counters["faults"] > 5
-    assert "toy_env:Lengths showed or paid something that is not finite" in (tmp_path / "run/warnings.txt").read_text()
+    assert "toy_env:Lengths returned a non-finite observation or reward in" in (tmp_path / "run/warnings.txt").read_text()
 
 
 def test_a_fault_in_one_seeds_final_evaluation_leaves_every_seed_as_it_stands(

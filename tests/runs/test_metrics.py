@@ -1,21 +1,14 @@
-"""Metrics: rows in a file that another run can go on with, a curve, and loggers on request."""
+"""metrics.csv: rows in a file that a resumed run continues."""
 
 import math
-import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from memoroids.runs.metrics import FIELDS, Loggers, MetricsFile, draw_curve, read
-
-
-def row(episode: int, **changes: float) -> dict[str, float]:
-    return {name: episode + i / 8 for i, name in enumerate(FIELDS)} | {"episode": episode} | changes
-
-
-ROWS = [row(10), row(20, loss=math.inf, eval_return=-0.5), row(30, eval_return=1 / 3)]
+from memoroids.runs.metrics import FIELDS, MetricsFile, read
+from metric_rows import ROWS, row
 
 
 def upto(path: Path, rows: int) -> int:
@@ -124,80 +117,3 @@ def test_a_foreign_file_is_refused_and_left_as_it_was(content: str, tmp_path: Pa
     with pytest.raises(ValueError, match="header" if content else "holds 0 bytes"):
         MetricsFile(path, keep=len(content) or 1)
     assert path.read_text() == content
-
-
-@pytest.mark.parametrize(
-    "rows", [ROWS[:1], ROWS, [row(10, train_return=math.nan)]], ids=["one row", "several", "no number"]
-)
-def test_the_curve_is_a_picture(rows: list[dict[str, float]], tmp_path: Path):
-    path = tmp_path / "curve.png"
-    draw_curve(path, rows, "popgym-RepeatFirstEasy-v0, lru, seed 0")
-    assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
-    assert path.stat().st_size > 5_000
-
-
-def test_another_curve_is_another_picture(tmp_path: Path):
-    draw_curve(tmp_path / "one.png", ROWS, "title")
-    draw_curve(tmp_path / "two.png", [row(10), row(20, eval_return=5.0)], "title")
-    draw_curve(tmp_path / "three.png", ROWS, "title")
-    one, two, three = ((tmp_path / f"{name}.png").read_bytes() for name in ("one", "two", "three"))
-    assert one != two and one == three
-
-
-def test_tensorboard_events_hold_every_column(tmp_path: Path):
-    loggers = Loggers(tmp_path, {}, tensorboard=True, wandb=False)
-    for values in ROWS:
-        loggers.write(values)
-    loggers.close()
-    (events,) = (tmp_path / "tensorboard").iterdir()
-    content = events.read_bytes()
-    assert all(name.encode() in content for name in FIELDS)
-    assert content.count(b"eval_return") >= len(ROWS)
-
-
-def test_nothing_is_written_where_no_logger_is_asked_for(tmp_path: Path):
-    loggers = Loggers(tmp_path, {}, tensorboard=False, wandb=False)
-    loggers.write(ROWS[0])
-    loggers.close()
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(("name", "module"), [("tensorboard", "tensorboardX"), ("wandb", "wandb")])
-def test_a_logger_that_is_not_installed_is_answered_with_how_to_install_it(
-    name: str, module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ValueError) as error:
-        Loggers(tmp_path, {}, tensorboard=name == "tensorboard", wandb=name == "wandb")
-    message = str(error.value)
-    assert f"--{name}" in message and f"pip install 'memoroids[{name}]'" in message and "\n" not in message
-
-
-def test_weights_and_biases_gets_every_row_at_its_episode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    class Fake:
-        """What of wandb is called."""
-
-        def __init__(self):
-            self.started: dict[str, Any] = {}
-            self.logged: list[tuple[dict[str, float], int]] = []
-            self.finished = False
-
-        def init(self, **options: Any) -> "Fake":
-            self.started = options
-            return self
-
-        def log(self, values: dict[str, float], step: int) -> None:
-            self.logged.append((values, step))
-
-        def finish(self) -> None:
-            self.finished = True
-
-    fake = Fake()
-    monkeypatch.setitem(sys.modules, "wandb", fake)
-    loggers = Loggers(tmp_path, {"seed": 3}, tensorboard=False, wandb=True)
-    for values in ROWS:
-        loggers.write(values)
-    loggers.close()
-    assert fake.started["config"] == {"seed": 3} and str(tmp_path) in str(fake.started["dir"])
-    assert fake.logged == [(values, int(values["episode"])) for values in ROWS]
-    assert fake.finished

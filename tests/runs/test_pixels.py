@@ -10,20 +10,22 @@ import jax
 import numpy as np
 import pytest
 
-from memoroids.runs import checkpoint
 from memoroids import tape as tapes
 from memoroids.acting.host_collection import Episode, collect
 from memoroids.acting.policies import RandomPolicy
 from memoroids.agents.dqn import DQNConfig
 from memoroids.cli.main import main
-from memoroids.runs.settings import TrainConfig
 from memoroids.envs import HostEnv
-from memoroids.runs.build import RANDOM, build, environment_seeds
-from memoroids.runs.recorder import Progress
 from memoroids.replay import tape_buffer
+from memoroids.runs import checkpoint
+from memoroids.runs.build import build
+from memoroids.runs.progress import Progress
 from memoroids.runs.run_directory import CHECKPOINTS
-from memoroids.tape.segments import split
+from memoroids.runs.seeds import RANDOM, environment_seeds
+from memoroids.runs.settings import TrainConfig
+from memoroids.runs.settings_file import from_json
 from memoroids.runs.train import train
+from memoroids.tape.segments import split
 
 NAME = "test-pixels/Half-v0"
 SHAPE = (36, 40)
@@ -109,9 +111,9 @@ def config(**changes: Any) -> TrainConfig:
         "eval_every": 3,
         "eval_episodes": 2,
         "final_episodes": 6,
-        "dqn": DQNConfig(learning_rate=1e-3, warmup=0, clip=1.0, discount=0.0, polyak=0.5),
+        "agent": DQNConfig(learning_rate=1e-3, warmup=0, max_grad_norm=1.0, discount=0.0, polyak=0.5),
     }
-    return TrainConfig(**settings | changes)
+    return TrainConfig.of(**settings | changes)
 
 
 def test_a_run_on_images_learns_from_bytes_and_goes_on(tmp_path: Path):
@@ -127,12 +129,12 @@ def test_a_run_on_images_learns_from_bytes_and_goes_on(tmp_path: Path):
     outcome = train(settings, tmp_path, resume=True)
     assert outcome.final is not None and outcome.final.mean > 5.0, "which half is bright can be seen at every step"
     example = tapes.episode(np.zeros((2, *SHAPE, 1), np.uint8), np.zeros(1, np.int32), np.zeros(1), True, False)
-    like = tape_buffer(settings.buffer_size, 1, 1).init(example)
+    like = tape_buffer(settings.replay.buffer_size, 1, 1).init(example)
     replay = checkpoint.restore(checkpoint.latest(tmp_path / CHECKPOINTS), "replay", like)
     assert replay.tape.observation.dtype == np.uint8
     first = environment_seeds(settings.seed, RANDOM)(0)
     np.testing.assert_array_equal(replay.tape.observation[:7], shown(first))
-    assert outcome.rows[-1]["episode"] == settings.train_episodes
+    assert outcome.rows[-1]["episode"] == settings.budget.train_episodes
 
 
 class Small(Half):
@@ -162,5 +164,5 @@ def test_atari_plays_from_the_command_line(tmp_path: Path, capsys: pytest.Captur
     )
     captured = capsys.readouterr()
     assert "final return, 1 fresh seeds" in captured.out and captured.err == ""
-    written = TrainConfig.from_json((tmp_path / "run" / "config.json").read_text())
-    assert written.env_options == {"max_episode_steps": 8} and written.dqn.polyak == 0.999
+    written = from_json((tmp_path / "run" / "config.json").read_text())
+    assert written.env.options == {"max_episode_steps": 8} and written.agent.polyak == 0.999

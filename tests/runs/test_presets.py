@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from memoroids.runs.settings import TrainConfig
 from memoroids.memory import REGISTRY
-from memoroids.runs.presets import PRESETS, TASKS, preset, with_preset
+from memoroids.runs.presets import PRESETS, TASKS, preset
+from memoroids.runs.settings import TrainConfig, options
+from memoroids.runs.settings_file import from_json, to_json
 
 COLUMNS = (
     "random_episodes",
@@ -44,18 +45,18 @@ SHARED = {
 
 
 def setting(config: TrainConfig, name: str) -> Any:
-    return getattr(config if hasattr(config, name) else config.dqn, name)
+    return config.get(name) if name in options() else getattr(config.agent, name)
 
 
 @pytest.mark.parametrize("memory", ["lru", "ffm"])
 @pytest.mark.parametrize("task", PUBLISHED)
 def test_the_papers_settings_are_those_that_it_published(task: str, memory: str):
-    config = with_preset(TrainConfig(), preset("paper", f"popgym-{task}-v0", memory))
+    config = TrainConfig.of(**preset("paper", f"popgym-{task}-v0", memory))
     for name, value in zip(COLUMNS, PUBLISHED[task], strict=True):
         assert setting(config, name) == value, name
     for name, value in SHARED.items():
         assert setting(config, name) == value, name
-    assert config.memory_sizes == {}
+    assert config.network.memory_sizes == {}
 
 
 ASTEROIDS = {
@@ -82,9 +83,9 @@ ASTEROIDS = {
 
 def test_the_settings_for_asteroids_are_those_that_were_published():
     # They need no emulator to be read: any environment may ask for them.
-    config = with_preset(TrainConfig(), preset("atari", "CartPole-v1", "lru"))
+    config = TrainConfig.of(**preset("atari", "CartPole-v1", "lru"))
     assert {name: setting(config, name) for name in ASTEROIDS} == ASTEROIDS
-    assert config.memory_sizes == {"state_size": 512}
+    assert config.network.memory_sizes == {"state_size": 512}
     assert "memory_sizes" not in preset("atari", "CartPole-v1", "ffm")
 
 
@@ -106,11 +107,9 @@ def test_there_are_presets_for_the_nine_tasks():
 @pytest.mark.parametrize("memory", REGISTRY)
 def test_every_preset_makes_settings_that_pass_their_own_checks(name: str, task: str, memory: str):
     values = preset(name, task, memory)
-    config = with_preset(TrainConfig(), values)
-    fields = {field.name for field in dataclasses.fields(TrainConfig)}
-    learner = {f"dqn.{field.name}" for field in dataclasses.fields(config.dqn)}
-    assert set(values) <= fields | learner
-    assert TrainConfig.from_json(config.to_json()) == config
+    config = TrainConfig.of(**values)
+    assert set(values) <= set(options()) | {field.name for field in dataclasses.fields(config.agent)}
+    assert from_json(to_json(config)) == config
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -127,7 +126,7 @@ def test_short_names_and_ids_of_one_task_have_one_preset(name: str):
 
 def test_other_environments_get_what_the_nine_share_and_are_asked_for_the_previous_action():
     values = preset("paper", "CartPole-v1", "lru")
-    assert values["dqn.learning_rate"] == 1e-4 and values["random_episodes"] == 10_000
+    assert values["learning_rate"] == 1e-4 and values["random_episodes"] == 10_000
     assert values["previous_action"] is None
     assert preset("tuned", "CartPole-v1", "lru").get("previous_action") is None
 

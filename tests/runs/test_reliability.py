@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +17,15 @@ import pytest
 import damages
 import kills
 from finished_runs import Finished
-from memoroids.runs import checkpoint
-from memoroids.runs import metrics
-from memoroids.runs import recorder
 from memoroids.agents.dqn import DQNConfig
-from memoroids.runs.checkpoint import CheckpointError
+from memoroids.agents.ppo import PPOConfig
 from memoroids.cli.main import main
-from memoroids.runs.settings import TrainConfig
 from memoroids.envs import EnvironmentFault
-from memoroids.runs.run_directory import CHECKPOINTS, METRICS, WARNINGS, evaluate_run, load, load_config
+from memoroids.runs import checkpoint, metrics, recorder
+from memoroids.runs.checkpoint import CheckpointError
+from memoroids.runs.load import evaluate_run, load
+from memoroids.runs.run_directory import CHECKPOINTS, METRICS, WARNINGS, load_config
+from memoroids.runs.settings import TrainConfig
 from memoroids.runs.train import train
 
 FAULTY = Path(__file__).parents[1]
@@ -52,9 +51,9 @@ def config(**changes: Any) -> TrainConfig:
         "eval_episodes": 2,
         "final_episodes": 3,
         "checkpoint_every": 4,
-        "dqn": DQNConfig(learning_rate=1e-2, warmup=0),
+        "agent": DQNConfig(learning_rate=1e-2, warmup=0),
     }
-    return TrainConfig(**settings | changes)
+    return TrainConfig.of(**settings | changes)
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +78,7 @@ def test_a_run_killed_inside_a_checkpoint_and_between_two_ends_bit_for_bit_as_on
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     settings = kills.settings(device=device, train_episodes=40, checkpoint_every=10)
-    settings = replace(settings, random_episodes=10, eval_every=5, eval_episodes=2)
+    settings = settings.replace(random_episodes=10, eval_every=5, eval_episodes=2)
     train(settings, tmp_path / "whole")
     kills.begin(settings, tmp_path / "parts")
     dice = random.Random(0)
@@ -106,7 +105,7 @@ def test_a_finished_run_without_its_checkpoints_is_refused_and_keeps_its_metrics
     assert (tmp_path / "run" / METRICS).read_bytes() == before
     (tmp_path / "run" / "summary.json").unlink()
     train(settings, tmp_path / "run", resume=True)
-    assert "has no checkpoint: the run begins anew" in capsys.readouterr().err
+    assert "has no checkpoint: the run starts again" in capsys.readouterr().err
 
 
 def test_rows_that_were_written_after_the_checkpoint_are_cut_where_it_knows_to(tmp_path: Path, finished: Finished):
@@ -131,15 +130,15 @@ def test_rows_that_were_written_after_the_checkpoint_are_cut_where_it_knows_to(t
 
 def test_damaged_checkpoints_are_refused_and_the_one_before_is_used(tmp_path: Path):
     found = damages.damages(tmp_path, count=30, seed=0)
-    assert [one for one in found if one.wrong is not None] == []
+    assert [one for one in found if one.problem is not None] == []
 
 
 def test_settings_that_were_changed_after_the_checkpoint_are_refused_by_name(tmp_path: Path, finished: Finished):
     finished(config(), tmp_path / "run")
     path = tmp_path / "run" / "config.json"
     path.write_text(path.read_text().replace('"polyak": 0.995', '"polyak": 0.905'))
-    assert load_config(tmp_path / "run").dqn.polyak == 0.905
-    with pytest.raises(CheckpointError, match=r"its run has dqn .*'polyak': 0\.995.*the settings here say .*0\.905"):
+    assert load_config(tmp_path / "run").agent.polyak == 0.905
+    with pytest.raises(CheckpointError, match=r"its run has polyak 0\.995, the settings here say 0\.905"):
         load(tmp_path / "run")
 
 
@@ -188,8 +187,14 @@ def test_a_run_directory_that_names_code_is_not_imported_unless_it_is_trusted(
     values = json.loads(path.read_text())
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "evil.py").write_text(f"open({str(mark)!r}, 'w')\n")
-    for change in ({"env": "evil:Thing-v0"}, {"memory": "evil:thing"}, {"env": "device:evil:thing"}):
-        path.write_text(json.dumps(values | change))
+    for group, field, name in (
+        ("env", "id", "evil:Thing-v0"),
+        ("network", "memory", "evil:thing"),
+        ("env", "id", "device:evil:thing"),
+        (None, "algorithm", "evil:thing"),
+    ):
+        changed = values | ({field: name} if group is None else {group: values[group] | {field: name}})
+        path.write_text(json.dumps(changed))
         for command in ("evaluate", "resume", "sensitivity"):
             with pytest.raises(SystemExit) as stop:
                 main([command, str(tmp_path / "run")])
@@ -204,17 +209,26 @@ def test_nothing_is_imported_from_where_a_run_is_read(tmp_path: Path, finished: 
     mark = tmp_path / "executed"
     for name in ("popgym", "matplotlib", "orbax", "gymnax", "tensorboardX", "sitecustomize"):
         (tmp_path / "run" / f"{name}.py").write_text(f"open({str(mark)!r}, 'w')\n")
-    command = [sys.executable, "-P", "-c", "from memoroids.cli.main import main; main()", "evaluate", ".", "--episodes", "1"]
+    command = [
+        sys.executable,
+        "-P",
+        "-c",
+        "from memoroids.cli.main import main; main()",
+        "evaluate",
+        ".",
+        "--episodes",
+        "1",
+    ]
     env = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path and "envs" not in path)}
     done = subprocess.run(command, cwd=tmp_path / "run", capture_output=True, text=True, env=env)
     assert done.returncode == 2 and "--trust" in done.stderr  # its environment is one of the tests
     values = json.loads((tmp_path / "run" / "config.json").read_text())
-    plain = values | {"env": "CartPole-v1", "env_options": {}}
+    plain = values | {"env": values["env"] | {"id": "CartPole-v1", "options": {}}}
     (tmp_path / "run" / "config.json").write_text(json.dumps(plain))
     done = subprocess.run(command, cwd=tmp_path / "run", capture_output=True, text=True, env=env)
     assert done.returncode == 1 and "foreign checkpoint" in done.stderr, done.stderr
     assert not mark.exists()
-    assert replace(config(), env="gymnax:CartPole-v1", env_options={}).own_code == ["gymnax:CartPole-v1"]
+    assert config().replace(env="gymnax:CartPole-v1", env_options={}).own_code == ["gymnax:CartPole-v1"]
 
 
 def test_a_run_with_code_of_its_own_is_evaluated_where_it_is_trusted(
@@ -236,7 +250,7 @@ def test_a_run_that_goes_on_elsewhere_says_that_it_is_not_the_same_any_more(
     monkeypatch.setattr(training, "conditions", lambda: elsewhere)
     train(config(), tmp_path / "run", resume=True)
     said = capsys.readouterr().err
-    assert "not bit for bit: machine was" in said and "now another, 64 cores" in said and said.count("\n") == 1
+    assert "bit for bit: machine was" in said and "now another, 64 cores" in said and said.count("\n") == 1
 
 
 # --- disks ----------------------------------------------------------------------------------------------------------
@@ -296,13 +310,16 @@ def test_a_run_goes_on_without_the_episodes_that_were_spoiled(
 ):
     settings = config(env_options={"fault": fault, **FAULT}, **changes)
     outcome = train(settings, tmp_path / "run")
-    assert outcome.final is not None and len(outcome.final.returns) == settings.final_episodes
+    assert outcome.final is not None and len(outcome.final.returns) == settings.evaluation.final_episodes
     assert [row["episode"] for row in outcome.rows] == [4, 8, 12]
     counters = checkpoint.counters(checkpoint.latest(tmp_path / "run" / CHECKPOINTS))
     said = [line for line in capsys.readouterr().err.splitlines() if "dropped" in line]
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["faults"] == len(said) > 3
-    assert (counters["random"], counters["episode"]) == (settings.random_episodes, settings.train_episodes)
-    assert sum(counters["numbers"]) > settings.random_episodes + settings.train_episodes
+    assert (counters["random"], counters["episode"]) == (
+        settings.budget.random_episodes,
+        settings.budget.train_episodes,
+    )
+    assert sum(counters["numbers"]) > settings.budget.random_episodes + settings.budget.train_episodes
     # Those of evaluations are dropped as well, and stand in for no episode of training.
     noted = (tmp_path / "run" / "warnings.txt").read_text().splitlines()
     assert [line.partition(": ")[2] for line in noted] == [line.removeprefix("memoroids: ") for line in said]
@@ -319,7 +336,7 @@ def test_observations_out_of_bounds_are_taken_where_that_is_asked_for(tmp_path: 
     [
         {
             "algorithm": "ppo",
-            "dqn": DQNConfig(),
+            "agent": PPOConfig(),
             "random_episodes": 0,
             "num_envs": 4,
             "train_episodes": 60,
@@ -348,7 +365,7 @@ def test_too_many_spoiled_episodes_in_a_row_end_the_command_with_a_checkpoint(
     assert lines[-1].startswith(
         "memoroids: 4 episodes in a row were dropped, --max-faults 3 allows no more; the last: "
     )
-    assert "gave an observation at step 2 that is not in Box" in lines[-1]
+    assert "returned an observation at step 2 that is not in Box" in lines[-1]
     assert checkpoint.counters(checkpoint.latest(tmp_path / "run" / CHECKPOINTS))["faults"] == 4
 
 
@@ -372,16 +389,19 @@ def test_a_run_that_ended_by_faults_goes_on_to_as_many_episodes_as_it_was_to_hav
     monkeypatch.setattr(faulty.Faulty, "reset", down)
     changes: dict[str, Any] = {"max_faults": 5, "checkpoint_every": 100, "eval_every": 100}
     if stream == "rollouts":
-        changes |= {"algorithm": "ppo", "dqn": DQNConfig(), "random_episodes": 0, "num_envs": 4, "train_episodes": 16}
+        changes |= {"algorithm": "ppo", "agent": PPOConfig(), "random_episodes": 0, "num_envs": 4, "train_episodes": 16}
     settings = config(**changes)
     with pytest.raises(EnvironmentFault, match="6 episodes in a row"):
         train(settings, tmp_path / "run")
     monkeypatch.undo()
     monkeypatch.syspath_prepend(str(FAULTY))
     outcome = train(settings, tmp_path / "run", resume=True)
-    assert outcome.final is not None and len(outcome.final.returns) == settings.final_episodes
+    assert outcome.final is not None and len(outcome.final.returns) == settings.evaluation.final_episodes
     counters = checkpoint.counters(checkpoint.latest(tmp_path / "run" / CHECKPOINTS))
-    assert (counters["random"], counters["episode"]) == (settings.random_episodes, settings.train_episodes)
+    assert (counters["random"], counters["episode"]) == (
+        settings.budget.random_episodes,
+        settings.budget.train_episodes,
+    )
 
 
 def test_faults_of_the_final_evaluation_count_once_however_often_it_is_played(tmp_path: Path):
@@ -416,9 +436,9 @@ def test_an_environment_whose_state_does_not_follow_from_its_seed_goes_on_at_the
     look = faulty.Faulty._look
     monkeypatch.setattr(faulty.Faulty, "_look", lambda self: look(self) * np.float32(0.5))
     outcome = train(settings, tmp_path / "run", resume=True)
-    assert outcome.rows[-1]["episode"] == settings.train_episodes and outcome.final is not None
+    assert outcome.rows[-1]["episode"] == settings.budget.train_episodes and outcome.final is not None
     said = capsys.readouterr().err
-    assert "did not show the same when its open episodes were played again" in said and "begin anew" in said
+    assert "diverged when its episodes in progress were replayed" in said and "start again" in said
     after = checkpoint.counters(checkpoint.latest(tmp_path / "run" / CHECKPOINTS))
     assert after["numbers"] == [6, 12] and after["env_steps"] > before["env_steps"]
 

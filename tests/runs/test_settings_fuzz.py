@@ -13,63 +13,69 @@ from hypothesis import strategies as st
 
 from memoroids.agents.ppo import PPOConfig
 from memoroids.agents.pqn import PQNConfig
-from memoroids.runs.settings import TrainConfig
 from memoroids.replay import PriorityConfig
+from memoroids.runs.settings import TrainConfig, options
+from memoroids.runs.settings_file import from_json, to_json
 
-PARTS = ("dqn", "ppo", "pqn", "priority")
+PARTS = tuple(each.name for each in dataclasses.fields(TrainConfig) if each.name not in options()) + ("env",)
 # Other settings are read or refused by what these say.
-DECIDING = {"env", "algorithm", "prioritised"}
+DECIDING = {"env.id", "algorithm", "replay.prioritised"}
 BASES = {
     "defaults": TrainConfig(),
-    "segments": TrainConfig(batching="segments", step_periods=(4, 0.5), memory_sizes={"layers": 1}, train_steps=9),
-    "device": TrainConfig(
+    "segments": TrainConfig.of(batching="segments", step_periods=(4, 0.5), memory_sizes={"layers": 1}, train_steps=9),
+    "device": TrainConfig.of(
         env="device:RepeatFirstEasy", prioritised=True, priority=PriorityConfig(mix=0.5), seeds=2, rollout=8, tapes=2
     ),
-    "ppo": TrainConfig(env="device:CartPole", algorithm="ppo", random_episodes=0, ppo=PPOConfig(entropy_end=0)),
-    "pqn": TrainConfig(algorithm="pqn", random_episodes=0, pqn=PQNConfig(learning_rate_end=1e-5)),
+    "ppo": TrainConfig.of(env="device:CartPole", algorithm="ppo", random_episodes=0, agent=PPOConfig(entropy_end=0)),
+    "pqn": TrainConfig.of(algorithm="pqn", random_episodes=0, agent=PQNConfig(learning_rate_end=1e-5)),
 }
 FLOATS = {
-    "epsilon_start", "epsilon_end", "time_limit",
-    "dqn.learning_rate", "dqn.learning_rate_end", "dqn.max_grad_norm", "dqn.polyak", "dqn.discount",
-    "ppo.learning_rate", "ppo.learning_rate_end", "ppo.max_grad_norm", "ppo.discount", "ppo.lambda_", "ppo.clip_ratio",
-    "ppo.value_weight", "ppo.entropy", "ppo.entropy_end",
-    "pqn.learning_rate", "pqn.learning_rate_end", "pqn.max_grad_norm", "pqn.discount", "pqn.lambda_",
+    "exploration.epsilon_start", "exploration.epsilon_end", "env.time_limit",
+    "agent.learning_rate", "agent.learning_rate_end", "agent.max_grad_norm", "agent.polyak", "agent.discount",
     "priority.exponent", "priority.correction", "priority.mix", "priority.floor",
 }  # fmt: skip
+OTHER_FLOATS = {
+    "ppo": ("learning_rate", "learning_rate_end", "max_grad_norm", "discount", "lambda_", "clip_ratio", "value_weight",
+            "entropy", "entropy_end"),
+    "pqn": ("learning_rate", "learning_rate_end", "max_grad_norm", "discount", "lambda_"),
+}  # fmt: skip
+"""Of the agents that the defaults do not have."""
 COUNTS = {
-    "segment_length", "seed", "width", "chunk", "random_episodes", "train_episodes", "train_steps",
-    "updates_per_episode", "batch_size", "buffer_size", "num_envs", "rollout", "tapes", "seeds", "devices", "eval_every",
-    "eval_episodes", "final_episodes", "sensitivity_every", "max_faults", "checkpoint_every",
-    "max_skipped", "keep_checkpoints", "processes",
-    "dqn.warmup", "ppo.warmup", "ppo.epochs", "ppo.minibatches", "pqn.warmup", "pqn.epochs", "pqn.minibatches",
+    "replay.segment_length", "seed", "network.width", "network.chunk", "budget.random_episodes",
+    "budget.train_episodes", "budget.train_steps", "replay.updates_per_episode", "replay.batch_size",
+    "replay.buffer_size", "collection.num_envs", "collection.rollout", "replay.tapes", "placement.seeds",
+    "placement.devices", "evaluation.eval_every", "evaluation.eval_episodes", "evaluation.final_episodes",
+    "evaluation.sensitivity_every", "collection.max_faults", "checkpoint.checkpoint_every", "checkpoint.max_skipped",
+    "checkpoint.keep_checkpoints", "collection.processes", "agent.warmup",
 }  # fmt: skip
 WORDS = {
-    "algorithm", "batching", "segment_state", "segment_count", "preset", "mapping", "dqn.next_state", "dqn.loss"
+    "algorithm", "replay.batching", "replay.segment_state", "replay.segment_count", "preset", "placement.mapping",
+    "agent.next_state", "agent.loss",
 }  # fmt: skip
 SWITCHES = {
-    "previous_action", "previous_reward", "cut_batch", "prioritised", "tensorboard", "wandb", "check_bounds",
-    "ppo.normalise_advantages",
+    "env.previous_action", "env.previous_reward", "replay.cut_batch", "replay.prioritised", "trackers.tensorboard",
+    "trackers.wandb", "env.check_bounds",
 }  # fmt: skip
 OPTIONAL = {
-    "run_dir", "chunk", "previous_action", "train_steps", "rollout", "dqn.learning_rate_end", "ppo.learning_rate_end",
-    "ppo.entropy_end", "pqn.learning_rate_end",
+    "run_dir", "network.chunk", "env.previous_action", "budget.train_steps", "collection.rollout",
+    "agent.learning_rate_end",
 }  # fmt: skip
 
 
 def written(base: str) -> dict[str, Any]:
-    return json.loads(BASES[base].to_json())
+    return json.loads(to_json(BASES[base]))
 
 
 def paths(values: dict[str, Any]) -> Iterator[str]:
     for name, value in values.items():
-        if name != "version":
+        if name not in ("version", "schema"):
             yield name
         if name in PARTS:
             yield from (f"{name}.{inner}" for inner in value)
 
 
 FIELDS = list(paths(written("defaults")))
-NAMES = {path.rpartition(".")[2] for path in FIELDS}
+NAMES = {path.rpartition(".")[2] for path in FIELDS} | {"seeds", "env"}
 
 
 def put(values: dict[str, Any], path: str, change: Any) -> None:
@@ -87,14 +93,14 @@ def names(message: str, name: str) -> bool:
 def read(values: Any) -> TrainConfig | str:
     """The config in these values, held to come back as it was, or the one line that refuses them."""
     try:
-        config = TrainConfig.from_json(json.dumps(values))
+        config = from_json(json.dumps(values))
     except ValueError as error:
         message = str(error)
         assert message and len(message.splitlines()) == 1, message
         return message
-    again = config.to_json()
-    assert TrainConfig.from_json(again) == config
-    assert TrainConfig.from_json(again).to_json() == again
+    again = to_json(config)
+    assert from_json(again) == config
+    assert to_json(from_json(again)) == again
     assert_finite(dataclasses.asdict(config))
     return config
 
@@ -107,9 +113,15 @@ def assert_finite(value: Any) -> None:
 
 
 def test_every_field_is_known_to_these_tests():
-    kinds = [FLOATS, COUNTS, WORDS, SWITCHES, {"env", "memory", "memory_sizes", "env_options", "run_dir"}]
-    assert sum(map(len, kinds)) + len({"step_periods", *PARTS}) == len(FIELDS)
-    assert set().union(*kinds, {"step_periods"}, PARTS) == set(FIELDS)
+    kinds = [
+        FLOATS,
+        COUNTS,
+        WORDS,
+        SWITCHES,
+        {"env.id", "network.memory", "network.memory_sizes", "env.options", "run_dir"},
+    ]
+    assert sum(map(len, kinds)) + len({"env.step_periods", *PARTS}) == len(FIELDS)
+    assert set().union(*kinds, {"env.step_periods"}, PARTS) == set(FIELDS)
 
 
 TEXT = st.one_of(st.sampled_from(["", "tape", "loop", "a\nb", "\u2028", "device:", "None", "1"]), st.text(max_size=8))
@@ -136,12 +148,12 @@ def of_kind(path: str, value: Any) -> bool:
         return number
     if path in COUNTS:
         return number and isinstance(value, int)
-    if path == "step_periods":
-        return isinstance(value, list) and all(of_kind("dqn.max_grad_norm", each) for each in value)
-    if path in ("memory_sizes", "env_options"):
-        fine = (str, bool) if path == "env_options" else ()
+    if path == "env.step_periods":
+        return isinstance(value, list) and all(of_kind("agent.max_grad_norm", each) for each in value)
+    if path in ("network.memory_sizes", "env.options"):
+        fine = (str, bool) if path == "env.options" else ()
         return isinstance(value, dict) and all(
-            isinstance(each, fine) or of_kind("dqn.max_grad_norm", each) for each in value.values()
+            isinstance(each, fine) or of_kind("agent.max_grad_norm", each) for each in value.values()
         )
     # Of words which ones there are is left to the code; parts are held field by field.
     return isinstance(value, str) and path not in PARTS
@@ -149,12 +161,15 @@ def of_kind(path: str, value: Any) -> bool:
 
 @settings(max_examples=1200)
 @given(BASE, st.sampled_from(FIELDS), VALUES)
-@example("defaults", "dqn.learning_rate", 10**400)
-@example("defaults", "step_periods", [10**400])
+@example("defaults", "agent.learning_rate", 10**400)
+@example("defaults", "env.step_periods", [10**400])
 def test_any_value_in_any_field_is_refused_by_name_or_comes_back(base: str, path: str, value: Any):
     values = written(base)
     put(values, path, lambda inner, key: inner.__setitem__(key, value))
     got, name = read(values), path.rpartition(".")[2]
+    if path.startswith("agent.") and name not in written(base)["agent"]:
+        assert got.startswith(f"unknown field {path}")
+        return
     if path in PARTS and isinstance(value, dict):
         assert isinstance(got, str) and any(names(got, field) for field in NAMES | set(value))
     elif not of_kind(path, value):
@@ -182,25 +197,28 @@ def test_no_number_of_a_config_is_negative(path: str, value: float):
 NOT_FINITE = [math.nan, math.inf, -math.inf]
 
 
-@pytest.mark.parametrize("path", sorted(FLOATS))
+FLOATS_OF = [("device", path) for path in sorted(FLOATS)]
+FLOATS_OF += [(base, f"agent.{name}") for base, names_ in OTHER_FLOATS.items() for name in names_]
+
+
+@pytest.mark.parametrize(("base", "path"), FLOATS_OF)
 @pytest.mark.parametrize("value", NOT_FINITE)
-def test_a_number_that_is_not_finite_is_refused_by_name(path: str, value: float):
-    # Where a part is another algorithm's its settings are refused anyway, for that.
-    base = path.partition(".")[0] if path.startswith(("ppo.", "pqn.")) else "device"
+def test_a_number_that_is_not_finite_is_refused_by_name(base: str, path: str, value: float):
     values = written(base)
     put(values, path, lambda inner, key: inner.__setitem__(key, value))
     with pytest.raises(ValueError) as error:
-        TrainConfig.from_json(json.dumps(values))
+        from_json(json.dumps(values))
     assert names(str(error.value), path.rpartition(".")[2]) and len(str(error.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize("path", ["step_periods", "memory_sizes", "env_options"])
+@pytest.mark.parametrize("path", ["env.step_periods", "network.memory_sizes", "env.options"])
 @pytest.mark.parametrize("value", NOT_FINITE)
 def test_a_number_that_is_not_finite_is_refused_inside_lists_and_tables(path: str, value: float):
     values = written("defaults")
-    values[path] = [4.0, value] if path == "step_periods" else {"fine": 1.5, "bad": value}
+    wrong = [4.0, value] if path == "env.step_periods" else {"fine": 1.5, "bad": value}
+    put(values, path, lambda inner, key: inner.__setitem__(key, wrong))
     with pytest.raises(ValueError) as error:
-        TrainConfig.from_json(json.dumps(values))
+        from_json(json.dumps(values))
     assert names(str(error.value), path) and len(str(error.value).splitlines()) == 1
 
 
@@ -214,7 +232,7 @@ def test_every_missing_field_is_named(path: str):
 @settings(max_examples=250)
 @given(st.sampled_from(["", *(f"{part}." for part in PARTS)]), TEXT, PLAIN)
 @example("", "first\nsecond", 1)
-@example("dqn.", "first\rsecond", 1)
+@example("agent.", "first\rsecond", 1)
 def test_an_unknown_field_is_named_in_one_line(prefix: str, name: str, value: Any):
     values = written("defaults")
     inner = values[prefix[:-1]] if prefix else values

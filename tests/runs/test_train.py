@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +17,21 @@ import numpy as np
 import pytest
 
 from compilations import compiled, compiled_between
-from memoroids.runs import checkpoint
-from memoroids.runs import metrics
 from memoroids import tape as tapes
 from memoroids.agents.dqn import DQNConfig
-from memoroids.runs.checkpoint import CheckpointError
-from memoroids.runs.settings import TrainConfig
 from memoroids.envs import EnvironmentFault
-from memoroids.runs.build import RANDOM, TRAIN, build, environment_seeds, replay
-from memoroids.runs.recorder import Outcome, Progress, TrainingError, episodes_to
 from memoroids.replay import SegmentBufferState, TapeBufferState, tape_buffer
-from memoroids.runs.run_directory import CHECKPOINTS, evaluate_run, load_config, locked
-from memoroids.tape import slots_needed
+from memoroids.runs import checkpoint, metrics
+from memoroids.runs.build import build_host, host_replay
+from memoroids.runs.checkpoint import CheckpointError
+from memoroids.runs.load import evaluate_run
+from memoroids.runs.progress import Outcome, Progress, TrainingError, episodes_to
+from memoroids.runs.run_directory import CHECKPOINTS, load_config, locked
+from memoroids.runs.seeds import RANDOM, TRAIN, environment_seeds
+from memoroids.runs.settings import TrainConfig
+from memoroids.runs.settings_file import to_json
 from memoroids.runs.train import train
+from memoroids.tape import slots_needed
 
 EVEN, UNEVEN = "test-train/Even-v0", "test-train/Uneven-v0"
 TIMED = ("seconds", "steps_per_s")
@@ -102,30 +103,30 @@ def config(**changes: Any) -> TrainConfig:
         "eval_every": 2,
         "eval_episodes": 2,
         "final_episodes": 3,
-        "dqn": DQNConfig(learning_rate=1e-2, warmup=0),
+        "agent": DQNConfig(learning_rate=1e-2, warmup=0),
     }
-    return TrainConfig(**settings | changes)
+    return TrainConfig.of(**settings | changes)
 
 
 def learner_of(settings: TrainConfig, run_dir: Path) -> list[np.ndarray]:
-    parts = build(settings)
+    parts = build_host(settings)
     path = checkpoint.latest(run_dir / CHECKPOINTS)
-    learner = checkpoint.restore(path, "learner", parts.algorithm.init(parts.network))
+    learner = checkpoint.restore(path, "learner", parts.agent.init(parts.network))
     return [np.asarray(leaf) for leaf in jax.tree.leaves(learner)]
 
 
 def replay_of(settings: TrainConfig, run_dir: Path) -> TapeBufferState:
-    size = build(settings).host.example.observation_size
+    size = build_host(settings).envs.example.observation_size
     example = tapes.episode(np.zeros((2, size), np.float32), np.zeros(1, np.int32), np.zeros(1), True, False)
-    like = tape_buffer(settings.buffer_size, 1, 1).init(example)
+    like = tape_buffer(settings.replay.buffer_size, 1, 1).init(example)
     return checkpoint.restore(checkpoint.latest(run_dir / CHECKPOINTS), "replay", like)
 
 
 def segments_of(settings: TrainConfig, run_dir: Path) -> SegmentBufferState:
-    parts = build(settings)
-    observation = np.zeros((2, parts.host.example.observation_size), np.float32)
+    parts = build_host(settings)
+    observation = np.zeros((2, parts.envs.example.observation_size), np.float32)
     example = tapes.episode(observation, np.zeros(1, np.int32), np.zeros(1), True, False)
-    return checkpoint.restore(checkpoint.latest(run_dir / CHECKPOINTS), "replay", replay(settings, parts).like(example))
+    return checkpoint.restore(checkpoint.latest(run_dir / CHECKPOINTS), "replay", host_replay(settings, parts).like(example))
 
 
 def contents(run_dir: Path) -> dict[str, bytes]:
@@ -154,7 +155,7 @@ def popgym(
     )
     run_dir = tmp_path_factory.mktemp("runs") / "popgym"
     moments: list[Progress] = []
-    return settings, train(replace(settings, run_dir=run_dir), run_dir, watch=moments.append), moments
+    return settings, train(settings.replace(run_dir=run_dir), run_dir, watch=moments.append), moments
 
 
 def test_a_run_directory_holds_the_settings_metrics_curve_summary_and_checkpoints(popgym: Any):
@@ -169,7 +170,7 @@ def test_a_run_directory_holds_the_settings_metrics_curve_summary_and_checkpoint
         "tensorboard",
         "lock",
     }
-    assert load_config(run) == replace(settings, run_dir=run)
+    assert load_config(run) == settings.replace(run_dir=run)
     assert (run / "curve.png").stat().st_size > 5_000
     # Random and training episodes together number the checkpoints; the newest two are kept.
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["000000008", "000000009"]
@@ -183,7 +184,7 @@ def test_metrics_count_what_was_done(popgym: Any):
     episodes = [2, 4, 5]
     assert [row["episode"] for row in rows] == episodes
     # Every episode of this task is 51 steps long, so two of them make each batch of 100.
-    assert [row["env_steps"] for row in rows] == [(settings.random_episodes + n) * 51 for n in episodes]
+    assert [row["env_steps"] for row in rows] == [(settings.budget.random_episodes + n) * 51 for n in episodes]
     assert [row["updates"] for row in rows] == [2 * n for n in episodes]
     assert [row["transitions"] for row in rows] == [2 * n * 102 for n in episodes]
     # A final slot for each, and room for one more episode that reaches the batch size late.
@@ -314,7 +315,7 @@ def assert_complete(settings: TrainConfig, run_dir: Path, outcome: Outcome) -> N
     rows = metrics.read(run_dir / "metrics.csv")
     assert [row["episode"] for row in rows] == [2, 4, 6]
     assert untimed(rows) == untimed(outcome.rows)
-    total = settings.random_episodes + 6
+    total = settings.budget.random_episodes + 6
     assert rows[-1]["env_steps"] == 5 * total
     assert rows[-1]["updates"] == 6
     replay = replay_of(settings, run_dir)
@@ -423,7 +424,7 @@ def test_settings_that_cannot_be_read_are_named(tmp_path: Path):
         b"[]",
         b"\xff\xfe",
         b'{"env": 3}',
-        config().to_json().replace('"seed": 0', '"seed": -1').encode(),
+        to_json(config()).replace('"seed": 0', '"seed": -1').encode(),
     ):
         path.write_bytes(content)
         with pytest.raises(ValueError) as error:
@@ -527,11 +528,13 @@ def test_a_full_replay_forgets_the_oldest(tmp_path: Path):
 
 
 def test_a_run_whose_updates_all_fail_ends_with_a_checkpoint_of_finite_parameters(tmp_path: Path):
-    settings = config(dqn=DQNConfig(learning_rate=1e30, warmup=0), random_episodes=8, train_episodes=20, max_skipped=3)
+    settings = config(
+        agent=DQNConfig(learning_rate=1e30, warmup=0), random_episodes=8, train_episodes=20, max_skipped=3
+    )
     with pytest.raises(TrainingError) as error:
         train(settings, tmp_path / "run")
     message = str(error.value)
-    assert message.startswith("4 updates in a row were skipped") and "not finite: ∂encoder" in message
+    assert message.startswith("4 updates in a row were skipped") and "non-finite: ∂encoder" in message
     assert (
         "up to training episode " in message
         and str(tmp_path / "run" / "checkpoints") in message
@@ -548,9 +551,9 @@ def test_a_run_without_updates_or_random_episodes_only_collects(tmp_path: Path):
     outcome = train(settings, tmp_path / "run")
     assert [row["updates"] for row in outcome.rows] == [0, 0, 0]
     assert all(np.isnan(row["loss"]) for row in outcome.rows)
-    initial = build(settings)
+    initial = build_host(settings)
     for a, b in zip(
-        learner_of(settings, tmp_path / "run"), jax.tree.leaves(initial.algorithm.init(initial.network)), strict=True
+        learner_of(settings, tmp_path / "run"), jax.tree.leaves(initial.agent.init(initial.network)), strict=True
     ):
         np.testing.assert_array_equal(a, b)
 
@@ -599,15 +602,16 @@ def killed(settings: TrainConfig, run_dir: Path, at: int, *, resume: bool = Fals
     code = (
         "import os, signal, sys, test_train as t\n"
         "from pathlib import Path\n"
-        "from memoroids.runs.build import TRAIN, environment_seeds\n"
+        "from memoroids.runs.seeds import TRAIN, environment_seeds\n"
+        "from memoroids.runs.settings_file import from_json\n"
         "seed = environment_seeds(0, TRAIN)(int(sys.argv[2]))\n"
         "t.Toy.at_reset = lambda seen: seen == seed and os.kill(os.getpid(), signal.SIGKILL)\n"
-        "t.train(t.TrainConfig.from_json(sys.stdin.read()), Path(sys.argv[1]), resume=bool(sys.argv[3:]))\n"
+        "t.train(from_json(sys.stdin.read()), Path(sys.argv[1]), resume=bool(sys.argv[3:]))\n"
     )
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
     done = subprocess.run(
         [sys.executable, "-c", code, str(run_dir), str(at), *(["resume"] if resume else [])],
-        input=settings.to_json(),
+        input=to_json(settings),
         text=True,
         env=env,
         capture_output=True,
@@ -640,9 +644,9 @@ def test_a_spoilt_episode_is_dropped_and_counted_and_the_run_goes_on(tmp_path: P
     at_reset(3, fail)
     settings = config(num_envs=2)
     outcome = train(settings, tmp_path / "run")
-    assert outcome.final is not None and outcome.rows[-1]["episode"] == settings.train_episodes
+    assert outcome.final is not None and outcome.rows[-1]["episode"] == settings.budget.train_episodes
     counters = checkpoint.counters(checkpoint.latest(tmp_path / "run" / CHECKPOINTS))
-    assert counters["faults"] == 1 and counters["numbers"][1] == settings.train_episodes + 1
+    assert counters["faults"] == 1 and counters["numbers"][1] == settings.budget.train_episodes + 1
     assert "dropped episode 3: " in (tmp_path / "run" / "warnings.txt").read_text()
 
 

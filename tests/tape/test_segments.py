@@ -21,7 +21,7 @@ SMALL = {
 
 
 def make(length, *, terminated=True, image=False, seed=0):
-    """An episode without a zero in it, so that a zero in a segment was put there."""
+    """An episode without zeros, so that any zero in a segment comes from splitting it."""
     rng = np.random.default_rng(seed)
     observation = rng.integers(1, 256, (length + 1, 3, 2, 1)).astype(np.uint8)
     if not image:
@@ -31,7 +31,7 @@ def make(length, *, terminated=True, image=False, seed=0):
 
 
 def slow_split(tape, length):
-    """The segments as lists of slots, walking through the episode one transition at a time."""
+    """The segments as arrays, built from lists of slots one transition at a time."""
     blank = {"begin": True, "terminated": False, "truncated": False, "transition": False, "reward": 0.0}
     steps = tape.slots - 1
     rows = []
@@ -99,7 +99,7 @@ def test_a_segment_by_hand():
     np.testing.assert_array_equal(rows.reward, np.asarray([[0.1, 0.2, 0], [0.3, 0, 0]], np.float32))
     np.testing.assert_array_equal(rows.terminated, [[False, False, False], [True, False, False]])
     assert not rows.truncated.any()
-    # A row is a tape: its final observation and its padding are told apart there.
+    # A row is a tape, which distinguishes its final observation from padding.
     second = Tape(*(getattr(rows, name)[1] for name in FIELDS))
     np.testing.assert_array_equal(second.final, [False, True, False])
     np.testing.assert_array_equal(second.padding, [False, False, True])
@@ -127,7 +127,7 @@ def test_start_states_are_what_the_policy_carries_through_the_whole_episode(name
     initial, step = network.initial_state(), eqx.filter_jit(network.step)
     length = 3
     get = jax.jit(lambda rows: start_states(network, rows, initial))
-    # The second ends with a whole segment and is as many segments long.
+    # Both have three segments; the second fills them completely.
     for steps in (7, 9):
         tape = make(steps, seed=steps)
         tape = eqx.tree_at(lambda t: t.observation, tape, tape.observation / 128 - 1)

@@ -1,4 +1,4 @@
-"""Tapes of any mix of episodes, endings and padding, their segments and their returns, against loops over episodes."""
+"""Tapes with any mix of episodes, ends and padding, their segments and returns, compared with loops over episodes."""
 
 import functools
 import math
@@ -17,12 +17,12 @@ from memoroids.tape.segments import split
 
 FIELDS = ("observation", "begin", "action", "reward", "terminated", "truncated", "transition")
 SLOTS = 32
-# How an episode ends: for good, from outside, both at once, or not before the tape does.
+# How an episode ends: by termination, by truncation, by both at once, or not before the end of the tape.
 TERMINATED, TRUNCATED, BOTH, CUT = "terminated", "truncated", "both", "cut"
 
 
 class Lived(NamedTuple):
-    """An episode as it was lived: T + 1 observations, T actions and rewards, and how it ended."""
+    """An episode as it happened: T + 1 observations, T actions and rewards, and how it ended."""
 
     observation: list[Any]
     action: list[Any]
@@ -39,7 +39,7 @@ class Lived(NamedTuple):
 
 
 def live(length: int, ending: str, seed: int, *, image: bool = False) -> Lived:
-    """No value is zero, so that a zero on a tape was put there."""
+    """An episode without zeros, so that any zero on a tape comes from the tape."""
     rng = np.random.default_rng([seed, length])
     if image:
         observation = list(rng.integers(1, 256, (length + 1, 2, 3, 1)).astype(np.uint8))
@@ -55,7 +55,7 @@ ENDINGS = st.sampled_from([TERMINATED, TRUNCATED, BOTH])
 
 @st.composite
 def lives(draw: Any, most: int = SLOTS, image: bool = False) -> list[Lived]:
-    """Whole episodes that fit into `most` slots together."""
+    """Whole episodes that together fit into `most` slots."""
     out, room = [], most
     for length in draw(st.lists(st.one_of(st.integers(1, 4), st.integers(1, most - 1)), min_size=1, max_size=10)):
         if length + 1 <= room:
@@ -65,7 +65,7 @@ def lives(draw: Any, most: int = SLOTS, image: bool = False) -> list[Lived]:
 
 
 class Slot(NamedTuple):
-    """One slot of a tape, and what a person would say about it: whose it is, and how old the episode is there."""
+    """One slot of a tape with its episode, its step within the episode, and its kind."""
 
     fields: dict[str, Any]
     episode: int
@@ -74,7 +74,7 @@ class Slot(NamedTuple):
 
 
 def slots_of(episodes: list[Lived], slots: int) -> list[Slot]:
-    """The tape slot by slot, as docs/time.md has it."""
+    """The tape slot by slot, as in docs/time.md."""
     nothing = {
         "observation": np.zeros_like(episodes[0].observation[0]),
         "action": np.zeros_like(episodes[0].action[0]),
@@ -120,7 +120,7 @@ def test_a_tape_is_its_episodes_slot_by_slot(image: bool, data: st.DataObject):
     tape = laid(episodes, SLOTS)
     assert_fields(tape, want)
     used = sum(each.length + 1 for each in episodes)
-    # The same in any grouping, and nothing where there is nothing.
+    # The grouping of concatenations does not matter, and an empty tape is padding.
     middle = data.draw(st.integers(1, len(episodes)))
     halves = [episodes[:middle], episodes[middle:]]
     again = concatenate([concatenate([each.tape() for each in half]) for half in halves if half])
@@ -145,7 +145,7 @@ def derived(tape: Tape) -> dict[str, Any]:
 @given(lives(), st.integers(0, SLOTS - 1))
 def test_what_follows_from_boundaries_is_what_a_walk_along_the_episodes_finds(episodes: list[Lived], shift: int):
     slots = slots_of(episodes, SLOTS)
-    # A tape that starts in the middle: its first slots go behind as padding.
+    # A tape that starts within an episode: as many padding slots follow at the end.
     ahead = [slot._replace(episode=slot.episode - slots[shift].episode) for slot in slots[shift:]]
     number = ahead[-1].episode
     blank = slots_of(episodes, SLOTS + 1)[-1]
@@ -154,7 +154,7 @@ def test_what_follows_from_boundaries_is_what_a_walk_along_the_episodes_finds(ep
     got = derived(tape)
     np.testing.assert_array_equal(got["padding"], [slot.kind == "padding" for slot in ahead])
     np.testing.assert_array_equal(got["final"], [slot.kind == "final" for slot in ahead])
-    # Slots before the first begin belong to no episode of this tape.
+    # Slots before the first begin flag belong to no episode of this tape.
     known = next((i for i, slot in enumerate(ahead) if slot.fields["begin"]), SLOTS)
     first = ahead[known].episode if known < SLOTS else 0
     want = [-1] * known + [slot.episode - first for slot in ahead[known:]]
@@ -220,7 +220,7 @@ def test_segments_are_their_episode_step_by_step(image: bool, length: int, endin
         assert_fields(jax.tree.map(lambda leaf, row=number: leaf[row], rows), want)
         number += 1
     assert rows.begin.shape == (number, most + 1)
-    # Every transition once, every end once, and the episode that was split is left as it was.
+    # Every transition and every end occurs once, and the original episode is unchanged.
     assert rows.transition.sum() == length
     assert rows.terminated.sum() == (ending != TRUNCATED) and rows.truncated.sum() == (ending == TRUNCATED)
     assert_fields(kept, slots_of([each], length + 1))
@@ -230,7 +230,7 @@ def test_segments_are_their_episode_step_by_step(image: bool, length: int, endin
 
 
 class Rows(NamedTuple):
-    """Arrays (SLOTS,) as the functions of returns take them, and the rows of each episode in order."""
+    """Arrays (SLOTS,) as arguments of the return functions, and the rows of each episode in order."""
 
     reward: np.ndarray
     value: np.ndarray
@@ -243,14 +243,14 @@ class Rows(NamedTuple):
 
 @st.composite
 def rows(draw: Any, gaps: bool) -> Rows:
-    """Episodes, or parts of them, row by row: with `gaps` rows that are no transition stand behind each."""
+    """Episodes, or parts of them, row by row; with `gaps`, rows without a transition follow each."""
     rng = np.random.default_rng(draw(st.integers(0, 99)))
     reward, value, value_tp1 = (rng.normal(size=SLOTS).astype(np.float32) + np.float32(2) for _ in range(3))
     terminated, truncated, transition = (np.zeros(SLOTS, bool) for _ in range(3))
     episodes, at = [], draw(st.integers(0, 3)) if gaps else 0
     while at < SLOTS:
         length = min(draw(st.one_of(st.integers(1, 4), st.integers(1, SLOTS))), SLOTS - at)
-        # Without rows between them only an end tells two episodes apart.
+        # Without gaps, only an end flag separates two episodes.
         ending = draw(st.sampled_from([TERMINATED, TRUNCATED, BOTH, *([CUT] if gaps or at + length == SLOTS else [])]))
         mine = list(range(at, at + length))
         transition[mine] = True
@@ -261,7 +261,7 @@ def rows(draw: Any, gaps: bool) -> Rows:
 
 
 def slow_returns(given_: Rows, discount: float, lambda_: float) -> dict[str, np.ndarray]:
-    """All three, by a walk back through each episode in float64."""
+    """All three returns, by a backward loop over each episode in float64."""
     out = {name: np.zeros(SLOTS) for name in ("discounted", "lambda", "gae")}
     for mine, ending in given_.episodes:
         discounted = mixed = advantage = 0.0
@@ -305,8 +305,8 @@ def test_returns_are_what_a_walk_back_through_each_episode_gives(
     given_ = data.draw(rows(masked))
     want = slow_returns(given_, discount, lambda_)
     arrays = {name: getattr(given_, name).copy() for name in given_._fields if name != "episodes"}
-    # What no rule names may be anything, NaN too: rows of no transition, values behind a termination, and for the
-    # plain return those of every row that another follows.
+    # Inputs that are not used may be NaN: rows without a transition, values after a termination, and for the discounted
+    # return the bootstrap values of all rows that continue.
     for name in ("reward", "value", "value_tp1"):
         arrays[name][~given_.transition] = np.nan
     arrays["value_tp1"][given_.terminated] = np.nan

@@ -1,1 +1,1 @@
-"""Helpers that know nothing of learning: files, messages, provenance, the allocator."""
+"""Helpers that have nothing to do with learning: files, error messages, imports, provenance, the allocator."""

@@ -1,4 +1,4 @@
-"""Files that are either whole or as they were before, whenever the process that writes them ends."""
+"""Atomic writes: a file is either complete or unchanged, even if the process that writes it is killed."""
 
 import contextlib
 import errno
@@ -9,7 +9,7 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Gives another name to write to, which becomes `path` at the end. Raises `OSError` naming `path`."""
+    """Yields a temporary path to write to, which replaces `path` at the end. Raises `OSError` naming `path`."""
     partial = path.with_name(f".{path.name}")
     try:
         yield partial
@@ -19,11 +19,11 @@ def atomic_write(path: Path) -> Iterator[Path]:
     except OSError as error:
         with contextlib.suppress(OSError):
             partial.unlink()
-        # Some libraries raise it with nothing but a text.
+        # Some libraries raise it with a message only, without an error number.
         raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
 
 
 def atomic_write_text(path: Path, text: str) -> None:
-    """Writes a text file. Raises `OSError` naming it."""
+    """Writes a text file atomically. Raises `OSError` naming it."""
     with atomic_write(path) as partial:
         partial.write_text(text)

@@ -1,4 +1,4 @@
-"""What a run was made with: versions, commit, machine."""
+"""What a run was produced with: versions, commit and machine."""
 
 import functools
 import importlib.metadata
@@ -12,19 +12,19 @@ from memoroids._version import __version__
 
 
 def environment() -> dict[str, str]:
-    """Versions, machine and commit, for whoever wants to run it again."""
+    """Versions, machine and commit, as needed to reproduce a run."""
     found = conditions()
     return found | {"memoroids": f"{found['memoroids']}, commit {_commit()}"}
 
 
 @functools.cache
 def conditions() -> dict[str, str]:
-    """What has to be the same for a run to be the same bit for bit: versions, machine, cores to run on, devices."""
+    """What has to be equal for two runs to agree bit for bit: versions, machine, usable cores and devices."""
     packages = ("jax", "jaxlib", "equinox", "optax", "numpy", "gymnasium", "popgym", "ale-py", "opencv-python-headless")
     versions = ", ".join(f"{name} {version}" for name in packages if (version := _version(name)))
     import jax
 
-    # XLA divides work over the cores that the process may use, not over those that there are.
+    # XLA divides work among the cores that the process may use, not among all cores of the machine.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "memoroids": __version__,
@@ -39,13 +39,13 @@ def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        return None  # of an extra
+        return None  # an optional package that is not installed
 
 
 def _commit() -> str:
-    """The commit of the source this runs from; "unknown" where it is not a checkout."""
+    """The commit of the running source, or "unknown" if it is not a git checkout."""
     where = Path(__file__).parent
-    # An installed package may lie in a checkout of something else, which does not track it.
+    # An installed package may lie inside the checkout of another project, which does not track its files.
     tracked = ["git", "ls-files", "--error-unmatch", Path(__file__).name]
     describe = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:

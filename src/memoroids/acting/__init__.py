@@ -1,1 +1,1 @@
-"""Policies at work: collection on the host and on device, and greedy evaluation."""
+"""Acting: collection of episodes on host and device, and greedy evaluation."""

@@ -1,4 +1,4 @@
-"""Collection on device: copies of a JAX environment stepped together, one slot of each one's tape at a time."""
+"""Collection on device: JAX environments stepped together, each writing its own tape slot by slot."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,16 +13,17 @@ from memoroids.memory.memoroid import State
 from memoroids.tape import Tape, blank
 
 Act = Callable[..., tuple[jax.Array, State]]
-"""`act(params, memory, observation, begin, explore, key)`, unbatched, of any algorithm."""
+"""`act(params, memory, observation, begin, explore, key)` of an agent, unbatched; see `memoroids.agents.base.Agent`."""
 
 
 class EnvStates(NamedTuple):
-    """n copies of an environment and the policy's memory of each, between two slots of their tapes.
+    """n environments and the policy's memory of each, between two slots of their tapes.
 
-    `env` and `memory`, leaves (n, …); `observation` (n, …), what the next slot shows; `begin` and `final` (n,) bool,
-    whether it opens an episode, or only holds the last observation of one; `spoiled` (n,) bool, whether the episode has
-    shown or paid something that is not finite; `number` (n,) int32, of the episode, in the order of their starts;
-    `total` (n,), its rewards so far; `started` and `slot`, int32, episodes and slots so far.
+    `env` and `memory`: leaves (n, …). `observation` (n, …): that of the next slot. `begin` and `final` (n,) bool:
+    whether the next slot begins an episode, and whether it holds only the final observation of one. `spoiled` (n,)
+    bool: whether the episode has had a non-finite observation or reward. `number` (n,) int32: the episode's number, in
+    the order of starting. `total` (n,) float32: the sum of its rewards so far. `started` and `slot`, int32 scalars: how
+    many episodes have started, and how many slots each environment has written.
     """
 
     env: Any
@@ -38,9 +39,11 @@ class EnvStates(NamedTuple):
 
 
 class CollectedSlots(NamedTuple):
-    """N slots of n tapes, leaves (n, N, …), and where an episode's final slot is, its number and its total reward.
+    """N slots of n tapes, leaves (n, N, …).
 
-    `faults` (n, N) bool: whether an episode was spoiled there, which is padding then.
+    `number` (n, N) int32: the number of the slot's episode. `total` (n, N) float32: the sum of its rewards before the
+    slot, which in its final slot is the return. `faults` (n, N) bool: whether an episode became spoiled in the slot;
+    all slots of a spoiled episode are padding.
     """
 
     tape: Tape
@@ -50,7 +53,7 @@ class CollectedSlots(NamedTuple):
 
 
 def start(view: DeviceView, memory: State, num_envs: int, key: jax.Array) -> EnvStates:
-    """`copies` workers, each at the beginning of an episode; `memory` is one copy's initial state."""
+    """`num_envs` environments, each at the beginning of an episode; `memory`: the initial state of one of them."""
     number = jnp.arange(num_envs, dtype=jnp.int32)
     env, observation = jax.vmap(view.reset)(_keys(key, jnp.full((), -1, jnp.int32), num_envs)[0])
     return EnvStates(
@@ -79,17 +82,17 @@ def collect_slots(
     explore: Callable[[jax.Array], jax.Array],
     axis: str | None = None,
 ) -> tuple[EnvStates, CollectedSlots]:
-    """The next `slots` slots of every worker's tape.
+    """Collects the next `slots` slots of each environment's tape.
 
-    A slot is a transition, or the final observation of an episode, after which the copy begins the next one. What is
-    drawn depends on `key`, the copy and the slot alone. `explore(number)`, of episode numbers (n,), is how much the
-    policy explores; `axis` names the mapped axis of runs, where there is one.
+    A slot holds a transition, or the final observation of an episode, after which the environment is reset. Random
+    draws depend only on `key`, the environment's index and the slot. `explore(number)`: how much the policy explores in
+    episodes with these numbers, (n,) → (n,). `axis`: the name of the mapped axis over runs, if there is one.
 
-    An episode that shows or pays something that is not finite is dropped whole: from the slot it is found in, its slots
-    are padding, in these slots also the ones before; what came of it earlier stays an episode without an end, which no
-    replay takes in.
+    An episode with a non-finite observation or reward is dropped: all its slots of this call are padding, and so are
+    those that follow. Slots that earlier calls returned remain an episode without an end, which no replay stores.
 
-    Copies are reset behind one condition for all: under `vmap` both sides of one for each would run at every slot.
+    One condition decides whether any environment is reset, since under `vmap` a condition for each environment would
+    become a selection, and every environment would be reset at every slot.
     """
     num_envs = env_states.begin.shape[0]
 
@@ -101,17 +104,17 @@ def collect_slots(
         env, (observation, reward, terminated, truncated) = jax.vmap(view.step)(env_states.env, action, env_key)
         final = env_states.final
 
-        def begun() -> tuple[Any, jax.Array]:
+        def reset_final() -> tuple[Any, jax.Array]:
             fresh = jax.vmap(view.reset)(reset_key)
             return jax.vmap(select)(final, fresh, (env, observation))
 
-        due = jnp.any(final)
+        any_final = jnp.any(final)
         if axis is not None:
-            # A sum over the mapped axis is one number for all runs, so the condition stays a condition.
-            due = lax.psum(due.astype(jnp.int32), axis) > 0
-        env, observation = lax.cond(due, begun, lambda: (env, observation))
-        found = ~(_finite(observation) & (final | jnp.isfinite(reward)))
-        spoiled = (env_states.spoiled & ~final) | found
+            # The sum over the mapped axis is not mapped itself, so that `cond` is not turned into a selection.
+            any_final = lax.psum(any_final.astype(jnp.int32), axis) > 0
+        env, observation = lax.cond(any_final, reset_final, lambda: (env, observation))
+        nonfinite = ~(_finite(observation) & (final | jnp.isfinite(reward)))
+        spoiled = (env_states.spoiled & ~final) | nonfinite
         written = Tape(
             observation=env_states.observation,
             begin=env_states.begin,
@@ -133,42 +136,43 @@ def collect_slots(
             started=env_states.started + jnp.sum(final, dtype=jnp.int32),
             slot=env_states.slot + 1,
         )
-        # The first observation of all was found before there was a slot to count it in.
+        # A non-finite observation of the very first reset has no earlier slot to be counted in.
         faults = spoiled & (final | ~env_states.spoiled | (env_states.slot == 0))
-        # Of the episode that this slot is of: what its step has brought counts already.
-        mine = jnp.where(final, env_states.spoiled, spoiled)
-        return after, (CollectedSlots(written, env_states.number, env_states.total, faults), mine)
+        # Where the slot is final, `spoiled` is about the episode that begins in the next one.
+        episode_spoiled = jnp.where(final, env_states.spoiled, spoiled)
+        return after, (CollectedSlots(written, env_states.number, env_states.total, faults), episode_spoiled)
 
     env_states, ys = lax.scan(slot, env_states, length=slots)
     (tape, number, total, faults), spoiled = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), ys)
-    # Once spoiled, an episode stays so: the next slot that is tells whether it is of the same one.
+    # A spoiled episode stays spoiled to its end: a slot belongs to one if the next spoiled slot has the same number.
     at = jnp.where(spoiled, jnp.arange(slots), slots)
-    following = lax.cummin(at, axis=1, reverse=True)
-    of = jnp.take_along_axis(number, jnp.minimum(following, slots - 1), axis=1)
-    dropped = (following < slots) & (of == number)
+    next_spoiled = lax.cummin(at, axis=1, reverse=True)
+    its_number = jnp.take_along_axis(number, jnp.minimum(next_spoiled, slots - 1), axis=1)
+    dropped = (next_spoiled < slots) & (its_number == number)
     return env_states, CollectedSlots(jax.vmap(blank)(tape, dropped), number, total, faults)
 
 
 def _finite(observation: jax.Array) -> jax.Array:
-    """(n,) bool: whether each of (n, …) is finite throughout."""
+    """Whether all numbers of each environment's observation are finite, (n, …) → (n,) bool."""
     return jnp.all(jnp.isfinite(observation), axis=tuple(range(1, observation.ndim)))
 
 
 def append_next_observation(collected: Tape, env_states: EnvStates) -> Tape:
-    """Collected tapes (n, N, …) with one slot more, (n, N + 1, …): what `env_states`, as they are now, see next.
+    """Collected tapes with one more slot, (n, N, …) → (n, N + 1, …): the observation that follows in `env_states`.
 
-    It holds only that observation, for its value; where an episode begins there instead, the slot is padding.
+    The slot holds no transition; targets bootstrap from its value. It is padding where the next observation begins
+    another episode or the episode is spoiled.
     """
-    none = env_states.begin | env_states.spoiled
+    padding = env_states.begin | env_states.spoiled
 
     def append(leaf: jax.Array, last: jax.Array) -> jax.Array:
         return jnp.concatenate((leaf, last[:, None]), axis=1)
 
     zeros = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[:, 0]), collected)
-    observation = jax.vmap(select)(none, jnp.zeros_like(env_states.observation), env_states.observation)
+    observation = jax.vmap(select)(padding, jnp.zeros_like(env_states.observation), env_states.observation)
     last = Tape(
         observation=observation,
-        begin=none,
+        begin=padding,
         action=zeros.action,
         reward=zeros.reward,
         terminated=zeros.terminated,
@@ -179,38 +183,38 @@ def append_next_observation(collected: Tape, env_states: EnvStates) -> Tape:
 
 
 def play(view: DeviceView, act: Act, params: Any, memory: State, keys: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """One greedy episode for each of the keys (m,): returns (m,) float32 and lengths (m,) int32.
+    """Plays one greedy episode for each key (m,): returns (m,) float32 and lengths (m,) int32.
 
-    The return of one that shows or pays something that is not finite is NaN.
+    The return of an episode with a non-finite observation or reward is NaN.
     """
     num_envs = keys.shape[0]
     env, observation = jax.vmap(lambda key: view.reset(jax.random.fold_in(key, 0)))(keys)
     memory = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num_envs, *leaf.shape)), memory)
     zeros = jnp.zeros(num_envs)
     total = jnp.where(_finite(observation), zeros, jnp.nan)
-    begun = (env, memory, observation, total, zeros.astype(jnp.int32), zeros.astype(bool), jnp.zeros((), jnp.int32))
+    initial = (env, memory, observation, total, zeros.astype(jnp.int32), zeros.astype(bool), jnp.zeros((), jnp.int32))
 
-    def going(carry: Any) -> jax.Array:
+    def continues(carry: Any) -> jax.Array:
         *_, over, step = carry
         return ~jnp.all(over) & (step < view.max_length)
 
     def step(carry: Any) -> Any:
         env, memory, observation, total, length, over, step = carry
-        # The mode of a policy draws nothing, the environment does.
-        drawn = jax.vmap(lambda key: jax.random.fold_in(key, step + 1))(keys)
+        # One key serves both: the greedy policy does not use its own.
+        step_keys = jax.vmap(lambda key: jax.random.fold_in(key, step + 1))(keys)
         begin = jnp.broadcast_to(step == 0, over.shape)
-        action, memory = jax.vmap(act, (None, 0, 0, 0, 0, 0))(params, memory, observation, begin, zeros, drawn)
-        env, (observation, reward, terminated, truncated) = jax.vmap(view.step)(env, action, drawn)
+        action, memory = jax.vmap(act, (None, 0, 0, 0, 0, 0))(params, memory, observation, begin, zeros, step_keys)
+        env, (observation, reward, terminated, truncated) = jax.vmap(view.step)(env, action, step_keys)
         total = total + jnp.where(over, 0, jnp.where(_finite(observation) & jnp.isfinite(reward), reward, jnp.nan))
         length = length + ~over
         return env, memory, observation, total, length, over | terminated | truncated, step + 1
 
-    *_, total, length, _, _ = lax.while_loop(going, step, begun)
+    *_, total, length, _, _ = lax.while_loop(continues, step, initial)
     return total, length
 
 
 def _keys(key: jax.Array, slot: jax.Array, num_envs: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """A key for the policy, the environment and a reset, of each copy, at one slot."""
-    at = jax.random.fold_in(key, slot)
-    keys = jax.vmap(lambda copy: jax.random.split(jax.random.fold_in(at, copy), 3))(jnp.arange(num_envs))
+    """Keys for the policy, for stepping and for resetting each environment at one slot, (num_envs,) each."""
+    slot_key = jax.random.fold_in(key, slot)
+    keys = jax.vmap(lambda index: jax.random.split(jax.random.fold_in(slot_key, index), 3))(jnp.arange(num_envs))
     return keys[:, 0], keys[:, 1], keys[:, 2]

@@ -1,4 +1,4 @@
-"""Greedy evaluation on seeds of its own; the training state is only read."""
+"""Greedy evaluation on host and device environments; it only reads the parameters that are being trained."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from memoroids.acting.collection_state import Episode
 from memoroids.acting.device_collection import Act, collect_slots, play, start
-from memoroids.acting.host_collection import Collector, Ended, Episode
+from memoroids.acting.host_collection import Collector, Ended
 from memoroids.acting.policies import RecurrentPolicy
 from memoroids.envs import EnvironmentFault
 from memoroids.envs.device import DeviceView
@@ -18,15 +19,15 @@ from memoroids.tape import Tape, episode
 
 
 class Evaluation(NamedTuple):
-    """Undiscounted returns and lengths of whole greedy episodes, (episodes,), in the order of their seeds."""
+    """Undiscounted returns and lengths of finished greedy episodes, (episodes,) each, in the order of their seeds."""
 
     returns: np.ndarray
     lengths: np.ndarray
 
     @classmethod
-    def of(cls, played: Sequence[Episode]) -> "Evaluation":
-        """The evaluation that episodes amount to."""
-        return cls(np.asarray([e.total for e in played]), np.asarray([e.length for e in played]))
+    def of(cls, episodes: Sequence[Episode]) -> "Evaluation":
+        """The returns and lengths of these episodes."""
+        return cls(np.asarray([e.total for e in episodes]), np.asarray([e.length for e in episodes]))
 
     @property
     def mean(self) -> float:
@@ -34,7 +35,7 @@ class Evaluation(NamedTuple):
         return float(self.returns.mean())
 
     def interval(self, level: float = 0.95, draws: int = 10_000) -> tuple[float, float]:
-        """A percentile bootstrap interval of the mean return over episodes, from a fixed seed."""
+        """A percentile bootstrap interval of the mean return, resampling episodes `draws` times from a fixed seed."""
         generator = np.random.default_rng(0)
         n = len(self.returns)
         means = np.asarray([self.returns[generator.integers(n, size=n)].mean() for _ in range(draws)])
@@ -43,47 +44,49 @@ class Evaluation(NamedTuple):
 
 
 class Evaluator:
-    """Greedy episodes with an algorithm's `act`, compiled once and called with new parameters each time.
+    """Plays greedy episodes in host environments, with an agent's `act` compiled once for all calls.
 
-    `seed_of(index)` must give seeds that training never uses.
+    `params`: the parameters to act with. `seed_of(number)`: the environment's seed for each episode from 0, which
+    training must never use. `ended`: called for each episode that ends, see `Collector`; without it a fault of an
+    environment raises `EnvironmentFault`.
     """
 
-    def __init__(self, copies: HostEnvs, act: Callable[..., Any], initial_state: State):
-        self._copies = copies
+    def __init__(self, envs: HostEnvs, act: Callable[..., Any], initial_state: State):
+        self._envs = envs
         self._params: Any = None
         self._policy = RecurrentPolicy(
             act,
             initial_state,
-            len(copies),
+            len(envs),
             params=lambda: self._params,
             epsilon=lambda number: np.zeros(number.shape, np.float32),
-            key=jax.random.key(0),  # nothing is drawn where ε is 0
+            key=jax.random.key(0),  # has no effect, since ε is 0
         )
 
     def __call__(
         self, params: Any, episodes: int, seed_of: Callable[[int], int], ended: Ended | None = None
     ) -> Evaluation:
-        """The evaluation of `episodes` episodes; `ended` hears of each, see `Collector`."""
-        # Scores alone are kept: whole episodes of images would fill the memory.
+        """Returns and lengths of `episodes` greedy episodes."""
+        # Tapes are not kept: those of image observations could exceed the host's memory.
         scores = [(episode.total, episode.length) for episode in self._episodes(params, episodes, seed_of, ended)]
         return Evaluation(*(np.asarray(column) for column in zip(*scores, strict=True)))
 
     def play(
         self, params: Any, episodes: int, seed_of: Callable[[int], int], ended: Ended | None = None
     ) -> list[Episode]:
-        """The greedy episodes themselves, in the order of their seeds."""
+        """The greedy episodes with their tapes, in the order of their seeds."""
         return list(self._episodes(params, episodes, seed_of, ended))
 
     def _episodes(
         self, params: Any, episodes: int, seed_of: Callable[[int], int], ended: Ended | None
     ) -> Iterator[Episode]:
         self._params = params
-        yield from Collector(self._copies, self._policy, seed_of, 0, episodes, ended=ended)
+        yield from Collector(self._envs, self._policy, seed_of, 0, episodes, ended=ended)
         self._params = None
 
 
 class DeviceEvaluator:
-    """The same for a device environment: compiled episodes, `block` at a time, each with a key made from its seed."""
+    """Plays greedy episodes in a device environment, `block` at a time; the seed of each becomes a random key."""
 
     def __init__(self, view: DeviceView, act: Act, initial_state: State, block: int):
         self._view, self._block = view, block
@@ -101,39 +104,44 @@ class DeviceEvaluator:
             return jax.tree.map(lambda leaf: leaf[0], (collected.tape, collected.tape.final))
 
         self.played = played
+        """`played(params, seeds)`: returns and lengths of one block of episodes, not compiled."""
         self._played, self._recorded = jax.jit(played), jax.jit(recorded)
 
     def seeds(self, episodes: int, seed_of: Callable[[int], int]) -> np.ndarray:
-        """(blocks, block) uint32: the seeds of `episodes` and, in the last block, of those that fill it."""
+        """The seeds of at least `episodes` episodes, (blocks, block) uint32; extra ones fill the last block."""
         blocks = -(-episodes // self._block)
         numbers = [seed_of(number) for number in range(blocks * self._block)]
         return np.asarray(numbers, np.uint32).reshape(blocks, self._block)
 
     def __call__(self, params: Any, episodes: int, seed_of: Callable[[int], int]) -> Evaluation:
+        """Returns and lengths of `episodes` greedy episodes. Raises `EnvironmentFault` if one of them is not finite."""
         columns = [self._played(params, seeds) for seeds in self.seeds(episodes, seed_of)]
         returns, lengths = (np.concatenate(column)[:episodes] for column in zip(*columns, strict=True))
         if not np.isfinite(returns).all():
             faults = np.sum(~np.isfinite(returns))
             raise EnvironmentFault(
-                f"{self._view.name} showed or paid something that is not finite in {faults} of {episodes} episodes"
+                f"{self._view.name} returned a non-finite observation or reward in {faults} of {episodes} greedy "
+                "episodes"
             )
         return Evaluation(returns, lengths)
 
     def play(self, params: Any, episodes: int, seed_of: Callable[[int], int]) -> list[Episode]:
-        """Whole greedy episodes, in the order of their seeds."""
+        """The greedy episodes with their tapes. Raises `EnvironmentFault` for a non-finite observation or reward."""
         out = []
         for number in range(episodes):
             tape, final = jax.device_get(self._recorded(params, np.uint32(seed_of(number))))
             if not final.any():
-                raise EnvironmentFault(f"{self._view.name} showed or paid something that is not finite")
+                raise EnvironmentFault(
+                    f"{self._view.name} returned a non-finite observation or reward in greedy episode {number}"
+                )
             length = int(np.argmax(final))
             rows = slice(length)
-            whole = episode(
+            whole_tape = episode(
                 tape.observation[: length + 1],
                 tape.action[rows],
                 tape.reward[rows],
                 bool(tape.terminated[length - 1]),
                 bool(tape.truncated[length - 1]),
             )
-            out.append(Episode(number, whole, float(np.sum(whole.reward)), length))
+            out.append(Episode(number, whole_tape, float(np.sum(whole_tape.reward)), length))
         return out

@@ -1,4 +1,4 @@
-"""Policies: actions for several copies of an environment at once, the same whatever the number of copies."""
+"""Policies for several environments at once, whose random draws do not depend on how many environments there are."""
 
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -7,58 +7,58 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memoroids.envs.spaces import Actions, Continuous
+from memoroids.envs.spaces import Actions, Continuous, blank_actions
 from memoroids.memory.memoroid import State
 
 
 class Policy(Protocol):
-    """Actions for all copies at once."""
+    """Chooses the actions of n environments at once."""
 
     def __call__(self, observation: np.ndarray, begin: np.ndarray, number: np.ndarray, step: np.ndarray) -> np.ndarray:
-        """Actions for n copies, (n,) int or (n, size) float.
+        """Actions, (n,) int32 or (n, size) float32.
 
-        `observation` (n, …) as the environments give it, `begin` (n,) bool; `number` and `step` (n,) int32 name the
-        episode and the step that each copy is in, so that what is drawn at random depends on these alone.
+        `observation` (n, …), as the environments return it; `begin` (n,) bool; `number` and `step` (n,) int32, the
+        episode and the step within it, on which alone random draws depend.
         """
         ...
 
     def memory(self) -> State:
-        """What it carries from step to step for each copy, a pytree of arrays."""
+        """What the policy carries from step to step for each environment, a pytree of host arrays (n, …)."""
         ...
 
     def restore(self, memory: State, number: np.ndarray, step: np.ndarray) -> None:
-        """Goes on with `memory` where each copy has done `step` steps of episode `number`."""
+        """Resumes with `memory`, each environment having taken `step` steps of episode `number`, (n,) int32 each."""
         ...
 
 
 class RandomPolicy:
-    """Uniform actions, drawn from a generator for each episode, so that the number of copies does not matter."""
+    """Uniform random actions, drawn from one generator for each episode."""
 
     def __init__(self, actions: Actions, seed: int):
         self._actions, self._seed = actions, seed
         self._generators: dict[int, np.random.Generator] = {}
 
     def __call__(self, observation: np.ndarray, begin: np.ndarray, number: np.ndarray, step: np.ndarray) -> np.ndarray:
+        """Uniform actions; the generator of an environment is replaced where an episode begins."""
         del observation, step
-        several = self._actions.size if isinstance(self._actions, Continuous) else None
-        actions = (
-            np.zeros(number.shape, np.int32) if several is None else np.zeros((*number.shape, several), np.float32)
-        )
+        actions = blank_actions(self._actions, len(number))
         for i, (n, b) in enumerate(zip(number, begin, strict=True)):
             if b:
                 self._generators[i] = np.random.default_rng((self._seed, int(n)))
             actions[i] = self._draw(i)
         return actions
 
-    def _draw(self, copy: int) -> Any:
+    def _draw(self, index: int) -> Any:
         if isinstance(self._actions, Continuous):
-            return self._generators[copy].uniform(self._actions.low, self._actions.high)
-        return self._generators[copy].integers(self._actions)
+            return self._generators[index].uniform(self._actions.low, self._actions.high)
+        return self._generators[index].integers(self._actions)
 
     def memory(self) -> State:
+        """Nothing: the generators follow from the seed, the episodes and the steps."""
         return ()
 
     def restore(self, memory: State, number: np.ndarray, step: np.ndarray) -> None:
+        """Advances the generator of each episode past the actions that it has drawn already."""
         del memory
         for i, (n, done) in enumerate(zip(number, step, strict=True)):
             self._generators[i] = np.random.default_rng((self._seed, int(n)))
@@ -67,11 +67,12 @@ class RandomPolicy:
 
 
 class RecurrentPolicy:
-    """An algorithm's `act` for n copies in one jitted call, with the copies' memory states carried on device.
+    """An agent's `act` for n environments in one jitted call, with their memory states kept on the device.
 
-    **Arguments:** `act(params, memory, observation, begin, epsilon, key)`, unbatched and pure; `initial_state`, of one
-    copy; `params()`, the parameters to act with now; `epsilon(number)`, the share of random actions in an episode;
-    `key`, from which each step's key is folded by episode and step.
+    `act(params, memory, observation, begin, epsilon, key)`: unbatched and pure, see `memoroids.agents.base.Agent`.
+    `initial_state`: the memory state of one environment. `params()`: the parameters to act with now. `epsilon(number)`:
+    how much to explore in episodes with these numbers, (n,) → (n,) float32. `key`: the random key into which the number
+    of the episode and the step are folded.
     """
 
     def __init__(
@@ -87,15 +88,15 @@ class RecurrentPolicy:
         def act_all(
             params: Any, memory: State, observation: jax.Array, meta: jax.Array, epsilon: jax.Array
         ) -> tuple[jax.Array, State]:
-            def one(memory: State, observation: jax.Array, meta: jax.Array, epsilon: jax.Array) -> Any:
+            def act_one(memory: State, observation: jax.Array, meta: jax.Array, epsilon: jax.Array) -> Any:
                 number, step = meta
                 step_key = jax.random.fold_in(jax.random.fold_in(key, number), step)
                 return act(params, memory, observation, step == 0, epsilon, step_key)
 
-            return jax.vmap(one)(memory, observation, meta, epsilon)
+            return jax.vmap(act_one)(memory, observation, meta, epsilon)
 
-        # Plain jit on arrays alone: a filtered jit costs twice as much a call, and there is a call for every step.
-        # A step of a few copies is a queue of kernels shorter than it takes to hand one to another thread of the CPU.
+        # A filtered jit would cost twice as much per call, and there is a call for every step. For a few environments,
+        # running a kernel takes less time than handing it to another thread of the CPU.
         in_turn = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
         options = in_turn if jax.default_backend() == "cpu" else None
         self._act = jax.jit(act_all, donate_argnums=1, compiler_options=options)
@@ -105,14 +106,17 @@ class RecurrentPolicy:
         )
 
     def __call__(self, observation: np.ndarray, begin: np.ndarray, number: np.ndarray, step: np.ndarray) -> np.ndarray:
-        del begin  # the same as step == 0
+        """The agent's actions. The call waits for the device."""
+        del begin  # equals step == 0
         meta = np.stack((number, step), axis=1)
         actions, self._memory = self._act(self._params(), self._memory, observation, meta, self._epsilon(number))
         return np.asarray(actions)
 
     def memory(self) -> State:
+        """The memory states, copied to the host."""
         return jax.device_get(self._memory)
 
     def restore(self, memory: State, number: np.ndarray, step: np.ndarray) -> None:
+        """Resumes with these memory states; draws depend only on the arguments of later calls."""
         del number, step
         self._memory = jax.tree.map(jnp.array, memory)

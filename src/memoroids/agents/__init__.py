@@ -1,1 +1,1 @@
-"""The agents, one file each, read from top to bottom: settings, init, act, update."""
+"""The agents, one module each with settings, `init`, `act` and `update`, and the networks and losses they share."""

@@ -1,4 +1,4 @@
-"""Plain losses on flat transitions, each with a weight: nothing here knows of recurrence, tapes or episodes."""
+"""Losses on flat, weighted transitions, independent of recurrence, tapes and episodes."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import optax
 
 
 def weighted_mean(values: jax.Array, weight: jax.Array, count: float | jax.Array) -> jax.Array:
-    """Σ w ℓ / B with a constant B = `count`; rows of weight 0 are not read, so they may be NaN."""
+    """Σ w ℓ / B over rows (N,) with B = `count`; rows of weight 0 are ignored, even if they are NaN."""
     return jnp.sum(jnp.where(weight > 0, weight * values, 0)) / count
 
 
@@ -17,10 +17,10 @@ def double_q_target(
     q_tp1_target: jax.Array,
     discount: float,
 ) -> jax.Array:
-    """r_t + γ Q'(s_{t+1}, argmax_a Q(s_{t+1}, a)), without the second term where terminated (N,).
+    """The double Q-learning target r_t + γ Q'(s_{t+1}, argmax_a Q(s_{t+1}, a)), or r_t where terminated: (N,).
 
-    Chosen by the online network, valued by the target network, both (N, actions); truncation is not termination and
-    bootstraps. Source: van Hasselt et al. 2016, Equation 4.
+    The online network Q chooses the next action, the target network Q' values it: `q_tp1_online`, `q_tp1_target` (N,
+    actions). A truncated transition bootstraps. Source: van Hasselt et al. 2016, Equation 4.
     """
     best = jnp.argmax(q_tp1_online, axis=-1)
     value = jnp.take_along_axis(q_tp1_target, best[:, None], axis=-1)[:, 0]
@@ -28,7 +28,7 @@ def double_q_target(
 
 
 def huber_td(q: jax.Array, action: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The Huber loss (δ = 1) of Q(s_t, a_t) against a constant target, for each of N rows, and the TD error.
+    """The Huber loss (δ = 1) of Q(s_t, a_t) against a constant target, and the TD error: (N,) each.
 
     `q` (N, actions), `action` (N,) int, `target` (N,). Source: Mnih et al. 2015.
     """
@@ -38,15 +38,16 @@ def huber_td(q: jax.Array, action: jax.Array, target: jax.Array) -> tuple[jax.Ar
 
 
 def huber_of_mean(error: jax.Array, weight: jax.Array, count: float) -> jax.Array:
-    """The Huber loss (δ = 1) of the weighted mean of absolute errors (N,), as the paper's code has it for segments.
+    """The Huber loss (δ = 1) of the weighted mean of absolute errors (N,), a scalar: the paper's code for segments.
 
-    Its gradient is that of an absolute error scaled by the mean error, so it weighs large errors less than `huber_td`.
+    Its gradient is that of the mean absolute error, scaled by that mean as long as it is below 1: large errors have
+    less influence than in `huber_td`.
     """
     return optax.losses.huber_loss(weighted_mean(jnp.abs(error), weight, count))
 
 
 def squared_td(q: jax.Array, action: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """½ (y - Q(s_t, a_t))² against a constant target y, for each of N rows, and the TD error.
+    """½ (y - Q(s_t, a_t))² against a constant target y, and the TD error: (N,) each.
 
     `q` (N, actions), `action` (N,) int, `target` (N,). Source: Gallici et al. 2024.
     """
@@ -55,15 +56,16 @@ def squared_td(q: jax.Array, action: jax.Array, target: jax.Array) -> tuple[jax.
 
 
 def squared_error(value: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """½ (y - v)² of values against constant targets, both (N,), and the error."""
+    """½ (y - v)² of values v (N,) against constant targets y (N,), and the error y - v: (N,) each."""
     error = jax.lax.stop_gradient(target) - value
     return 0.5 * jnp.square(error), error
 
 
 def ppo_clip(log_prob: jax.Array, old_log_prob: jax.Array, advantage: jax.Array, clip_ratio: float) -> jax.Array:
-    """-min(ρ A, clip(ρ, 1 - ε, 1 + ε) A) with ρ = π(a) / π_old(a) for each of N rows; the last three are constants.
+    """The clipped surrogate loss -min(ρ A, clip(ρ, 1 - ε, 1 + ε) A) with ρ = π(a) / π_old(a): (N,).
 
-    Source: Schulman et al. 2017, Equation 7.
+    `log_prob`, `old_log_prob` and `advantage` (N,); only `log_prob` has a gradient. ε is `clip_ratio`. Source: Schulman
+    et al. 2017, Equation 7.
     """
     ratio = jnp.exp(log_prob - jax.lax.stop_gradient(old_log_prob))
     advantage = jax.lax.stop_gradient(advantage)
@@ -71,7 +73,7 @@ def ppo_clip(log_prob: jax.Array, old_log_prob: jax.Array, advantage: jax.Array,
 
 
 def standardise(values: jax.Array, weight: jax.Array) -> jax.Array:
-    """(x - mean) / (std + 1e-8) of `values` (N,), both weighted; rows of weight 0 are not read and give 0."""
+    """(x - mean) / (std + 1e-8) with the weighted mean and deviation of `values` (N,); 0 in rows of weight 0."""
     total = jnp.maximum(jnp.sum(weight), 1.0)
     centred = jnp.where(weight > 0, values - weighted_mean(values, weight, total), 0)
     return centred / (jnp.sqrt(weighted_mean(jnp.square(centred), weight, total)) + 1e-8)

@@ -1,4 +1,4 @@
-"""Networks around a memory: encoder, memory, decoder and heads, the same for training and for acting."""
+"""Networks around a memory: encoder, memory, decoder and head; one pass over a tape, or step by step."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,8 +18,8 @@ from memoroids.memory.memoroid import Memory, State
 class Dueling(eqx.Module):
     """Q(s, a) = V(s) + A(s, a) - mean_a A(s, a): (width,) → (actions,) (Wang et al. 2016, Equation 9).
 
-    Both heads start with zero biases and weights a tenth of the usual size, so that first values are small beside
-    rewards of a few hundredths.
+    Both heads start with zero biases and weights a tenth of Equinox's default, so that initial values are small
+    compared with rewards of a few hundredths.
     """
 
     value: eqx.nn.Linear
@@ -31,15 +31,17 @@ class Dueling(eqx.Module):
         self.advantage = _small(eqx.nn.Linear(width, actions, key=advantage_key))
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Features (width,) → action values (actions,)."""
         advantage = self.advantage(x)
         return self.value(x) + advantage - jnp.mean(advantage)
 
 
 class GaussianHead(eqx.Module):
-    """A `Gaussian` over a box of actions: (width,) → mean and log standard deviation (size,).
+    """A `Gaussian` over continuous actions in a box: (width,) → mean and log standard deviation, (size,) each.
 
-    The mean stays inside, at centre + half-width · tanh(W x + b); the deviation is learned, the same in every state,
-    and starts at half of the half-width. Raises `ValueError` where a low is not below its high.
+    The mean is centre + half-width · tanh(W x + b), so it lies inside the box. The standard deviation is a parameter
+    that does not depend on the state and starts at half of the half-width. Raises `ValueError` if a lower bound is not
+    below its upper bound.
     """
 
     mean: eqx.nn.Linear
@@ -57,11 +59,12 @@ class GaussianHead(eqx.Module):
         self.log_std = jnp.log(0.5 * jnp.asarray(self.half))
 
     def __call__(self, x: jax.Array) -> Gaussian:
+        """Features (width,) → the policy."""
         return Gaussian(jnp.asarray(self.centre) + jnp.asarray(self.half) * jnp.tanh(self.mean(x)), self.log_std)
 
 
 class ActorCriticHead(eqx.Module):
-    """A policy over `actions` and the state's value: (width,) → (`Categorical` or `Gaussian`, scalar)."""
+    """A policy over `actions` and a state value: (width,) → (`Categorical` or `Gaussian`, scalar)."""
 
     policy: eqx.nn.Linear | GaussianHead
     value: eqx.nn.Linear
@@ -75,6 +78,7 @@ class ActorCriticHead(eqx.Module):
         self.value = _small(eqx.nn.Linear(width, 1, key=value_key))
 
     def __call__(self, x: jax.Array) -> tuple[Categorical | Gaussian, jax.Array]:
+        """Features (width,) → the policy and the value, a scalar."""
         policy = self.policy(x)
         return Categorical(policy) if isinstance(policy, jax.Array) else policy, self.value(x)[0]
 
@@ -87,10 +91,10 @@ def _small(linear: eqx.nn.Linear) -> eqx.nn.Linear:
 class ConvEncoder(eqx.Module):
     """Three convolutions with leaky ReLU, then a block: (H, W, C) and the begin flag → (width,).
 
-    Kernels 8, 4, 3, strides 4, 2, 1, no padding, channels 32, 64, 64 (Morad et al. 2024, Appendix H.5). Images count
-    from 0 to 255, uint8 or float, and are scaled to [0, 1] here. The flag joins the features that the block reads.
+    Kernels 8, 4, 3, strides 4, 2, 1, no padding, channels 32, 64, 64 (Morad et al. 2024, Appendix H.5). Pixels range
+    from 0 to 255, uint8 or float, and are scaled to [0, 1]. The flag is appended to the features that the block reads.
 
-    Raises `ValueError` where an image is too small for the convolutions.
+    Raises `ValueError` if the image is too small for the convolutions.
     """
 
     convolutions: tuple[eqx.nn.Conv2d, ...]
@@ -117,6 +121,7 @@ class ConvEncoder(eqx.Module):
         self.block = Block(channels * size[0] * size[1] + 1, width, key=block_key)
 
     def __call__(self, image: jax.Array, begin: jax.Array) -> jax.Array:
+        """An image (H, W, C) and its begin flag, a bool scalar → features (width,)."""
         x = jnp.moveaxis(image.astype(jnp.float32) / 255, -1, 0)
         for convolution in self.convolutions:
             x = jax.nn.leaky_relu(convolution(x))
@@ -124,19 +129,21 @@ class ConvEncoder(eqx.Module):
 
 
 class Recurrent(eqx.Module):
-    """An encoder, the memory, two blocks and a head, each `width` wide (Morad et al. 2024, Appendix H).
+    """An encoder, a memory, two blocks and a head, each `width` wide (Morad et al. 2024, Appendix H).
 
-    The encoder is a block for observations of one axis, `observation_shape` (n,) or n, and a `ConvEncoder` for images
-    (H, W, C). It sees the partial transition (o, b): the begin flag is a feature beside the observation's, so that
-    even a memory whose f reads only o can tell the first step from the others.
+    The encoder is a block for vectors, `observation_shape` (n,) or n, and a `ConvEncoder` for images (H, W, C). Its
+    input is the partial transition (o, b): the begin flag is appended to the observation as a feature, so that even a
+    memory whose f reads only o can tell the first step from the others.
 
         out, state = network(observation, begin)                    # (T, *observation_shape), (T,) → head's, (T, …)
         out_t, state = network.step(observation_t, begin_t, state)  # acting, O(1) in time
 
-    `memory` is a factory from `memoroids.memory.REGISTRY` or the user's own, called with `width` for both sizes and
-    `sizes`. A tape longer than `chunk` slots (None: 16,384) is run chunk by chunk, as by `memoroids.in_chunks`. Raises
-    what the factory raises, `TypeError` where it does not give a `Memory`, and `ValueError` for observations of another
-    shape or a chunk below 1.
+    `memory`: a factory from `memoroids.memory.REGISTRY` or your own, called with `width` as input and output size and
+    with `sizes` as keyword arguments. A tape longer than `chunk` slots (None: 16,384) is processed chunk by chunk, with
+    the same result; see `memoroids.in_chunks`.
+
+    Raises `TypeError` if the factory does not return a `Memory`, `ValueError` for other observation shapes or a chunk
+    below 1, and whatever the factory raises.
     """
 
     encoder: Block | ConvEncoder
@@ -162,13 +169,14 @@ class Recurrent(eqx.Module):
         self.encoder = _encoder(observation_shape, width, key=encoder_key)
         self.memory = memory(width, width, key=memory_key, **(sizes or {}))
         if not isinstance(self.memory, Memory):
-            raise TypeError(f"the memory factory gave {type(self.memory).__name__}, not a memoroids.Memory")
+            raise TypeError(f"the memory factory returned {type(self.memory).__name__}, not a memoroids.Memory")
         if any(leaf.size == 0 for leaf in jax.tree.leaves(eqx.filter(self.memory, eqx.is_array))):
             raise ValueError("the memory has a parameter without elements: every size must be at least 1")
         self.decoder = (Block(width, width, key=first_key), Block(width, width, key=second_key))
         self.head = head(width, key=head_key)
 
     def initial_state(self) -> State:
+        """The memory state before the first step of an episode."""
         return self.memory.initial_state()
 
     def _encode(self, observation: jax.Array, begin: jax.Array) -> jax.Array:
@@ -183,6 +191,10 @@ class Recurrent(eqx.Module):
     def __call__(
         self, observation: jax.Array, begin: jax.Array, state: State | None = None, *, backend: str | None = None
     ) -> tuple[Any, State]:
+        """One pass over a tape (T, …): the head's outputs (T, …) and the memory state after the last slot.
+
+        `state`: the memory state before slot 0; None is the initial state. `backend`: as for `memoroids.Memory`.
+        """
         return in_chunks(
             self._run,
             observation,
@@ -197,12 +209,13 @@ class Recurrent(eqx.Module):
         return jax.vmap(self._decode)(s), state
 
     def step(self, observation: jax.Array, begin: jax.Array, state: State) -> tuple[Any, State]:
+        """One step of acting: the head's output for one observation, and the memory state after it."""
         s, state = self.memory.step(self._encode(observation, begin), begin, state)
         return self._decode(s), state
 
 
 class QNetwork(Recurrent):
-    """Action values: a `Recurrent` network with dueling heads.
+    """A `Recurrent` network with dueling heads, whose outputs are action values.
 
     q, state = network(observation, begin)                    # (T, *observation_shape), (T,) → (T, actions)
     """
@@ -215,11 +228,11 @@ class QNetwork(Recurrent):
 
 
 class ActorCritic(Recurrent):
-    """A policy and the value of the state: a `Recurrent` network with an `ActorCriticHead`.
+    """A `Recurrent` network with an `ActorCriticHead`, whose outputs are a policy and a state value.
 
         (policy, value), state = network(observation, begin)      # policy.log_prob(action), value: (T,)
 
-    `actions`: how many there are, or the box they lie in.
+    `actions`: their number, or the box of continuous actions.
     """
 
     head: ActorCriticHead
@@ -235,4 +248,4 @@ def _encoder(shape: int | tuple[int, ...], width: int, *, key: jax.Array) -> Blo
             return Block(size + 1, width, key=key)
         case (_, _, _):
             return ConvEncoder(shape, width, key=key)
-    raise ValueError(f"no encoder for observations of shape {shape}: they have one axis, or an image's (H, W, C)")
+    raise ValueError(f"no encoder for observations of shape {shape}: supported are vectors (n,) and images (H, W, C)")

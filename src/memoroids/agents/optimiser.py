@@ -1,8 +1,8 @@
-"""What the optimisers of all algorithms share: clipped Adam on a schedule, and steps only along what is finite."""
+"""What all agents share of optimisation: clipped Adam on a schedule, and gradient steps that skip non-finite values."""
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import equinox as eqx
 import jax
@@ -13,50 +13,61 @@ from memoroids.algebra.resettable import select
 
 
 class OptimiserConfig(Protocol):
-    """The settings that every algorithm's config has."""
+    """The settings that every agent's config has; see e.g. `memoroids.agents.dqn.DQNConfig`."""
 
     @property
-    def learning_rate(self) -> float: ...
+    def learning_rate(self) -> float:
+        """Adam's learning rate after warm-up."""
+        ...
+
     @property
-    def learning_rate_end(self) -> float | None: ...
+    def learning_rate_end(self) -> float | None:
+        """Learning rate at the last update; None: constant."""
+        ...
+
     @property
-    def warmup(self) -> int: ...
+    def warmup(self) -> int:
+        """Updates over which the learning rate rises linearly from 0."""
+        ...
+
     @property
-    def max_grad_norm(self) -> float: ...
+    def max_grad_norm(self) -> float:
+        """Largest global norm of a gradient."""
+        ...
 
 
 class Divergence(NamedTuple):
-    """Of the gradient steps that were skipped because something was not finite: how many in a row, and what it was."""
+    """Counters of gradient steps skipped because of non-finite values: how many in a row, and in which tensors."""
 
     in_a_row: jax.Array
-    """Steps skipped since the newest that was taken."""
+    """Steps skipped since the last one that was taken, an int32 scalar."""
     longest: jax.Array
-    """The most ever skipped in a row."""
+    """The most steps ever skipped in a row, an int32 scalar."""
     tensors: jax.Array
-    """(leaves + 2,) int32: how often each was not finite, in the order of `tensor_names`."""
+    """(leaves + 2,) int32: how often each tensor was non-finite, in the order of `tensor_names`."""
 
     @classmethod
     def none(cls, params: Any) -> "Divergence":
-        """That of a learner which has skipped nothing yet."""
+        """The counters of a learner that has skipped nothing yet."""
         tensors = jnp.zeros(len(jax.tree.leaves(params)) + 2, jnp.int32)
         return cls(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32), tensors)
 
     def after(self, nonfinite: jax.Array) -> "Divergence":
-        """After one more step whose `nonfinite` (leaves + 2,) bool tells what was not finite."""
+        """The counters after one more step; `nonfinite` (leaves + 2,) bool marks its non-finite tensors."""
         in_a_row = jnp.where(jnp.any(nonfinite), self.in_a_row + 1, 0)
         return Divergence(in_a_row, jnp.maximum(self.longest, in_a_row), self.tensors + nonfinite.astype(jnp.int32))
 
 
 def tensor_names(params: Any) -> list[str]:
-    """What `Divergence.tensors` counts: the loss, the gradient of each leaf of `params` by its path, and its norm."""
+    """Names of the tensors in `Divergence.tensors`: the loss, each parameter's gradient, the global gradient norm."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(params)
     return ["loss", *(f"∂{jax.tree_util.keystr(path).removeprefix('.')}" for path, _ in leaves), "gradient norm"]
 
 
 def grad_norm_and_nonfinite(loss: jax.Array, grads: Any) -> tuple[jax.Array, jax.Array]:
-    """The global norm of a gradient, and what of loss, leaves and norm is not finite, (leaves + 2,) bool.
+    """The global norm of a gradient, and which of loss, leaves and norm are non-finite, (leaves + 2,) bool.
 
-    The norm's own sums tell it, so that no gradient is read twice.
+    The latter is read off the sums of squares that make up the norm, so that no gradient is read twice.
     """
     squares = jnp.stack([optax.tree.norm(leaf, squared=True) for leaf in jax.tree.leaves(grads)])
     norm = jnp.sqrt(jnp.sum(squares))
@@ -64,7 +75,10 @@ def grad_norm_and_nonfinite(loss: jax.Array, grads: Any) -> tuple[jax.Array, jax
 
 
 class LearnerState(NamedTuple):
-    """All that learning changes: parameters, optimiser state, and counters of gradient steps, taken and skipped."""
+    """Everything that learning changes: parameters, optimiser state, and counters of taken and skipped gradient steps.
+
+    An agent with further state declares a NamedTuple with these fields and its own, which `descend` accepts as well.
+    """
 
     params: Any
     optimiser: optax.OptState
@@ -73,10 +87,14 @@ class LearnerState(NamedTuple):
     divergence: Divergence
 
 
-def check(config: OptimiserConfig, *, positive: tuple[str, ...] = (), shares: tuple[str, ...] = ()) -> None:
-    """Raises `ValueError` for the first setting out of range, by its name.
+Learner = TypeVar("Learner", bound=Any)
+"""A `LearnerState`, or a NamedTuple with its fields and others."""
 
-    `positive`: further fields that must be above 0; `shares`: fields that must be between 0 and 1.
+
+def check(config: OptimiserConfig, *, positive: tuple[str, ...] = (), shares: tuple[str, ...] = ()) -> None:
+    """Raises `ValueError` naming the first setting that is out of range.
+
+    `positive`: further fields that must be positive and finite; `shares`: fields that must be between 0 and 1.
     """
     for name in shares:
         if not 0.0 <= getattr(config, name) <= 1.0:
@@ -91,12 +109,15 @@ def check(config: OptimiserConfig, *, positive: tuple[str, ...] = (), shares: tu
 
 
 def adam(config: OptimiserConfig, updates: int | None) -> optax.GradientTransformation:
-    """Adam on `schedule`, of gradients clipped to the global norm `config.clip`."""
+    """Adam with the learning rate `schedule`, on gradients clipped to the global norm `config.max_grad_norm`."""
     return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(schedule(config, updates)))
 
 
 def schedule(config: OptimiserConfig, updates: int | None) -> optax.Schedule:
-    """The learning rate: up from 0 over the warm-up, then constant or down to its end at the last of `updates`."""
+    """The learning rate: linearly up from 0 over the warm-up, then constant, or linearly down until the last update.
+
+    Raises `ValueError` if `config.learning_rate_end` is set but `updates`, the number of updates in all, is None.
+    """
     rate, warmup = config.learning_rate, config.warmup
     after = optax.constant_schedule(rate)
     if config.learning_rate_end is not None:
@@ -107,7 +128,7 @@ def schedule(config: OptimiserConfig, updates: int | None) -> optax.Schedule:
 
 
 def init(optimiser: optax.GradientTransformation, network: eqx.Module) -> LearnerState:
-    """The state before the first step, with copies of the network's parameters, since it may be donated."""
+    """The state before the first step. It holds copies of the network's parameters, since it may be donated."""
     params = jax.tree.map(jnp.copy, eqx.filter(network, eqx.is_inexact_array))
     zeros = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
     return LearnerState(params, optimiser.init(params), *zeros, Divergence.none(params))
@@ -115,25 +136,30 @@ def init(optimiser: optax.GradientTransformation, network: eqx.Module) -> Learne
 
 def descend(
     optimiser: optax.GradientTransformation,
-    state: LearnerState,
-    loss: Callable[..., tuple[jax.Array, dict[str, jax.Array]]],
+    state: Learner,
+    loss: Callable[..., tuple[jax.Array, tuple[dict[str, jax.Array], Any]]],
     *batch: Any,
-) -> tuple[LearnerState, dict[str, jax.Array]]:
-    """One step down the gradient of `loss(params, *batch) -> (loss, metrics)`; adds `loss`, `grad_norm` to the metrics.
+    follow: Callable[[Any], dict[str, Any]] = lambda params: {},
+) -> tuple[Learner, dict[str, jax.Array], Any]:
+    """One gradient step on `loss(params, *batch) -> (loss, (metrics, aux))`.
 
-    Where loss or gradient is not finite nothing changes, and the step is counted in `skipped` and `divergence`.
+    `follow(params)`: new values of further fields of the state, given the new parameters, such as a target network.
+
+    If the loss or the gradient is non-finite, the step is skipped: only `skipped` and `divergence` change.
+
+    **Returns:** the state after the step; the metrics, with `loss` and `grad_norm` added; `aux`, unchanged.
     """
-    (value, metrics), grads = jax.value_and_grad(loss, has_aux=True)(state.params, *batch)
+    (value, (metrics, aux)), grads = jax.value_and_grad(loss, has_aux=True)(state.params, *batch)
     norm, nonfinite = grad_norm_and_nonfinite(value, grads)
     steps, optimiser_state = optimiser.update(grads, state.optimiser, state.params)
     params = optax.apply_updates(state.params, steps)
-    learned = state._replace(params=params, optimiser=optimiser_state, updates=state.updates + 1)
+    learned = state._replace(params=params, optimiser=optimiser_state, updates=state.updates + 1, **follow(params))
     kept = state._replace(skipped=state.skipped + 1)
     after = select(~jnp.any(nonfinite), learned, kept)._replace(divergence=state.divergence.after(nonfinite))
-    return after, metrics | {"loss": value, "grad_norm": norm}
+    return after, metrics | {"loss": value, "grad_norm": norm}, aux
 
 
 def summary(metrics: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Metrics of several steps (steps,) as those of one update: means, and sums of what was trained on."""
+    """Metrics (steps,) of several steps as those of one: sums of `transitions` and `slots`, means of the rest."""
     counts = ("transitions", "slots")
     return {name: jnp.sum(value) if name in counts else jnp.mean(value) for name, value in metrics.items()}

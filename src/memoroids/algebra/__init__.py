@@ -1,1 +1,1 @@
-"""Monoids, the reset of any monoid, and scans over time."""
+"""Monoids, resets for any monoid, and scans over time."""

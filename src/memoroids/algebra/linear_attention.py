@@ -1,4 +1,4 @@
-"""Linear attention over episodes laid end to end: products inside a chunk of steps, a recurrence between chunks."""
+"""Linear attention over concatenated episodes: matrix products within a chunk of steps, a recurrence between chunks."""
 
 from functools import partial
 from operator import index
@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-# Two CPU cores, with gradient: the fastest at 1,100 steps of 16 x 16 and at 8,192 of 128 x 128; 128 takes a fifth more.
+# The fastest on two CPU cores, gradient included, for 1,100 steps of 16 x 16 states and for 8,192 steps of 128 x 128;
+# chunks of 128 take a fifth longer.
 _DEFAULT_CHUNK = 64
 
 
@@ -24,24 +25,24 @@ def linear_attention(
 ) -> tuple[jax.Array, jax.Array, tuple[jax.Array, jax.Array]]:
     """X_tᵀ q_t and x_t · q_t for every t, with X_t = X_{t-1} + k_t v_tᵀ and x_t = x_{t-1} + k_t.
 
-    **Arguments:** `query` and `key` (T, j), `value` (T, k), T ≥ 1; `reset` (T,) bool: where set, the state that enters
-    t is 0; `initial`, the state X (j, k) and x (j,) before the first step (default 0); `chunk`, steps taken together,
-    which changes no result beyond rounding (default 64).
+    **Arguments:** `query` and `key` (T, j), `value` (T, k), T ≥ 1; `reset` (T,) bool: where True, the state that enters
+    step t is replaced by 0; `initial`, the state X (j, k) and x (j,) before the first step (default 0); `chunk`, steps
+    computed together, which affects results only through rounding (default 64).
 
     **Returns:** attended (T, k), normaliser (T,) and the state (X, x) after the last step, in the promoted dtype of
-    `query`, `key` and `value` and at least float32.
+    `query`, `key` and `value`, and at least float32.
 
-    Time is O(T (j + k) chunk + T j k), memory O(T (j + k) + chunk² + j k), with the gradient too. Nothing crosses a
-    reset, forwards or backwards, NaN and inf included; within an episode all that depends on a non-finite number is
-    NaN. Reverse-mode derivatives of every order; forward mode is not defined. Raises `ValueError` on shapes that do
-    not fit, on T = 0 and on a chunk that is no positive integer.
+    Time is O(T (j + k) chunk + T j k) and memory O(T (j + k) + chunk² + j k), gradient included. Neither values nor
+    gradients cross a reset, not even NaN and inf; within an episode, everything that depends on a non-finite number is
+    NaN. Reverse-mode derivatives of every order are defined; forward mode is not. Raises `ValueError` if shapes do not
+    fit, if T = 0, or if `chunk` is not a positive integer.
 
-    Source: Katharopoulos et al. 2020, Section 3.3; in chunks, Hua et al. 2022 and Yang et al. 2024.
+    Source: Katharopoulos et al. 2020, Section 3.3; the chunked form, Hua et al. 2022 and Yang et al. 2024.
     """
     query, key, value = jnp.asarray(query), jnp.asarray(key), jnp.asarray(value)
     if query.ndim != 2 or key.shape != query.shape or value.ndim != 2 or value.shape[0] != query.shape[0]:
         raise ValueError(
-            "linear_attention: query and key must have one shape (T, j) and value a shape (T, k), "
+            "linear_attention: query and key must both have shape (T, j) and value shape (T, k), "
             f"got query {query.shape}, key {key.shape}, value {value.shape}"
         )
     length, key_size = query.shape
@@ -51,7 +52,7 @@ def linear_attention(
     reset = jnp.zeros(length, bool) if reset is None else jnp.asarray(reset)
     if reset.shape != (length,):
         raise ValueError(f"linear_attention: reset {reset.shape} must have shape {(length,)}")
-    with jax.numpy_dtype_promotion("standard"):  # what is summed is wider than the inputs, however strict the session
+    with jax.numpy_dtype_promotion("standard"):  # sums are at least float32, even if the session forbids promotion
         dtype = jnp.result_type(query.dtype, key.dtype, value.dtype, jnp.float32)
     if initial is None:
         initial = jnp.zeros((key_size, value_size), dtype), jnp.zeros(key_size, dtype)
@@ -61,7 +62,7 @@ def linear_attention(
             f"linear_attention: initial {key_values.shape} and {keys.shape} must have shapes "
             f"{(key_size, value_size)} and {(key_size,)}"
         )
-    # The normaliser is one column more of the values, a one at every step.
+    # The normaliser is computed as an additional column of the values that is 1 at every step.
     value = jnp.concatenate((value.astype(dtype), jnp.ones((length, 1), dtype)), axis=1)
     state = jnp.concatenate((key_values.astype(dtype), keys.astype(dtype)[:, None]), axis=1)
     attend: Any = _attend
@@ -81,7 +82,7 @@ def _checked_chunk(chunk: int | None, length: int) -> int:
     return min(size, length)
 
 
-# A step alone would compute Xᵀq in full float32 everywhere; accelerators round the operands of products by default.
+# By default accelerators round the operands of matrix products; a single step computes Xᵀq in full float32.
 _dot = partial(jnp.matmul, precision=lax.Precision.HIGHEST)
 
 
@@ -95,7 +96,7 @@ def _attend(
     reset: jax.Array,
     state: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """Σ_s (q_t · k_s) v_s over the s ≤ t of t's episode, or with `reverse` the s ≥ t of it, and the state at the end.
+    """Σ_s (q_t · k_s) v_s over the steps s ≤ t (s ≥ t if `reverse`) of t's episode, and the final state.
 
     An episode runs from one reset to the step before the next, in either direction.
     """
@@ -111,13 +112,14 @@ def _attend(
 
     def body(state: jax.Array, inputs: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
         query, key, value, reset = inputs
-        # Numbers the episodes of the chunk; 0 is the one that goes on from the chunk on the left.
+        # The index of each step's episode within the chunk; 0 is the one that began before the chunk.
         episode = jnp.cumsum(reset)
         reads, writes = episode == 0, episode == episode[-1]
         if reverse:
             reads, writes = writes, reads
-        # Zeros stand in for what is not finite, since the product of a masked 0 with a NaN is NaN; whatever depends on
-        # it is made NaN by selection. Scores need no stand-in: a row of a product depends on no other row.
+        # Non-finite entries are replaced by zeros, since the product of a masked 0 with a NaN is NaN; everything that
+        # depends on them is then set to NaN by selection. Queries and scores need no replacement: a row of a product
+        # depends on no other row of its left factor.
         bad_step = ~(_finite_rows(key) & _finite_rows(value))
         bad_state = ~jnp.all(jnp.isfinite(state))
         key = jnp.where(bad_step[:, None], 0, key)
@@ -148,9 +150,10 @@ def _attend_fwd(chunk: int, reverse: bool, *arguments: jax.Array) -> tuple[tuple
 
 
 def _attend_bwd(chunk: int, reverse: bool, arguments: Any, cotangents: Any) -> tuple[Any, Any, Any, None, Any]:
-    # o_t is linear in each of q_t, k_s and v_s, so its cotangents are sums of the same form with the three exchanged:
-    # q̄_t = Σ_s (ō_t · v_s) k_s, and over the t that see s, k̄_s = Σ_t (v_s · ō_t) q_t and v̄_s = Σ_t (k_s · q_t) ō_t.
-    # No state is kept for them: the first sum runs as _attend did, the other two the other way.
+    # o_t is linear in each of q_t, k_s and v_s, so their cotangents are sums of the same form with roles exchanged:
+    # q̄_t = Σ_s (ō_t · v_s) k_s; over the steps t that attend to s, k̄_s = Σ_t (v_s · ō_t) q_t and
+    # v̄_s = Σ_t (k_s · q_t) ō_t. The first sum runs in the direction of _attend, the other two in the opposite one, and
+    # no intermediate state is stored.
     query, key, value, reset, state = arguments
     out_bar, end_bar = cotangents
     attend: Any = _attend

@@ -1,4 +1,4 @@
-"""Scans of any monoid over time: one meaning, several backends, and a default for each platform."""
+"""Scans of any monoid over time, by several equivalent backends with a default for each platform."""
 
 import math
 from typing import Any
@@ -11,45 +11,44 @@ from memoroids.algebra.monoid import Element, Monoid
 
 BACKENDS = ("sequential", "blocked", "associative")
 
-# Two CPU cores: sequential is faster at every size measured, forward and with gradient (`memoroids bench scan`).
-# Accelerators: a step of a sequential scan is a kernel launch, so the logarithmic depth wins; a choice by reason.
+# On two CPU cores, sequential is the fastest at every size measured, with or without gradient (`memoroids bench scan`).
+# On accelerators, every step of a sequential scan launches a kernel, so logarithmic depth should win; not measured.
 _DEFAULT_BACKEND = {"cpu": "sequential"}
 
 
 def default_backend() -> str:
-    """The backend used where none is named, chosen for the platform JAX runs on."""
+    """The default backend on the platform JAX runs on."""
     return _DEFAULT_BACKEND.get(jax.default_backend(), "associative")
 
 
 def resolve_backend(backend: str | None) -> str:
-    """`backend`, or the platform's default for None. Raises `ValueError` for one that does not exist."""
+    """`backend`, or the platform's default for None. Raises `ValueError` if it does not exist."""
     backend = default_backend() if backend is None else backend
     if backend not in BACKENDS:
-        raise ValueError(f"unknown scan backend {backend!r}: choose one of {', '.join(BACKENDS)}")
+        raise ValueError(f"scan: unknown backend {backend!r}; choose one of {', '.join(BACKENDS)}")
     return backend
 
 
 def _length(tree: Any) -> int:
     lengths = {leaf.shape[0] if leaf.ndim else -1 for leaf in jax.tree.leaves(tree)}
     if len(lengths) != 1 or -1 in lengths:
-        raise ValueError(
-            f"the leaves of a scan must share one leading time axis, got lengths {sorted(map(str, lengths))}"
-        )
+        got = ", ".join("a scalar" if length < 0 else str(length) for length in sorted(lengths)) or "no leaves"
+        raise ValueError(f"scan: all leaves must have a leading time axis of the same length, got {got}")
     return lengths.pop()
 
 
 def _check_element(monoid: Monoid, element: Element, what: str) -> None:
-    """What is scanned must look like the identity, or the scan would fail far from the cause."""
+    """Raises `ValueError` unless `element` looks like the identity: the scan would fail with an unclear message."""
     name, expected = type(monoid).__name__, jax.eval_shape(monoid.identity)
     if jax.tree.structure(expected) != jax.tree.structure(element):
         raise ValueError(
             f"{name}: {what} has structure {jax.tree.structure(element)}, "
-            f"its identity has {jax.tree.structure(expected)}"
+            f"but the identity has {jax.tree.structure(expected)}"
         )
     for want, got in zip(jax.tree.leaves(expected), jax.tree.leaves(element), strict=True):
         if (want.shape, want.dtype) != (got.shape, got.dtype):
             raise ValueError(
-                f"{name}: {what} is {got.dtype}{list(got.shape)}, its identity is {want.dtype}{list(want.shape)}"
+                f"{name}: {what} is {got.dtype}{list(got.shape)}, but the identity is {want.dtype}{list(want.shape)}"
             )
 
 
@@ -63,18 +62,18 @@ def scan(
 ) -> Element:
     """All running products of a sequence under a monoid.
 
-    Forward: `initial` • x_0 • … • x_t for every t. With `reverse=True`: x_t • x_{t+1} • … • x_{T-1} • `initial`; the
-    operands keep their order in time either way.
+    Forward: `initial` • x_0 • … • x_t for every t. With `reverse=True`: x_t • x_{t+1} • … • x_{T-1} • `initial`. In
+    both directions the operands stay in the order of time.
 
     **Arguments:** `elements`, a pytree like `monoid.identity()` with a leading time axis T on every leaf; `initial`,
     one element without the time axis (default: the identity); `backend`, "sequential" (`lax.scan`, O(T) depth),
-    "blocked" (√T blocks side by side, O(√T) depth, twice the operations) or "associative" (`lax.associative_scan`,
-    O(log T) depth), default by platform.
+    "blocked" (√T blocks in parallel, O(√T) depth, twice the operations) or "associative" (`lax.associative_scan`,
+    O(log T) depth). The default is "sequential" on CPUs and "associative" elsewhere.
 
     **Returns:** a pytree like `elements`.
 
-    Raises `ValueError` for an unknown backend or elements that do not look like the identity.
-    Source: Morad et al. 2024, Section 3 and Equation 7.
+    Raises `ValueError` if the backend does not exist, or if `elements` or `initial` do not have the structure, shapes
+    and dtypes of the identity. Source: Morad et al. 2024, Section 3 and Equation 7.
     """
     backend = resolve_backend(backend)
     if _length(elements) == 0:
@@ -91,9 +90,9 @@ def scan(
 
 
 def in_blocks(tree: Any, filler: Any, reverse: bool) -> Any:
-    """Leaves (T, …) as (L, B, …): B blocks of L neighbouring steps side by side, in the direction of the scan.
+    """Reshapes leaves (T, …) to (L, B, …): B blocks of L consecutive steps, in the direction of the scan.
 
-    L is √T rounded up; the end of the last block is filled with `filler`, a pytree of leaves without a time axis.
+    L is √T rounded up. The last block is padded with `filler`, a pytree of leaves without a time axis.
     """
 
     def cut(leaf: jax.Array, fill: jax.Array) -> jax.Array:
@@ -109,7 +108,7 @@ def in_blocks(tree: Any, filler: Any, reverse: bool) -> Any:
 
 
 def out_of_blocks(tree: Any, steps: int, reverse: bool) -> Any:
-    """The inverse of `in_blocks`, for a sequence of `steps`."""
+    """The inverse of `in_blocks`, for a sequence of `steps` steps."""
 
     def join(leaf: jax.Array) -> jax.Array:
         leaf = jnp.swapaxes(leaf, 0, 1)
@@ -158,6 +157,6 @@ def _associative(monoid: Monoid, elements: Element, initial: Element | None, rev
         elements = jax.tree.map(lambda leaf, value: leaf.at[end].set(value), elements, first)
     combine = jax.vmap(monoid.combine)
     if reverse:
-        # lax hands over the accumulated future as the left operand; in time it stands on the right.
+        # lax passes the accumulated future as the left operand; in the order of time it is the right one.
         return lax.associative_scan(lambda future, now: combine(now, future), elements, reverse=True)
     return lax.associative_scan(combine, elements)

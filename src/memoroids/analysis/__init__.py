@@ -1,1 +1,1 @@
-"""Measures of what a trained memory does: mathematics only."""
+"""Measures of how a trained agent uses its memory. Mathematics only: no files and no figures."""

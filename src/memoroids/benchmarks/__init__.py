@@ -1,4 +1,4 @@
-"""What `memoroids bench` runs: one file for each question."""
+"""The benchmarks of `memoroids bench`, one module for each question."""
 
 import os
 import platform
@@ -7,22 +7,23 @@ from pathlib import Path
 from typing import Any
 
 LIMITS = ("recurrence", "attention", "tape", "long_returns", "replay", "acting", "update", "device")
-"""The questions that ask how far a figure is from what the machine can do."""
+"""The benchmarks that compare a measured time with a limit of the machine."""
 
-_MODULES = {
+MODULES = {
     "tape": "long_tapes",
     "replay": "replay_draws",
     "acting": "policy_step",
     "device": "device_episode",
     "returns": "padded_returns",
 }
-"""The file of a question where it has another name."""
+"""The modules whose names differ from their benchmark's."""
 
 
 def run(what: str, repeats: int, output: Path | None = None) -> dict[str, Any]:
-    """Runs the file that `what` names, or each of `LIMITS`; prints as it goes.
+    """Runs the benchmark `what`, or each of `LIMITS` for "limits", and prints the results as they are measured.
 
-    **Returns:** the machine and, for each question, its rows: a JSON object.
+    **Arguments:** `repeats`, timed repetitions; `output`, the directory for the files of the benchmark "returns".
+    **Returns:** a JSON object: the machine, the repetitions and, for each benchmark, its rows.
     """
     from memoroids.benchmarks.measurement import show
 
@@ -30,7 +31,7 @@ def run(what: str, repeats: int, output: Path | None = None) -> dict[str, Any]:
     print(", ".join(f"{name} {value}" for name, value in machine.items()))
     rows = {}
     for question in LIMITS if what == "limits" else (what,):
-        module = import_module(f"memoroids.benchmarks.{_MODULES.get(question, question)}")
+        module = import_module(f"memoroids.benchmarks.{MODULES.get(question, question)}")
         print(f"\n# {question}: {(module.__doc__ or '').splitlines()[0]}", flush=True)
         if question in LIMITS:
             rows[question] = show(module.figures(repeats))
@@ -40,12 +41,12 @@ def run(what: str, repeats: int, output: Path | None = None) -> dict[str, Any]:
 
 
 def describe_machine() -> dict[str, Any]:
-    """What figures depend on: device, cores, versions and allocator."""
+    """What the measured times depend on: device, cores, versions and allocator."""
     import jax
 
     from memoroids._util.allocator import keep_freed_memory
     from memoroids._version import __version__
-    from memoroids.algebra.linear_recurrence import default_backend
+    from memoroids.algebra.recurrence_backends import default_backend
 
     return {
         "device": jax.devices()[0].device_kind,

@@ -1,4 +1,4 @@
-"""What do matrix states cost in chunks? A Linear Transformer layer against the plain scan of its monoid."""
+"""What do matrix states cost with the chunked backend? A Linear Transformer layer against the scan of its monoid."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +15,7 @@ from memoroids.memory import LinearTransformer
 def figures(
     repeats: int, sizes: tuple[tuple[int, int, int], ...] = ((8_192, 128, 128), (1_100, 16, 256))
 ) -> Iterator[Measurement]:
-    """Loss and gradient for each (T, j = k, width)."""
+    """Loss and gradient for each of `sizes`, (T, j = k, width)."""
     for length, size, width in sizes:
         key = jax.random.key(0)
         layer = LinearTransformer(width, width, key=key, key_size=size, value_size=size)

@@ -1,6 +1,5 @@
-"""How close is the compiled loop to the arithmetic of its updates? An episode with its update, start to finish."""
+"""How close is compiled training to the arithmetic of its updates? A whole episode with its update, on device."""
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -9,38 +8,38 @@ import jax
 from memoroids.benchmarks.measurement import Measurement
 from memoroids.benchmarks.timing import compile_seconds, medians
 from memoroids.benchmarks.update import matrix_program, products
-from memoroids.runs.build import build
-from memoroids.runs.device_loop import Keys, program
-from memoroids.runs.presets import MEMORIES, preset, with_preset
+from memoroids.runs.build import build_device
+from memoroids.runs.device_program import Keys, Program
+from memoroids.runs.presets import MEMORIES, preset
 from memoroids.runs.settings import TrainConfig
 
 ENV = "device:RepeatFirstEasy"
 
 
 def figures(repeats: int, memories: Sequence[str] = MEMORIES) -> Iterator[Measurement]:
-    """For the paper's memories and settings, an episode with its update beside the update's products."""
+    """With the paper's settings, an episode with its update against the update's matrix products, for each memory."""
     for memory in memories:
         row = measure(repeats, memory)
         yield Measurement(
-            f"{ENV}, an episode with its update, {memory}, paper's settings",
+            f"{ENV}, an episode with its update, {memory}, the paper's settings",
             row["episode"],
-            {"collecting alone": row["collect"]},
+            {"collecting only": row["collect"]},
             {"the update's matrix products": row["matrix"]},
             {"ours": row["compile"]},
         )
 
 
 def measure(repeats: int, memory: str, env: str = ENV, **changes: Any) -> dict[str, float]:
-    """Seconds of an episode with its update, of the same without updates, and of an update's products alone."""
-    config = with_preset(TrainConfig(env=env, memory=memory), preset("paper", env, memory))
-    config = dataclasses.replace(config, memory=memory, num_envs=10, random_episodes=10, buffer_size=100_000, **changes)
-    parts = build(config)
+    """Seconds of an episode with its update, of an episode without update, and of the update's matrix products."""
+    config = TrainConfig.of(env=env, memory=memory, **preset("paper", env, memory))
+    config = config.replace(memory=memory, num_envs=10, random_episodes=10, buffer_size=100_000, **changes)
+    parts = build_device(config)
     keys = Keys(*(jax.random.key_data(key) for key in (parts.act_key, parts.update_key)))
     calls, boxes = {}, {}
     seconds = 0.0
     for name, updates in (("episode", 1), ("collect", 0)):
-        made = program(dataclasses.replace(config, updates_per_episode=updates), parts)
-        state = jax.jit(made.init)(parts.algorithm.init(parts.network), keys)
+        made = Program.of(config.replace(updates_per_episode=updates), parts)
+        state = jax.jit(made.init)(parts.agent.init(parts.network), keys)
         took, advance = compile_seconds(jax.jit(made.advance, donate_argnums=0).lower(state, keys))
         seconds = max(seconds, took)
         boxes[name] = [advance(state, keys)[0]]  # the random episodes
@@ -53,8 +52,8 @@ def measure(repeats: int, memory: str, env: str = ENV, **changes: Any) -> dict[s
     ring, state = parts.rings, boxes["episode"][0]
     assert ring is not None
     sample = jax.jit(ring.sample)(state.replay, jax.random.key(0))
-    jaxpr = jax.make_jaxpr(parts.algorithm.update, static_argnums=2)(state.learner, sample, config.batch_size).jaxpr
+    jaxpr = jax.make_jaxpr(parts.agent.update)(state.learner, sample, jax.random.key(0)).jaxpr
     matrix, operands = matrix_program(list(products(jaxpr)))
     times = medians({**calls, "matrix": lambda: matrix(operands)}, repeats)
-    episodes = max(1, config.eval_every // config.num_envs) * config.num_envs
+    episodes = max(1, config.evaluation.eval_every // config.collection.num_envs) * config.collection.num_envs
     return {name: times[name] / episodes for name in calls} | {"matrix": times["matrix"], "compile": seconds}

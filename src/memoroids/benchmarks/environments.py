@@ -1,4 +1,4 @@
-"""How fast are device environments? Random steps a second, resets included, beside POPGym's own in Python."""
+"""How fast are device environments? Random steps per second, including resets, against POPGym's in Python."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,13 +14,14 @@ from memoroids.benchmarks.timing import medians
 from memoroids.envs import popgym_ids, short_name
 from memoroids.envs.device import DEVICE, DeviceEnv, make_device
 
-COPIES, SLOTS, PYTHON_STEPS = 16_384, 256, 4_000
+NUM_ENVS, SLOTS, PYTHON_STEPS = 16_384, 256, 4_000
 
 
 def device_steps(env: DeviceEnv, num_envs: int, slots: int) -> Callable[[], dict[str, jax.Array]]:
-    """A function that goes on with `copies` of an environment for some slots, and says what it saw, summed up.
+    """A function that steps `num_envs` environments for `slots` slots and returns sums over what it observed.
 
-    A slot is a transition of every copy, or the reset of those whose episode is over. Fixed lengths get whole episodes.
+    In each slot, an environment takes a step, or is reset if its episode is over. If all episodes have the same length,
+    `slots` is rounded up to whole episodes. The sums are `transitions`, int32, and `reward` and `observation`, float32.
     """
     rounds = -(-slots // (env.max_length + 1)) if env.min_length == env.max_length else 0
     slots = rounds * (env.max_length + 1) or slots
@@ -40,7 +41,7 @@ def device_steps(env: DeviceEnv, num_envs: int, slots: int) -> Callable[[], dict
         seen = {
             "transitions": jnp.sum(~final, dtype=jnp.int32),
             "reward": jnp.sum(jnp.where(final, 0, step.reward)),
-            # Nothing that is not used would be computed.
+            # Without this sum, XLA would not compute the observations.
             "observation": sum(jnp.sum(leaf, dtype=jnp.float32) for leaf in jax.tree.leaves(observation)),
         }
         return (state, ~final & (step.terminated | step.truncated), key), seen
@@ -53,12 +54,12 @@ def device_steps(env: DeviceEnv, num_envs: int, slots: int) -> Callable[[], dict
     state, _ = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(0), num_envs))
     carry: list[Any] = [state, jnp.zeros(num_envs, bool), jax.random.key(1)]
 
-    def on() -> dict[str, jax.Array]:
+    def advance() -> dict[str, jax.Array]:
         state, final, seen = run(*carry)
         carry[:] = state, final, jax.random.fold_in(carry[2], 0)
         return seen
 
-    return on
+    return advance
 
 
 def _random_actions(space: gym.Space, key: jax.Array, num_envs: int) -> jax.Array:
@@ -73,24 +74,24 @@ def _random_actions(space: gym.Space, key: jax.Array, num_envs: int) -> jax.Arra
 
 
 def python_steps(id_: str, steps: int) -> Callable[[], None]:
-    """A function that takes random steps in POPGym's own environment, without Gymnasium's wrappers."""
+    """A function that takes `steps` random steps in POPGym's environment, without Gymnasium's wrappers."""
     env = gym.make(id_, disable_env_checker=True).unwrapped
     env.reset(seed=0)
     env.action_space.seed(0)
 
-    def on() -> None:
+    def advance() -> None:
         for _ in range(steps):
             _, _, terminated, truncated, _ = env.step(env.action_space.sample())
             if terminated or truncated:
                 env.reset()
 
-    return on
+    return advance
 
 
 def measure(
-    repeats: int, names: Sequence[str], *, num_envs: int = COPIES, slots: int = SLOTS, python: int = PYTHON_STEPS
+    repeats: int, names: Sequence[str], *, num_envs: int = NUM_ENVS, slots: int = SLOTS, python: int = PYTHON_STEPS
 ) -> list[dict[str, Any]]:
-    """For each name: transitions a second on device and in Python, and their ratio, measured in turns."""
+    """For each name: transitions per second on device and in Python, timed alternately, and their ratio."""
     ids = {short_name(id_): id_ for id_ in popgym_ids()}
     rows = []
     for name in names:
@@ -101,16 +102,16 @@ def measure(
             transitions.append(int(device()["transitions"]))
 
         times = medians({"device": on_device, "python": python_steps(ids[name], python)}, repeats)
-        # The first call begins all copies at once; later ones are alike.
+        # The first call starts all environments at once; only later calls are representative.
         counted = sorted(transitions[1:])[len(transitions[1:]) // 2]
         rates = {"device": counted / times["device"], "python": python / times["python"]}
         rows.append({"name": name, **rates, "ratio": rates["device"] / rates["python"]})
     return rows
 
 
-def run(repeats: int, names: Sequence[str] = tuple(DEVICE), num_envs: int = COPIES) -> list[dict[str, Any]]:
-    """Prints the rates of every device task that POPGym has in Python, and the lowest ratio."""
-    print(f"random steps a second, resets included; {num_envs:,} copies in one scan on {jax.devices()[0]}")
+def run(repeats: int, names: Sequence[str] = tuple(DEVICE), num_envs: int = NUM_ENVS) -> list[dict[str, Any]]:
+    """Prints the rates of every device environment that POPGym implements in Python, and the lowest ratio."""
+    print(f"random steps per second, including resets; {num_envs:,} environments in one scan on {jax.devices()[0]}")
     print(f"{'environment':34}{'device':>14}{'POPGym':>12}{'ratio':>9}")
     rows = []
     for name in names:

@@ -1,4 +1,4 @@
-"""Are returns at the speed of memory? Discounted returns and advantages over 1,000,000 slots of ragged episodes."""
+"""Do returns run at memory bandwidth? Discounted returns and advantages over 1,000,000 slots of ragged episodes."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -17,7 +17,7 @@ SLOTS, DISCOUNT, LAMBDA = 1_000_000, 0.99, 0.95
 
 
 def figures(repeats: int, slots: int = SLOTS) -> Iterator[Measurement]:
-    """Each beside the same recursion by `lax.associative_scan` and by `lax.scan`."""
+    """Each against the same recursion with `lax.associative_scan` and with `lax.scan`."""
     rng = np.random.default_rng(0)
     reward, value, value_tp1 = (jnp.asarray(rng.normal(size=slots), jnp.float32) for _ in range(3))
     ends = rng.random(slots) < 0.01

@@ -1,4 +1,4 @@
-"""How long may a tape be? Loss and gradient of the two-layer LRU over tapes up to 2^20 slots, chunk by chunk."""
+"""How long can a tape be? Loss and gradient of the two-layer LRU over tapes of up to 2^20 slots, in chunks."""
 
 import multiprocessing
 import time
@@ -20,7 +20,7 @@ LENGTHS, WIDTH, CHUNK = (16_384, 65_536, 262_144, 1_048_576), 256, 4_096
 
 
 def gradient_seconds(length: int, chunk: int, repeats: int) -> tuple[float, int]:
-    """Median seconds of loss and gradient over one tape, and the peak of this process's memory in bytes."""
+    """Median seconds of loss and gradient over one tape, and the peak memory of this process in bytes."""
     keep_freed_memory()
     model = REGISTRY["lru"](WIDTH, WIDTH, key=jax.random.key(0))
     begin = jnp.asarray(np.random.default_rng(0).random(length) < 0.01)
@@ -42,7 +42,7 @@ def gradient_seconds(length: int, chunk: int, repeats: int) -> tuple[float, int]
 
 
 def peak_memory() -> int:
-    """Bytes that this process has held at most. Linux tells; elsewhere what the system counts, a parent's included."""
+    """The peak resident memory of this process in bytes; on systems other than Linux it may include its parent's."""
     status = Path("/proc/self/status")
     if status.exists():
         kilobytes = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
@@ -53,9 +53,9 @@ def peak_memory() -> int:
 
 
 def figures(repeats: int, lengths: tuple[int, ...] = LENGTHS, chunk: int = CHUNK) -> Iterator[Measurement]:
-    """Each length in a process of its own, whose peak is measured; the first one's time a slot is the limit.
+    """Each length in its own process, with its peak memory; the limit is the time per slot of the first length.
 
-    The peak is that of the whole process, the tape of 1 KiB a slot included.
+    The peak is that of the whole process, including the tape of 1 KiB per slot.
     """
     spawn = multiprocessing.get_context("spawn")
     a_slot = None
@@ -66,5 +66,5 @@ def figures(repeats: int, lengths: tuple[int, ...] = LENGTHS, chunk: int = CHUNK
             ).result()
         a_slot = a_slot or seconds / length
         what = f"two-layer LRU, width {WIDTH}, loss and gradient, {length:,} slots, chunk {chunk:,}"
-        limits = {f"at the {lengths[0]:,} slots' time a slot": a_slot * length}
+        limits = {f"at the time per slot of {lengths[0]:,} slots": a_slot * length}
         yield Measurement(what, seconds, limits=limits, bytes={"ours": peak})

@@ -1,4 +1,4 @@
-"""One measured figure beside its references and limits, as lines to read and as a row of JSON."""
+"""A measured time with its references and limits, as text and as a row of JSON."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -13,10 +13,10 @@ from memoroids.benchmarks.timing import medians
 
 @dataclass(frozen=True)
 class Measurement:
-    """Seconds of `what`, and of what stands beside it, all measured in turns in one process.
+    """Seconds of `what` and of what it is compared with, all timed alternately in one process.
 
-    `references` are other ways to the same answer; `limits` are what no way can beat. `compile` holds seconds, `bytes`
-    what else was measured: peak or temporary memory.
+    `references` are other implementations of the same computation; `limits` are lower bounds for any implementation.
+    `compile` holds seconds of compilation, `bytes` peak or temporary memory, both by name.
     """
 
     what: str
@@ -27,7 +27,7 @@ class Measurement:
     bytes: dict[str, int] = field(default_factory=dict)
 
     def lines(self) -> str:
-        """What, with one line for each reference (how many times ours) and each limit (how many times it ours is)."""
+        """As text, with a line for each reference (its ratio to ours) and for each limit (the ratio of ours to it)."""
         out = [f"{self.what:64}{_time(self.seconds):>12}{self._rest('ours')}"]
         for name, seconds in self.references.items():
             out.append(f"    {name:60}{_time(seconds):>12}  {seconds / self.seconds:8.2f} × ours{self._rest(name)}")
@@ -42,7 +42,7 @@ class Measurement:
         return compiled + (f"  {self.bytes[name] / 2**20:,.0f} MiB" if name in self.bytes else "")
 
     def row(self) -> dict[str, Any]:
-        """All of it, as JSON holds it."""
+        """As a JSON object."""
         return dataclasses.asdict(self)
 
 
@@ -51,7 +51,7 @@ def _time(seconds: float) -> str:
 
 
 def show(figures: Iterable[Measurement]) -> list[dict[str, Any]]:
-    """Prints each figure as soon as it is measured; returns them as rows."""
+    """Prints each measurement as soon as it is available; returns them as rows."""
     rows = []
     for figure in figures:
         print(figure.lines(), flush=True)
@@ -60,7 +60,7 @@ def show(figures: Iterable[Measurement]) -> list[dict[str, Any]]:
 
 
 def copy_calls(moved: int) -> dict[str, Any]:
-    """Functions that move `moved` bytes, half read and half written, by a jitted x + 1: to a new array and in place."""
+    """Functions that move `moved` bytes, half read, half written, by a jitted x + 1: into a new array and in place."""
     x = jnp.zeros(max(1, moved // 2 // 4), jnp.float32)
     fresh, donated = jax.jit(lambda x: x + 1), jax.jit(lambda x: x + 1, donate_argnums=0)
     box = [x + 1]
@@ -69,7 +69,7 @@ def copy_calls(moved: int) -> dict[str, Any]:
         box[0] = donated(box[0])
         return box[0]
 
-    return {"copy of as many bytes, fresh": lambda: fresh(x), "copy of as many bytes, donated": in_place}
+    return {"copy of the same size, fresh": lambda: fresh(x), "copy of the same size, donated": in_place}
 
 
 def measure(
@@ -81,7 +81,7 @@ def measure(
     compile: dict[str, float] | None = None,
     bytes: dict[str, int] | None = None,
 ) -> Measurement:
-    """Times `calls`, of which "ours" is the figure and the others its references, in turns with `limits`."""
+    """Times `calls`, of which "ours" is the measurement and the others its references, alternately with `limits`."""
     times = medians({**calls, **limits}, repeats)
     return Measurement(
         what,

@@ -1,4 +1,4 @@
-"""What do returns and advantages of ragged episodes cost? Memoroids on one tape against padding and against loops."""
+"""What do returns and advantages of ragged episodes cost? Memoroids on one tape against padding and loops."""
 
 import csv
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from memoroids.algebra.linear_recurrence import available_backends, default_backend
+from memoroids.algebra.recurrence_backends import available_backends, default_backend
 from memoroids.benchmarks.timing import compile_seconds, medians
 from memoroids.returns import discounted_return, gae
 
@@ -26,20 +26,20 @@ FIELDS: tuple[str, ...] = (
     "transitions",
     "method",
     "ms",  # median
-    "ratio",  # to ours, by the platform's default backend
+    "ratio",  # to ours with the platform's default backend
     "compile_s",
-    "difference",  # the greatest to ours
+    "difference",  # greatest absolute difference to ours
 )
 """The columns of returns.csv."""
 
-# Transitions above which a loop would take most of the time of the whole benchmark.
+# Above these numbers of transitions a loop would dominate the time of the whole benchmark.
 PYTHON_BUDGET, ACCELERATOR_BUDGET = 100_000, 20_000
 
 Inputs = tuple[Any, ...]
 
 
 class Quantity(NamedTuple):
-    """Something to go: `inputs` by their names, ours, one step of a loop over time, and NumPy's loop for an episode."""
+    """A quantity: names of its inputs, our function, one step of `lax.scan`, and a NumPy loop over one episode."""
 
     name: str
     inputs: tuple[str, ...]
@@ -122,7 +122,7 @@ def _batch(max_length: int, episodes: int) -> tuple[np.ndarray, dict[str, np.nda
 
 
 def _padded(inputs: Inputs, real: np.ndarray) -> list[np.ndarray]:
-    """Arrays (T,) as (max_length, episodes): time first, as the loop over time reads them; zeros behind an episode."""
+    """Arrays (T,) as (max_length, episodes): time first, as the loop over time reads them; zeros after each episode."""
     out = []
     for values in inputs:
         padded = np.zeros(real.shape[::-1], values.dtype)
@@ -140,13 +140,13 @@ def _by_episode(python: Callable[..., np.ndarray], split: list[Inputs]) -> np.nd
 
 
 def _sensible(method: str, transitions: int, largest: bool) -> bool:
-    """Whether a method is worth its time in this benchmark, on this platform."""
+    """Whether a method is fast enough to be measured on this platform."""
     if method == "python loop":
         return transitions <= PYTHON_BUDGET
     if jax.default_backend() == "cpu":
-        # It compiles for seconds, at every shape again.
+        # `associative` takes seconds to compile for every shape.
         return method != "associative" or largest
-    # A kernel launch for each step.
+    # These launch a kernel for each step.
     return method not in ("sequential", "flat loop") or transitions <= ACCELERATOR_BUDGET
 
 
@@ -156,7 +156,7 @@ def _case(quantity: Quantity, max_length: int, episodes: int, repeats: int, larg
     flat = tuple(map(jnp.asarray, inputs))
     real = np.arange(max_length) < lengths[:, None]
     padded = tuple(map(jnp.asarray, _padded(inputs, real)))
-    # All inputs once and the result once; a copy of n bytes reads n and writes n.
+    # Each input is read once, the result written once; a copy of n bytes reads n and writes n.
     moved = sum(x.nbytes for x in inputs) + 4 * len(inputs[0])
     half = (jnp.zeros(moved // 8, jnp.float32),)
 
@@ -182,7 +182,7 @@ def _case(quantity: Quantity, max_length: int, episodes: int, repeats: int, larg
         got = np.asarray(calls[method]())
         got = got.T[real] if method == "padded loop" else got
         differences[method] = float(np.abs(got - expected).max())
-        # Results are of the order of ten, sums of up to a thousand rounded terms.
+        # Results are of order ten and sums of up to a thousand rounded terms.
         if not differences[method] <= 1e-3:
             raise RuntimeError(f"{quantity.name}: {method} and {ours} differ by {differences[method]:.2g}")
 
@@ -214,29 +214,29 @@ def _cases(repeats: int, lengths: Sequence[int], episodes: Sequence[int]) -> Ite
 def measure(repeats: int, lengths: Sequence[int] = LENGTHS, episodes: Sequence[int] = EPISODES) -> list[dict[str, Any]]:
     """A row of `FIELDS` for each quantity, maximum length, number of episodes and method of `METHODS`.
 
-    **Arguments:** `repeats`, timed repetitions, the median is taken; `lengths`, maximum lengths of episodes, which are
-    uniform from 1 to it; `episodes`, numbers of episodes.
+    **Arguments:** `repeats`, timed repetitions, of which the median is reported; `lengths`, maximum episode lengths L
+    (lengths are uniform in 1 … L); `episodes`, numbers of episodes.
 
-    **Returns:** rows with `ms`, milliseconds; `ratio`, to ours by the platform's default backend; `compile_s`, seconds
-    of XLA; `difference`, the greatest to ours; NaN where a method was left out as too slow or a column does not apply.
-    All methods get the same arrays, laid end to end or padded. Raises `RuntimeError` where results disagree.
+    **Returns:** rows with `ms`, milliseconds; `ratio`, to ours with the platform's default backend; `compile_s`,
+    seconds of compilation; `difference`, the greatest absolute difference to ours; NaN if a method was left out as too
+    slow or a column does not apply. All methods get the same arrays, end to end or padded.
+
+    Raises `RuntimeError` if results disagree.
     """
     return [row for rows in _cases(repeats, lengths, episodes) for row in rows]
 
 
 def run(repeats: int, output: Path | None = None) -> list[dict[str, Any]]:
-    """Prints milliseconds and ratios to ours; writes returns.csv and returns.png to the directory `output`, if named.
+    """Prints milliseconds and ratios to ours; writes returns.csv, .png and .pdf to the directory `output`, if given.
 
-    Raises `RuntimeError` as `measure`.
+    Raises `RuntimeError` like `measure`.
     """
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
     print(f"returns and advantages of ragged episodes, on {jax.devices()[0]}; ms, and ratio to {default_backend()}")
     print(f"{', '.join(BACKENDS)}: ours, on one tape. flat loop: lax.scan over the tape. padded loop: lax.scan over")
-    print(
-        "time, vectorised over episodes, of arrays padded before; padding: that padding, in NumPy. python loop: NumPy,"
-    )
-    print("episode by episode. copy: of as many bytes as the tape's inputs and results. -: left out, too slow.")
+    print("time, vectorised over padded episodes; padding: the padding itself, in NumPy. python loop: NumPy, episode")
+    print("by episode. copy: of the same number of bytes as the tape's inputs and results. -: too slow, left out.")
     rows: list[dict[str, Any]] = []
     for case in _cases(repeats, LENGTHS, EPISODES):
         first = case[0]
@@ -267,7 +267,7 @@ def write_csv(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draws the rows of `measure`, time against episodes: panels for each quantity and each maximum length."""
+    """Draws the rows of `measure`, time against number of episodes, in a panel per quantity and maximum length."""
     from matplotlib.figure import Figure  # slow to import
 
     quantities = list(dict.fromkeys(row["quantity"] for row in rows))
@@ -281,7 +281,7 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
             here = [row for row in rows if (row["quantity"], row["max_length"]) == (quantity, length)]
             for k, method in enumerate(METHODS):
                 of = [row for row in here if row["method"] == method]
-                # What none can beat is context for the rest.
+                # The lower bound is drawn in grey, as context.
                 color, line = ("0.5", ".:") if method == "copy" else (f"C{k}", ".-")
                 label, width = (f"memoroid, {method}", 2.2) if method in BACKENDS else (method, 1.2)
                 x, y = [row["episodes"] for row in of], [row["ms"] for row in of]

@@ -1,4 +1,4 @@
-"""What does a step of the policy cost? The LRU network acting for one environment and for many, in one dispatch."""
+"""What does a policy step cost? The LRU network acting in one environment and in many, with one dispatch."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from memoroids.acting.policies import RecurrentPolicy
+from memoroids.agents.base import Plan
 from memoroids.agents.dqn import DQNConfig, dqn
 from memoroids.agents.networks import QNetwork
 from memoroids.benchmarks.measurement import Measurement, measure
@@ -16,9 +17,9 @@ from memoroids.memory import REGISTRY
 
 
 def figures(repeats: int, num_envs: tuple[int, ...] = (1, 8, 1_024)) -> Iterator[Measurement]:
-    """From observations in NumPy to actions in NumPy, the memories staying on device."""
+    """From NumPy observations to NumPy actions, for each number of environments; recurrent states stay on device."""
     network = QNetwork(OBSERVATION, ACTIONS, REGISTRY["lru"], key=jax.random.key(0))
-    algorithm = dqn(DQNConfig(), network)
+    algorithm = dqn(DQNConfig(), network, Plan())
     params = algorithm.init(network).params
     weights = jnp.ones(sum(leaf.size for leaf in jax.tree.leaves(params)))
     read = jax.jit(jnp.sum)

@@ -1,4 +1,4 @@
-"""Is `linear_recurrence` at the speed of memory? Every backend, forward and with gradient, against a copy."""
+"""Does `linear_recurrence` run at memory bandwidth? Every backend, forward and with gradient, against a copy."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from memoroids.algebra.linear_recurrence import available_backends, default_backend, linear_recurrence
+from memoroids.algebra.linear_recurrence import linear_recurrence
+from memoroids.algebra.recurrence_backends import available_backends, default_backend
 from memoroids.benchmarks.measurement import Measurement, copy_calls, measure
 from memoroids.benchmarks.timing import compile_calls
 
@@ -17,23 +18,23 @@ LENGTH, CHANNELS = 16_384, 256
 
 
 def ours(backend: str, decay: jax.Array, x: jax.Array, reset: jax.Array) -> jax.Array:
-    """`linear_recurrence` by one of its backends."""
+    """`linear_recurrence` with one of its backends."""
     return linear_recurrence(decay, x, reset=reset, backend=backend)
 
 
 def associative_scan(decays: jax.Array, x: jax.Array, *, reverse: bool = False) -> jax.Array:
-    """The affine recurrence by `lax.associative_scan`, decays over all of time."""
+    """The affine recurrence with `lax.associative_scan`; `decays` has the shape of `x`."""
     return lax.associative_scan(lambda a, b: (b[0] * a[0], b[0] * a[1] + b[1]), (decays, x), reverse=reverse)[1]
 
 
 def associative(decay: jax.Array, x: jax.Array, reset: jax.Array) -> jax.Array:
-    """What one would write with `lax.associative_scan`: decays over all of time, 0 at resets, XLA's own gradient."""
+    """The usual implementation with `lax.associative_scan`: a decay per step, 0 at resets, gradient by autodiff."""
     decays = jnp.where(reset[:, None], 0, jnp.broadcast_to(decay, x.shape)).astype(x.dtype)
     return associative_scan(decays, x)
 
 
 def plain_scan(decay: jax.Array, x: jax.Array, reset: jax.Array) -> jax.Array:
-    """What one would write with `lax.scan`, with XLA's own gradient."""
+    """The usual implementation with `lax.scan`, gradient by autodiff."""
 
     def step(h: jax.Array, inputs: Any) -> tuple[jax.Array, jax.Array]:
         h = jnp.where(inputs[1], 0, decay * h) + inputs[0]
@@ -43,7 +44,7 @@ def plain_scan(decay: jax.Array, x: jax.Array, reset: jax.Array) -> jax.Array:
 
 
 def memax_scan() -> dict[str, Callable[..., jax.Array]]:
-    """The same recurrence through memax's resettable semigroup, where that package is installed."""
+    """The same recurrence with memax's resettable semigroup, if that package is installed."""
     if find_spec("memax") is None:
         return {}
     from memax.equinox.groups import Resettable  # pyright: ignore[reportMissingImports]
@@ -60,7 +61,7 @@ def memax_scan() -> dict[str, Callable[..., jax.Array]]:
 
 
 def figures(repeats: int, length: int = LENGTH) -> Iterator[Measurement]:
-    """Forward and gradient for float32, complex64 and bfloat16, with resets and a time-invariant decay."""
+    """Forward pass, and forward pass with gradient, for three dtypes, with resets and a time-invariant decay."""
     for dtype in (jnp.float32, jnp.complex64, jnp.bfloat16):
         key = jax.random.key(0)
         x = jax.random.normal(key, (length, CHANNELS), jnp.float32 if dtype == jnp.bfloat16 else dtype).astype(dtype)
@@ -85,7 +86,7 @@ def figures(repeats: int, length: int = LENGTH) -> Iterator[Measurement]:
             h, pull = jax.vjp(lambda decay, x: way(decay, x, reset), decay, x)
             return h, pull(h_bar)
 
-        # What must move: x and h; with the gradient h̄ and h once more, and x̄.
+        # Bytes that must move: x and h; for the gradient also h̄, h again, and x̄.
         moved = {"forward": numbers * (x.dtype.itemsize + state), "forward and gradient": 0}
         moved["forward and gradient"] = moved["forward"] + numbers * (2 * state + x.dtype.itemsize)
         h_bar = jax.random.normal(key, x.shape, jnp.float32 if dtype == jnp.bfloat16 else dtype)

@@ -1,4 +1,4 @@
-"""What does drawing a batch cost from the paper's largest replay? 1,000 transitions out of 4,000,000."""
+"""What does sampling a batch from the paper's largest replay buffer cost? 1,000 transitions from 4,000,000 slots."""
 
 from collections.abc import Iterator
 from itertools import cycle
@@ -15,7 +15,7 @@ CAPACITY, BATCH, LENGTH, OBSERVATION = 4_000_000, 1_000, 51, 51
 
 
 def episodes(number: int) -> Tape:
-    """Episodes of RepeatFirstEasy's shape, end to end."""
+    """A tape of `number` equal episodes with the shape of RepeatFirstEasy's."""
     rng = np.random.default_rng(0)
     observation = np.eye(OBSERVATION, dtype=np.float32)[rng.integers(OBSERVATION, size=LENGTH + 1)]
     one = episode(observation, rng.integers(4, size=LENGTH).astype(np.int32), rng.normal(size=LENGTH), True, False)
@@ -23,7 +23,7 @@ def episodes(number: int) -> Tape:
 
 
 def figures(repeats: int, capacity: int = CAPACITY) -> Iterator[Measurement]:
-    """Drawing, and adding one episode, with the shortest episode known to be as long as all and not known."""
+    """Sampling a batch and adding an episode, for episodes known to have equal lengths and for unknown lengths."""
     many, one = episodes(max(1, capacity // 40 // (LENGTH + 1))), episodes(1)
     for shortest in (LENGTH, 1):
         buffer = tape_buffer(capacity, BATCH, LENGTH, min_length=shortest)
@@ -32,7 +32,7 @@ def figures(repeats: int, capacity: int = CAPACITY) -> Iterator[Measurement]:
             state = buffer.add(state, many)
         keys = cycle([jax.random.key(i) for i in range(64)])
         batch = sum(leaf.nbytes for leaf in jax.tree.leaves(buffer.sample(state, jax.random.key(0))))
-        what = f"drawing {BATCH:,} transitions from {capacity:,} slots, episodes of {shortest} to {LENGTH}"
+        what = f"sampling {BATCH:,} transitions from {capacity:,} slots, episodes of {shortest} to {LENGTH}"
         draw = {"ours": lambda buffer=buffer, state=state, keys=keys: buffer.sample(state, next(keys))}
         yield measure(what, draw, repeats, limits=copy_calls(2 * batch))
         box = [state]

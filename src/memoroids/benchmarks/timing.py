@@ -1,4 +1,4 @@
-"""Timing of compiled functions: medians of interleaved repetitions."""
+"""Timing of compiled functions: medians over alternating repetitions."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -10,14 +10,14 @@ import numpy as np
 
 
 def compile_seconds(lowered: Any) -> tuple[float, Any]:
-    """Seconds that XLA takes for a lowered program, and the program."""
+    """Compiles a lowered program. Returns the seconds it took and the compiled program."""
     start = time.perf_counter()
     compiled = lowered.compile()
     return time.perf_counter() - start, compiled
 
 
 def compile_calls(functions: Mapping[str, Callable[..., Any]], *inputs: Any) -> tuple[dict[str, Any], dict[str, float]]:
-    """Each function compiled for `inputs` and ready to be called with them, and the seconds that XLA took."""
+    """Compiles each function for `inputs`. Returns calls with these inputs bound, and seconds of compilation."""
     calls, seconds = {}, {}
     for name, function in functions.items():
         seconds[name], compiled = compile_seconds(jax.jit(function).lower(*inputs))
@@ -26,7 +26,7 @@ def compile_calls(functions: Mapping[str, Callable[..., Any]], *inputs: Any) -> 
 
 
 def medians(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Median seconds a call, the functions taking turns so that noise of the machine falls on all alike."""
+    """Median seconds per call; the functions alternate, so that noise of the machine affects all of them equally."""
     for function in functions.values():
         jax.block_until_ready(function())
     times: dict[str, list[float]] = {name: [] for name in functions}

@@ -1,4 +1,4 @@
-"""How close is an update to its own arithmetic? DQN updates against their matrix products alone."""
+"""How close is an update to the time of its arithmetic? DQN updates against their matrix products."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from memoroids.agents.base import Plan
 from memoroids.agents.dqn import DQNConfig, dqn
 from memoroids.agents.networks import QNetwork
 from memoroids.benchmarks.measurement import Measurement, measure
@@ -20,7 +21,7 @@ TRANSITIONS, LENGTH, OBSERVATION, ACTIONS = 1_000, 51, 4, 4
 
 
 def products(jaxpr: Any, times: int = 1) -> Iterator[tuple[Any, int]]:
-    """Every matrix product in a jaxpr, and how often it runs; those inside loops once for each iteration."""
+    """Every matrix product in a jaxpr with the number of times it runs: inside a scan, once for each iteration."""
     for equation in jaxpr.eqns:
         if equation.primitive is lax.dot_general_p:
             yield equation, times
@@ -33,7 +34,7 @@ def products(jaxpr: Any, times: int = 1) -> Iterator[tuple[Any, int]]:
 
 
 def matrix_program(found: list[tuple[Any, int]]) -> tuple[Any, list[Any]]:
-    """The products alone as one program, at their own shapes. Products in loops run in a loop of their own."""
+    """A jitted program that computes only these products, with random operands; a product in a loop runs in a loop."""
     rng = np.random.default_rng(0)
     operands = []
     for equation, _ in found:
@@ -42,14 +43,14 @@ def matrix_program(found: list[tuple[Any, int]]) -> tuple[Any, list[Any]]:
     def run(operands: list[Any]) -> list[Any]:
         out = []
         for (equation, times), (a, b) in zip(found, operands, strict=True):
-            # The barrier keeps XLA from computing only the entry that is returned.
+            # Without the barrier, XLA would compute only the entry that is returned.
             if times == 1:
                 product = lax.optimization_barrier(equation.primitive.bind(a, b, **equation.params))
             else:
                 bind = equation.primitive.bind
 
                 def step(carry: Any, _: Any, a: Any = a, b: Any = b, e: Any = equation, bind: Any = bind) -> Any:
-                    # The smaller operand changes with the loop, or XLA would take the product out of it.
+                    # The smaller operand depends on the carry; otherwise XLA would hoist the product out of the loop.
                     change = carry.ravel()[:1] * 0
                     if a.size < b.size:
                         a = a + change.reshape((1,) * a.ndim)
@@ -66,7 +67,7 @@ def matrix_program(found: list[tuple[Any, int]]) -> tuple[Any, list[Any]]:
 
 
 def figures(repeats: int) -> Iterator[Measurement]:
-    """For each registered memory at the paper's sizes: sampling and update, beside their matrix products."""
+    """Sampling and update with the paper's sizes against the matrix products, for each registered memory."""
     rng = np.random.default_rng(0)
     buffer = tape_buffer(100_000, TRANSITIONS, LENGTH, min_length=LENGTH)
     replay = None
@@ -78,11 +79,11 @@ def figures(repeats: int) -> Iterator[Measurement]:
     assert replay is not None
     for name, factory in REGISTRY.items():
         network = QNetwork(OBSERVATION, ACTIONS, factory, key=jax.random.key(0))
-        algorithm = dqn(DQNConfig(), network)
+        algorithm = dqn(DQNConfig(), network, Plan(TRANSITIONS))
         learner = algorithm.init(network)
 
         def step(learner: Any, key: Any, algorithm: Any = algorithm) -> Any:
-            return algorithm.update(learner, buffer.sample(replay, key), TRANSITIONS)[:2]
+            return algorithm.update(learner, buffer.sample(replay, key), key)[:2]
 
         key = jax.random.key(0)
         found = list(products(jax.make_jaxpr(step)(learner, key).jaxpr))
@@ -102,7 +103,7 @@ def figures(repeats: int) -> Iterator[Measurement]:
 
 
 def _operations(equation: Any) -> int:
-    """Floating-point operations of a matrix product of reals: a multiplication and an addition for each term."""
+    """Floating-point operations of a real matrix product: one multiplication and one addition per term."""
     (contract, _), _ = equation.params["dimension_numbers"]
     shape = equation.invars[0].aval.shape
     return 2 * int(np.prod(equation.outvars[0].aval.shape)) * int(np.prod([shape[i] for i in contract]))

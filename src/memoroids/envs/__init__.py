@@ -1,4 +1,4 @@
-"""Environments: host (Gymnasium, POPGym, Atari) and device (JAX), by one kind of name."""
+"""Environments on the host (Gymnasium, POPGym, Atari) and on device (JAX), made by name."""
 
 from memoroids.envs.faults import EnvironmentFault as EnvironmentFault
 from memoroids.envs.host.env import HostEnv as HostEnv

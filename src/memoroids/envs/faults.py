@@ -1,5 +1,5 @@
-"""What an environment does wrong."""
+"""The error of an environment that misbehaves."""
 
 
 class EnvironmentFault(RuntimeError):
-    """An environment that misbehaved: the message names it, the step and what it did."""
+    """Raised if an environment misbehaves; the message names the environment, the step and the fault."""

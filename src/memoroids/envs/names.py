@@ -1,4 +1,4 @@
-"""Names of environments: short ones and full ids, on host and device."""
+"""Names of environments: short names and full ids, on host and device."""
 
 import difflib
 import importlib
@@ -6,22 +6,22 @@ import importlib
 import gymnasium as gym
 
 DEVICE_PREFIX = "device:"
-"""What the name of a JAX environment begins with."""
+"""The prefix of the names of JAX environments."""
 
 
 def popgym_ids() -> list[str]:
-    """The ids of POPGym's tasks, registered with Gymnasium on the way."""
+    """The ids of POPGym's tasks; registers them with Gymnasium."""
     importlib.import_module("popgym")
     return [name for name in gym.registry if name.startswith("popgym-")]
 
 
 def short_name(id_: str) -> str:
-    """A POPGym id without its prefix and version, as RepeatFirstEasy; other ids without their version 0."""
+    """An id without POPGym's prefix and without the version 0, such as RepeatFirstEasy."""
     return id_.removeprefix("popgym-").removesuffix("-v0")
 
 
 def is_atari(id_: str) -> bool:
-    """Whether an id is one of the Arcade Learning Environment's, as ALE/Asteroids-v5."""
+    """Whether an id belongs to the Arcade Learning Environment, such as ALE/Asteroids-v5."""
     return id_.lower().startswith("ale/")
 
 
@@ -31,14 +31,15 @@ def _register_atari(name: str) -> None:
         ale, _ = importlib.import_module("ale_py"), importlib.import_module("cv2")
     except ImportError as error:
         raise ValueError(f"{name} needs the extra atari ({error}): pip install 'memoroids[atari]'") from error
-    # Every copy of an environment would print a banner.
+    # Otherwise every environment prints a banner.
     ale.ALEInterface.setLoggerMode(ale.LoggerMode.Error)
 
 
 def resolve_id(name: str) -> str:
-    """The Gymnasium id of `name`: itself, or POPGym's where `name` is the short form, as RepeatFirstEasy.
+    """The Gymnasium id of `name`: `name` itself, or the POPGym id of which it is the short form, as RepeatFirstEasy.
 
-    Raises `ValueError` with the nearest known ids where there is none, and for Atari's without the extra `atari`.
+    Raises `ValueError`, with the most similar ids, if there is no such environment, and for Atari if the extra `atari`
+    is not installed.
     """
     if name.count(":") == 1:  # "package.module:Id-v0": Gymnasium imports the module, which registers the id
         return name
@@ -58,19 +59,19 @@ def resolve_id(name: str) -> str:
 
 
 def resolve(name: str) -> str:
-    """The full id of an environment: Gymnasium's of one on the host, `device:` and its name of one on device.
+    """The full id of an environment: the Gymnasium id on the host, `device:` and the name on device.
 
-    Raises `ValueError` with the nearest known ids where a host environment is not known; a device environment's name is
-    checked where it is made.
+    Raises `ValueError`, with the most similar ids, if a host environment is unknown. The name of a device environment
+    is checked only when it is made.
     """
     if not name.startswith(DEVICE_PREFIX):
         return resolve_id(name)
-    from memoroids.envs.device.tasks import DEVICE  # imports JAX, which a process that steps host environments lacks
+    from memoroids.envs.device.tasks import DEVICE  # imports JAX, which host environments do without
 
     inner = name.removeprefix(DEVICE_PREFIX)
     return DEVICE_PREFIX + {known.lower(): known for known in DEVICE}.get(inner.lower(), inner)
 
 
 def task_of(id_: str) -> str:
-    """What an id is called where it does not matter who steps it: RepeatFirstEasy, on host or device."""
+    """The short name of an id, the same on host and device, such as RepeatFirstEasy."""
     return short_name(id_.removeprefix(DEVICE_PREFIX))

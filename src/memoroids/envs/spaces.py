@@ -1,4 +1,4 @@
-"""What observation and action spaces mean to an agent, the same for host and device environments."""
+"""How agents see observation and action spaces, for host and device environments alike."""
 
 import math
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from gymnasium import spaces
 
 
 class Continuous(NamedTuple):
-    """Actions of `size` numbers, each between its `low` and its `high`."""
+    """Continuous actions: `size` numbers, each between its `low` and its `high`."""
 
     size: int
     low: tuple[float, ...]
@@ -18,23 +18,33 @@ class Continuous(NamedTuple):
 
 
 Actions = int | Continuous
-"""How many actions there are, or the box they lie in."""
+"""The number of discrete actions, or the box of continuous ones."""
 
 
 def actions_of(name: str, space: gym.Space) -> Actions:
-    """What an agent chooses from. Raises `ValueError`, with the environment's name, for a space without a meaning."""
+    """The actions of a space. Raises `ValueError`, which names the environment, if the space is not supported."""
     if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
         low, high = space.low.ravel(), space.high.ravel()
         if not (np.isfinite(low).all() and np.isfinite(high).all()):
-            raise ValueError(f"{name}: actions of {space} are not supported: needs a Box with bounds, or Discrete ones")
+            raise ValueError(f"{name}: action space {space} is not supported: needs Discrete or a bounded Box")
         return Continuous(low.size, tuple(low.tolist()), tuple(high.tolist()))
     if isinstance(space, spaces.Discrete | spaces.MultiDiscrete) and len(space.shape or ()) <= 1:
         return math.prod(action_parts(space)[0])
-    raise ValueError(f"{name}: actions of {space} are not supported: needs Discrete, one-axis MultiDiscrete or Box")
+    raise ValueError(f"{name}: action space {space} is not supported: needs Discrete, one-axis MultiDiscrete or Box")
+
+
+def blank_actions(actions: Actions, number: int) -> np.ndarray:
+    """`number` zero actions with the shape and dtype of actions on a tape.
+
+    Discrete actions are (number,) int32, continuous ones (number, size) float32.
+    """
+    if isinstance(actions, Continuous):
+        return np.zeros((number, actions.size), np.float32)
+    return np.zeros(number, np.int32)
 
 
 def action_parts(space: gym.Space) -> tuple[tuple[int, ...], np.ndarray]:
-    """The sizes of a discrete space's parts, whose product the one index counts, and the number each starts from."""
+    """The size and the start of each part of a discrete space; the agent's index counts the product of the sizes."""
     if isinstance(space, spaces.Discrete):
         return (int(space.n),), np.asarray([space.start])
     assert isinstance(space, spaces.MultiDiscrete)
@@ -42,29 +52,30 @@ def action_parts(space: gym.Space) -> tuple[tuple[int, ...], np.ndarray]:
 
 
 def action_width(space: gym.Space) -> int:
-    """Numbers that tell an action in a later observation: one-hot parts, or a box's own."""
+    """The length of an action's encoding in the next observation: its parts one-hot, or the numbers of a Box."""
     return math.prod(space.shape or ()) if isinstance(space, spaces.Box) else sum(action_parts(space)[0])
 
 
 def image_shape(space: gym.Space) -> tuple[int, ...] | None:
-    """(H, W, C) where observations of a space are images: a Box of uint8 with two or three axes, C = 1 for two."""
+    """(H, W, C) if observations are images, a uint8 Box with two axes (C = 1) or three; otherwise None."""
     if isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) in (2, 3):
         return (*space.shape, 1)[:3]
     return None
 
 
 def checker(space: gym.Space, *, bounds: bool) -> Callable[[Any], None]:
-    """A check of observations against their space: shapes, kinds of numbers, members and keys, and, with `bounds`,
-    whether those of a Box lie within it, give or take one part in a million.
+    """Makes a function that checks an observation against its space.
 
-    What it returns raises `ValueError` naming what was wrong; values that cannot be read raise what NumPy does.
+    It checks shapes, kinds of numbers, discrete values and keys, and with `bounds` also the bounds of a Box, with a
+    tolerance of 1e-6 · max(1, |bound|). The function raises `ValueError`, which names the mismatch; values that NumPy
+    cannot convert raise NumPy's own error.
     """
     if isinstance(space, spaces.Dict):
         parts = {name: checker(inner, bounds=bounds) for name, inner in space.spaces.items()}
 
         def check_dict(value: Any) -> None:
             if set(value) != set(parts):
-                raise ValueError(f"its keys are {sorted(value)}")
+                raise ValueError(f"it has keys {sorted(value)}")
             for name, check in parts.items():
                 check(value[name])
 
@@ -89,18 +100,19 @@ def checker(space: gym.Space, *, bounds: bool) -> Callable[[Any], None]:
         if array.shape != shape:
             raise ValueError(f"it has shape {array.shape}")
         if not np.can_cast(array.dtype, dtype, "same_kind"):
-            raise ValueError(f"it has type {array.dtype}")
-        # Written so that NaN, which is in no range, passes: it is told apart by whoever asks.
+            raise ValueError(f"it has dtype {array.dtype}")
+        # Written so that NaN passes: the caller reports non-finite values itself.
         if low is not None and ((array < low) | (array > high)).any():
-            wrong = np.argmax(((array < low) | (array > high)).ravel())
-            at = f" at {wrong}" if shape else ""
-            raise ValueError(f"{array.ravel()[wrong]}{at} is outside of it (--no-check-bounds takes it)")
+            first = np.argmax(((array < low) | (array > high)).ravel())
+            at = f" at index {first}" if shape else ""
+            hint = " (--no-check-bounds skips this check)" if isinstance(space, spaces.Box) else ""
+            raise ValueError(f"{array.ravel()[first]}{at} is out of bounds{hint}")
 
     return check_array
 
 
 def _range(space: gym.Space) -> tuple[Any, Any]:
-    """The smallest and largest values of a space's numbers; none where it bounds nothing."""
+    """The smallest and largest values in a space; (None, None) if it has no bounds."""
     if isinstance(space, spaces.Discrete):
         return space.start, space.start + space.n - 1
     if isinstance(space, spaces.MultiDiscrete):
@@ -109,6 +121,6 @@ def _range(space: gym.Space) -> tuple[Any, Any]:
         return 0, 1
     if isinstance(space, spaces.Box) and (np.isfinite(space.low).any() or np.isfinite(space.high).any()):
         low, high = (np.asarray(bound, np.float64) for bound in (space.low, space.high))
-        # Observations are often a rounding away from the bound.
+        # Observations often exceed a bound by rounding.
         return low - 1e-6 * np.maximum(1, np.abs(low)), high + 1e-6 * np.maximum(1, np.abs(high))
     return None, None

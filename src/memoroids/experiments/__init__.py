@@ -1,1 +1,1 @@
-"""The paper's figures and tables, made from runs."""
+"""Reproduction of the paper's figures: grids of runs, their statistics and their reports."""

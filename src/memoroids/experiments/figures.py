@@ -1,4 +1,4 @@
-"""The figures of a grid, each drawn from its tables' numbers to PNG and PDF."""
+"""The figures of a grid, drawn from the numbers of its tables, as PNG and PDF."""
 
 import math
 from collections.abc import Sequence
@@ -7,19 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from memoroids.analysis.sensitivity import heat, read_log
 from memoroids.experiments import statistics, tables
 from memoroids.experiments.results import Results, Run
+from memoroids.runs.plots import heat
 from memoroids.runs.run_directory import SENSITIVITY
+from memoroids.runs.sensitivity_log import read_log
 
-# Tapes in one strong colour, segments in a range from short to long.
+# Tapes have one strong colour; segments have the shades of a colour map, by length.
 _TAPE_COLOR = "tab:red"
 
 
 def draw(results: Results, directory: Path) -> dict[str, str]:
-    """Draws every figure that the results allow, PNG and PDF; name → caption, in the order of a page.
+    """Draws every figure that has results, as PNG and PDF. Returns name → caption, in the order of the page.
 
-    Needs matplotlib's own file formats only; nothing is shown on a screen.
+    Needs no display.
     """
     directory.mkdir(parents=True, exist_ok=True)
     captions: dict[str, str] = {}
@@ -36,33 +37,34 @@ def draw(results: Results, directory: Path) -> dict[str, str]:
         _save(_forest(comparison), directory / "comparison")
         captions["comparison"] = (
             "Tapes against segments: difference of mean return over training (area under the curve), 95% interval. "
-            "Right of the line tapes learn better."
+            "Right of the line, tapes learn better."
         )
     for task in dict.fromkeys(run.cell.task for run in results.runs if run.profile is not None):
         name = f"sensitivity-{slug(task)}"
         _save(_sensitivity(results, task), directory / name)
         captions[name] = (
-            f"{task}: share of the last value's sensitivity that lies at observations of each age or younger, mean "
-            "over seeds. Left of the dotted lines are the observations that the reward depends on (RML) and those that "
-            "a segment of L transitions can learn from (L)."
+            f"{task}: cumulative share of the last value's sensitivity by the age of the observation, mean over seeds. "
+            "Left of the dotted lines are the observations that the reward depends on (RML) and those that a segment "
+            "of L transitions contains (L)."
         )
         if logs := {key: log for key, log in _logs(results, task).items() if log}:
             _save(_heat(results, task, logs), directory / f"heat-{slug(task)}")
             captions[f"heat-{slug(task)}"] = (
-                f"{task}: share of sensitivity by the observation's age (upwards) while training (to the right), first "
-                "seed. A memory that keeps only what the reward depends on is dark above the dashed line (RML)."
+                f"{task}: share of sensitivity by the age of the observation (vertical axis) during training "
+                "(horizontal axis), first seed. A memory that keeps only what the reward depends on is dark above the "
+                "dashed line (RML)."
             )
     return captions
 
 
 def slug(name: str) -> str:
-    """A task's name as part of a file's name."""
+    """The name of a task as part of a file name."""
     return "".join(c if c.isalnum() else "-" for c in name).strip("-")
 
 
 def _save(figure: Any, path: Path) -> None:
     figure.savefig(path.with_suffix(".png"), dpi=110)
-    # Without a date the same numbers give the same file.
+    # Without a date, equal numbers give an identical file.
     figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})
 
 
@@ -87,7 +89,7 @@ def _colors(labels: Sequence[str]) -> dict[str, Any]:
 
 
 def _legend(figure: Any, axes: Sequence[Any]) -> None:
-    """Below the panels, what any of them shows: an unfinished grid lacks something in some."""
+    """One legend below the panels for the lines of all panels; in an unfinished grid, some panels lack lines."""
     pairs = [pair for axis in axes for pair in zip(*axis.get_legend_handles_labels(), strict=True)]
     entries = {label: handle for handle, label in reversed(pairs)}
     labels = list(dict.fromkeys(label for _, label in pairs))
@@ -172,8 +174,8 @@ def _sensitivity(results: Results, task: str) -> Any:
             rml = (measured[0].sensitivity or {}).get("rml")
             marks = {"RML": rml} if isinstance(rml, int | float) else {}
             config = measured[0].cell.config
-            if config.batching == "segments":
-                marks["L"] = config.segment_length - 1
+            if config.replay.batching == "segments":
+                marks["L"] = config.replay.segment_length - 1
         oldest = max((len(run.profile) for run in measured if run.profile is not None), default=0)
         for i, (mark, age) in enumerate((mark, age) for mark, age in marks.items() if age < oldest):
             axis.axvline(age + 0.5, color="0.2", linestyle=":", linewidth=1.2)
@@ -188,7 +190,7 @@ def _sensitivity(results: Results, task: str) -> Any:
 
 
 def _logs(results: Results, task: str) -> dict[tuple[str, str], dict[int, np.ndarray]]:
-    """What the first seed of each memory and batching recorded while training."""
+    """The sensitivity log of the first seed of each memory and batching."""
     logs = {}
     for key, runs in _of_task(results, task).items():
         path = runs[0].path / SENSITIVITY

@@ -1,13 +1,14 @@
-"""Grids of runs: the paper's figures as lists of cells, each a whole run with its settings."""
+"""Grids of runs: each of the paper's figures as a list of cells, one run with its settings each."""
 
-import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from memoroids.agents.agent_registry import resolve_agent
 from memoroids.envs import DEVICE_PREFIX, is_atari, resolve, short_name, task_of
+from memoroids.memory.registry import resolve_memory
 from memoroids.replay.segment_buffer import SegmentState
-from memoroids.runs.presets import MEMORIES, SEGMENT_LENGTHS, TASKS, preset, with_preset
-from memoroids.runs.settings import TrainConfig, resolve_memory
+from memoroids.runs.presets import MEMORIES, SEGMENT_LENGTHS, TASKS, preset
+from memoroids.runs.settings import TrainConfig
 
 Scale = Literal["smoke", "laptop", "paper"]
 Change = Literal["next-state", "loss"]
@@ -15,7 +16,7 @@ Change = Literal["next-state", "loss"]
 
 @dataclass(frozen=True)
 class Task:
-    """An environment of a grid: its id, the options it is made with, and what figures call it."""
+    """An environment of a grid: its id, its options, and its name in figures."""
 
     env: str
     label: str
@@ -24,28 +25,28 @@ class Task:
 
 @dataclass(frozen=True)
 class Batching:
-    """A way of batching, None for tapes or a segment length, with the changes that an ablation makes to the learner."""
+    """A batching scheme: tapes (`length` None) or segments of `length`, with an ablation's changes to the agent."""
 
     length: int | None = None
     changes: tuple[Change, ...] = ()
 
     @property
     def label(self) -> str:
-        """What figures and tables call it, in the paper's words."""
+        """Its name in figures and tables, in the paper's terms."""
         name = "TBB" if self.length is None else f"SBB L={self.length}"
         return name + "".join(f" {_CHANGED[change]}" for change in self.changes)
 
 
-_CHANGED: dict[Change, str] = {"next-state": "(next state alone)", "loss": "(Huber of mean)"}
+_CHANGED: dict[Change, str] = {"next-state": "(next state recomputed)", "loss": "(Huber of mean)"}
 _SETTINGS: dict[Change, dict[str, Any]] = {
-    "next-state": {"dqn.next_state": "recomputed"},
-    "loss": {"dqn.loss": "huber-of-mean"},
+    "next-state": {"next_state": "recomputed"},
+    "loss": {"loss": "huber-of-mean"},
 }
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a grid: where it stands, and its settings."""
+    """One run of a grid: its name, its position in the grid, and its settings."""
 
     name: str
     task: str
@@ -57,15 +58,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class FigureSpec:
-    """What one of the paper's figures compares: pairs of task and memory, and ways of batching."""
+    """What one of the paper's figures compares: pairs of task and memory, and batching schemes."""
 
     title: str
     about: str
     pairs: tuple[tuple[Task, str], ...]
     lengths: tuple[int, ...] = SEGMENT_LENGTHS
     heat: bool = False
-    """Whether sensitivity is recorded during training too."""
-    algorithm: Literal["dqn", "ppo", "pqn"] = "dqn"
+    """Whether sensitivity is also recorded during training."""
+    algorithm: str = "dqn"
 
 
 def _task(name: str) -> Task:
@@ -73,12 +74,12 @@ def _task(name: str) -> Task:
 
 
 RML_10 = Task("RepeatPreviousEasy", "RepeatPreviousEasy-k10", {"k": 10, "num_decks": 2})
-"""RepeatPrevious as the paper's Figure 3 has it: the reward depends on ten observations of an episode of 104."""
+"""RepeatPrevious as in the paper's Figure 3: the reward depends on the last ten observations, in episodes of 104."""
 
 FIGURES: dict[str, FigureSpec] = {
     "figure3": FigureSpec(
         "How far back values depend on observations, RepeatPrevious",
-        "The reward depends on the last ten observations only. How much of the value depends on older ones?",
+        "The reward depends on the last ten observations only. How much does the value depend on older ones?",
         tuple((RML_10, memory) for memory in MEMORIES),
         lengths=(10,),
         heat=True,
@@ -95,7 +96,7 @@ FIGURES: dict[str, FigureSpec] = {
     ),
     "figure5-training": FigureSpec(
         "Training time of each batching",
-        "Start to finish on RepeatFirst, for tapes and for segments of each length.",
+        "The time of whole runs on RepeatFirst, for tapes and for segments of each length.",
         ((_task("RepeatFirstEasy"), "lru"),),
     ),
     "figure6": FigureSpec(
@@ -105,7 +106,7 @@ FIGURES: dict[str, FigureSpec] = {
     ),
     "figure7": FigureSpec(
         "Tapes against segments on Atari",
-        "Pixels without frame stacking, so that the memory has to do the work.",
+        "Pixels without frame stacking, so that the agent has to use its memory.",
         (
             (_task("ALE/Asteroids-v5"), "lru"),
             (_task("ALE/Pong-v5"), "ffm"),
@@ -133,12 +134,12 @@ FIGURES: dict[str, FigureSpec] = {
         algorithm="ppo",
     ),
 }
-"""The paper's figures that are made of training runs, by name, and one of POPGym's."""
+"""The paper's figures that need training runs, by name, and a comparison with POPGym's scores."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What a user asks of a grid; None or empty where the figure and the scale decide."""
+    """A user's choice of a grid; what is None or empty is decided by the figure and the scale."""
 
     figure: str
     scale: Scale = "laptop"
@@ -153,22 +154,22 @@ class Choice:
     train_episodes: int | None = None
 
 
-# Smoke: enough to see every part work, too little to learn anything.
+# Smoke: enough to check that every part works, too little to learn anything.
 _SMOKE = {"random_episodes": 20, "train_episodes": 30, "eval_episodes": 8, "final_episodes": 16, "batch_size": 500}
 _SMOKE_ATARI = _SMOKE | {"random_episodes": 2, "train_episodes": 4, "eval_episodes": 2, "final_episodes": 2}
 _SMOKE_ATARI |= {"width": 64, "eval_every": 2, "updates_per_episode": 1, "memory_sizes": {}, "num_envs": 2}
 _SMOKE_STEPS = 200
 _SMOKE_POLICY = {"train_steps": 10_000, "eval_every": 16, "eval_episodes": 8, "final_episodes": 16, "width": 16}
-# As published, an update takes a laptop half a minute.
+# With the published settings an update takes half a minute on a laptop.
 _LAPTOP_ATARI = {"random_episodes": 20, "train_episodes": 200, "eval_every": 20, "batch_size": 1_000, "width": 128}
 _LAPTOP_ATARI |= {"updates_per_episode": 1, "memory_sizes": {}}
 _SEEDS: dict[Scale, int] = {"smoke": 2, "laptop": 3, "paper": 10}
 
 
 def cells(choice: Choice) -> list[Cell]:
-    """The runs of a grid, in an order that shows all of its columns early: seeds outermost.
+    """The runs of a grid, seeds outermost, so that every comparison has its first results early.
 
-    Raises `ValueError` for an unknown task or memory, for settings that cannot be, and for a run that is named twice.
+    Raises `ValueError` for an unknown task or memory, for invalid settings, and if the same run would occur twice.
     """
     figure = FIGURES[choice.figure]
     smoke = choice.scale == "smoke"
@@ -199,12 +200,12 @@ def cells(choice: Choice) -> list[Cell]:
         for batching in batchings
     ]
     if len({cell.name for cell in found}) < len(found):
-        raise ValueError("the grid names a run twice: give each task, memory and segment length once")
+        raise ValueError("the grid contains a run twice: name each task, memory, segment length and ablation once")
     return found
 
 
 def _known(name: str, figure: FigureSpec) -> str:
-    """A task's name as its environment spells it; on device where all of the figure's are."""
+    """The canonical name of a task; of its device environment if all tasks of the figure run on device."""
     on_device = all(task.env.startswith(DEVICE_PREFIX) for task, _ in figure.pairs)
     id_ = resolve(DEVICE_PREFIX + name if on_device and not name.startswith(DEVICE_PREFIX) else name)
     return id_ if id_.startswith(DEVICE_PREFIX) else short_name(id_)
@@ -217,7 +218,13 @@ def _cell(choice: Choice, figure: FigureSpec, task: Task, memory: str, batching:
     values = preset(name, env, memory, figure.algorithm)
     options = task.options
     if choice.scale == "smoke":
-        values |= _SMOKE_ATARI if name == "atari" else _SMOKE if figure.algorithm == "dqn" else _SMOKE_POLICY
+        values |= (
+            _SMOKE_ATARI
+            if name == "atari"
+            else _SMOKE
+            if resolve_agent(figure.algorithm).traits.learns_from_replay
+            else _SMOKE_POLICY
+        )
         options = options | ({"max_episode_steps": _SMOKE_STEPS} if name == "atari" else {})
     elif choice.scale == "laptop" and name == "atari":
         values |= _LAPTOP_ATARI
@@ -234,18 +241,13 @@ def _cell(choice: Choice, figure: FigureSpec, task: Task, memory: str, batching:
             "segment_state": choice.segment_state,
             "segment_count": choice.segment_count,
         }
-    config = with_preset(TrainConfig(env=env), values)
-    heat = max(1, config.train_episodes // 20 // config.eval_every) * config.eval_every if figure.heat else 0
-    config = dataclasses.replace(
-        config,
-        env=env,
-        memory=memory,
-        preset=name,
-        seed=seed,
-        env_options=options,
-        sensitivity_every=heat,
-        **segments,
+    config = TrainConfig.of(
+        env=env, memory=memory, algorithm=figure.algorithm, preset=name, seed=seed, **values | {"env_options": options}
     )
+    if figure.heat:
+        every = config.evaluation.eval_every
+        config = config.replace(sensitivity_every=max(1, config.budget.train_episodes // 20 // every) * every)
+    config = config.replace(**segments)
     label = (
         batching.label
         if batching.length is None or choice.segment_state == "zero"

@@ -1,4 +1,4 @@
-"""`memoroids reproduce`: a figure of the paper from its grid of runs to its report."""
+"""`memoroids reproduce`: runs the grid of one of the paper's figures and writes its report."""
 
 import os
 from collections.abc import Sequence
@@ -7,31 +7,31 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from memoroids._util.clock import clock
 from memoroids.benchmarks import batching
-from memoroids.cli.display import clock
 from memoroids.envs import task_of
-from memoroids.experiments import report, results, runner, tables
+from memoroids.experiments import cell_process, report, results, runner, tables
 from memoroids.experiments.grid import FIGURES, Cell, Choice, Scale, cells
 from memoroids.experiments.runner import GridProgress
 
 
 def default_jobs() -> int:
-    """A process for each core that this one may use."""
+    """The number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def reproduce(choice: Choice, root: Path, *, jobs: int, retry: bool, command: str) -> bool:
-    """Runs what is left of a grid and writes its report; whether every cell is done.
+    """Runs the unfinished cells of a grid and writes its report. Returns whether every cell is done.
 
-    Raises `ValueError` in one line for a choice without runs or a directory that holds something else.
+    Raises `ValueError` if the choice is not a valid grid or `root` holds anything else.
     """
     found = cells(choice)
     runner.prepare(root, choice, found, command)
     with GridDisplay(choice, root, len(found), jobs) as display:
         runner.run(root, found, jobs=jobs, retry=retry, watch=display.show)
-        done = [cell for cell in found if (end := runner.status(root, cell)) and end["status"] == "done"]
+        done = [cell for cell in found if (end := cell_process.status(root, cell)) and end["status"] == "done"]
         if choice.figure == "figure5-training" and done and not (root / report.SPLIT).exists():
-            display.console.print("timing collecting, storing, sampling and updating apart")
+            display.console.print("timing the parts of a training episode: collecting, storing, sampling and updating")
             tables.write(_split(choice.scale, done), root / report.SPLIT)
     page = report.write(root)
     display.console.print(f"report: {page}", highlight=False, soft_wrap=True, markup=False)
@@ -39,9 +39,9 @@ def reproduce(choice: Choice, root: Path, *, jobs: int, retry: bool, command: st
 
 
 def _split(scale: Scale, found: Sequence[Cell]) -> list[tables.Row]:
-    """Where the time of a training episode goes, for the grid's tasks, memories and segment lengths."""
-    lengths = sorted({cell.config.segment_length for cell in found if cell.config.batching == "segments"})
-    pairs = dict.fromkeys((cell.config.env, cell.memory) for cell in found)
+    """The time of each part of a training episode, for the grid's tasks, memories and segment lengths."""
+    lengths = sorted({cell.config.replay.segment_length for cell in found if cell.config.replay.batching == "segments"})
+    pairs = dict.fromkeys((cell.config.env.id, cell.memory) for cell in found)
     repeats = 3 if scale == "smoke" else 20
     return [
         {"task": task_of(env)} | row
@@ -51,7 +51,7 @@ def _split(scale: Scale, found: Sequence[Cell]) -> list[tables.Row]:
 
 
 class GridDisplay:
-    """A live bar on a terminal; elsewhere a plain line for each cell that ends."""
+    """A live progress bar on a terminal; otherwise a line for each cell that ends."""
 
     def __init__(self, choice: Choice, root: Path, total: int, jobs: int):
         self.console = Console()
@@ -70,6 +70,7 @@ class GridDisplay:
         self.progress.stop()
 
     def show(self, moment: GridProgress) -> None:
+        """Updates the bar and prints the news of `moment`."""
         done = moment.done + moment.failed
         left = "" if moment.seconds_left is None else f", {clock(moment.seconds_left)} left"
         failed = f", {moment.failed} failed" if moment.failed else ""

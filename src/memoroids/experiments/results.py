@@ -1,4 +1,4 @@
-"""What a grid of runs gave, read back from its directory, finished or not."""
+"""The results of a grid, finished or not, read from its directory."""
 
 import csv
 import json
@@ -7,16 +7,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from memoroids.experiments import runner, statistics
+from memoroids.experiments import cell_process, runner, statistics
 from memoroids.experiments.cell import RUN
 from memoroids.experiments.grid import Cell
 from memoroids.runs import run_sensitivity as sensitivity
 from memoroids.runs.run_directory import METRICS, SUMMARY, read_rows, read_summary
-from memoroids.runs.settings import TrainConfig
+from memoroids.runs.settings_file import from_json
 
 
 class Run(NamedTuple):
-    """A finished run: its metrics, its summary, and its sensitivity by age (None where it was not measured)."""
+    """A finished run: its metrics, its summary, and its sensitivity by age (None if it was not measured)."""
 
     cell: Cell
     path: Path
@@ -25,7 +25,7 @@ class Run(NamedTuple):
     sensitivity: dict[str, Any] | None
     profile: np.ndarray | None
     environment: dict[str, str]
-    """What it was made with."""
+    """Versions, commit and machine that it was run with."""
 
     def column(self, name: str) -> np.ndarray:
         """One column of its metrics, (evaluations,)."""
@@ -33,7 +33,7 @@ class Run(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """A cell without a result, and why."""
+    """A cell without a result, and the reason."""
 
     cell: Cell
     reason: str
@@ -47,7 +47,7 @@ class Results(NamedTuple):
     gaps: list[Gap]
 
     def groups(self) -> dict[tuple[str, str, str], list[Run]]:
-        """Runs that differ in their seed alone, by task, memory and batching, in the order of the grid."""
+        """Runs that differ only in their seed, by task, memory and batching, in the order of the grid."""
         found: dict[tuple[str, str, str], list[Run]] = {}
         for run in self.runs:
             found.setdefault((run.cell.task, run.cell.memory, run.cell.batching), []).append(run)
@@ -56,14 +56,14 @@ class Results(NamedTuple):
 
 
 def load(root: Path) -> Results:
-    """Reads a grid's directory. Raises `ValueError` where it holds no grid, or one of another version."""
+    """Reads a grid's directory. Raises `ValueError` if it holds no grid, or one of another version of memoroids."""
     grid = runner.load_grid(root)
     runs, gaps = [], []
     for entry in grid["cells"]:
-        config = TrainConfig.from_json(json.dumps(entry["config"]))
+        config = from_json(json.dumps(entry["config"]))
         cell = Cell(**{**entry, "config": config})
-        end = runner.status(root, cell)
-        path = runner.cell_dir(root, cell) / RUN
+        end = cell_process.status(root, cell)
+        path = cell_process.cell_dir(root, cell) / RUN
         if end is None:
             gaps.append(Gap(cell, "not run yet" if not path.exists() else "not finished"))
         elif end["status"] == "failed":
@@ -77,7 +77,7 @@ def load(root: Path) -> Results:
 
 
 def _run(cell: Cell, path: Path, end: dict[str, Any]) -> Run:
-    """Raises `ValueError` where its files cannot be read, or its returns are not finite numbers."""
+    """Raises `ValueError` if its files cannot be read or its returns are not finite."""
     rows, summary = read_rows(path), read_summary(path)
     if summary is None or "final_return" not in summary:
         raise ValueError(f"{path / SUMMARY} has no final_return")
@@ -93,8 +93,8 @@ def _run(cell: Cell, path: Path, end: dict[str, Any]) -> Run:
             with files[1].open(newline="") as file:
                 profile = np.asarray([float(row["share"]) for row in csv.DictReader(file)])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{files[1]} or .json beside it cannot be read: {error}") from error
+            raise ValueError(f"{files[1]} or {files[0].name} cannot be read: {error}") from error
     if found is not None and not found["episodes"]:
-        found = profile = None  # no episode's value depended on anything
+        found = profile = None  # no episode in which the value depends on any observation
     made = end.get("environment", {"memoroids": "not recorded"})
     return Run(cell, path, rows, summary, found, profile, made)

@@ -1,7 +1,8 @@
-"""Scores of several seeds on several tasks: what to report of them, and how sure it is.
+"""Aggregate statistics of scores over seeds and tasks, with bootstrap intervals.
 
-Strata are tasks: a mapping or a sequence of arrays, one array of scores for each task with the seeds on its last axis.
-Intervals resample seeds within each task, never across tasks, with a fixed generator: equal scores, equal interval.
+Strata are tasks: a mapping or a sequence of arrays, one array of scores per task with the seeds on its last axis.
+Intervals resample seeds within each task, never across tasks, with a fixed random seed: equal scores give equal
+intervals.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,26 +23,26 @@ class Curve(NamedTuple):
 
 
 def mean(scores: Strata) -> Any:
-    """The mean over tasks of the mean over seeds: every task has the same weight, however many seeds it has.
+    """The mean over tasks of the mean over seeds: every task has the same weight, whatever its number of seeds.
 
-    **Arguments:** `scores`, strata of (…, seeds). **Returns:** a float64, an array (…) where there are leading axes.
-    Raises `ValueError` for no tasks, no seeds, or a score that is not finite.
+    **Arguments:** `scores`, strata of (…, seeds). **Returns:** a float64, or an array (…) if there are leading axes.
+    Raises `ValueError` if there are no tasks or no seeds, or a score is not finite.
     """
     return np.mean([task.mean(axis=-1) for task in _tasks(scores)], axis=0)
 
 
 def iqm(scores: Strata) -> Any:
-    """The interquartile mean: of the middle half of all scores, those of all tasks pooled.
+    """The interquartile mean: the mean of the middle half of the pooled scores of all tasks.
 
-    Where a quarter of n scores is not a whole number, the scores at both edges count in part, so that exactly n / 2
-    are averaged. A task with more seeds weighs more.
+    If a quarter of the n scores is not a whole number, the scores at both edges count fractionally, so that exactly
+    n / 2 are averaged. A task with more seeds has more weight.
 
-    **Arguments:** `scores`, strata of (…, seeds). **Returns:** a float64, an array (…) where there are leading axes.
+    **Arguments:** `scores`, strata of (…, seeds). **Returns:** a float64, or an array (…) if there are leading axes.
     Raises `ValueError` as `mean`. Source: Agarwal et al. 2021, Section 4.3.
     """
     pooled = np.sort(np.concatenate(_tasks(scores), axis=-1), axis=-1)
     n = pooled.shape[-1]
-    # The i-th smallest fills [i, i + 1] of a line of length n; it weighs what of that lies in the middle half.
+    # The i-th smallest score covers [i, i + 1] of [0, n]; its weight is the part of this in the middle half.
     edges = np.clip(np.arange(n + 1), n / 4, 3 * n / 4)
     return pooled @ np.diff(edges) / (n / 2)
 
@@ -53,14 +54,16 @@ def interval(
     draws: int = 2000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """A percentile bootstrap interval (low, high) of a statistic of all tasks, seeds resampled within each task.
+    """The percentile bootstrap interval (low, high) of a statistic of all tasks; resamples seeds within each task.
 
-    **Arguments:** `statistic`, such as `mean` or `iqm`: takes a list of arrays (draws, seeds), one for each task, and
-    gives (draws,), so that all resamples are computed at once; `strata` of (seeds,); `level` in (0, 1); `draws` ≥ 1.
+    **Arguments:** `statistic`, such as `mean` or `iqm`: maps a list of arrays (draws, seeds), one per task, to an array
+    (draws,), so that all resamples are computed at once; `strata` of (seeds,); `level` in (0, 1); `draws` ≥ 1.
 
-    (nan, nan) where a task has only one seed: what one seed says of others is not known. With few seeds the interval
-    is too narrow, as every percentile bootstrap: of ten normal scores it holds the mean 90% of the time, not 95%.
-    Raises `ValueError` as `mean`, or where the arguments do not fit. Source: Efron & Tibshirani 1993, Chapter 13.
+    **Returns:** two floats; (nan, nan) if a task has only one seed, which says nothing about the variation over seeds.
+    With few seeds the interval is too narrow, like every percentile bootstrap interval: with ten normal scores it
+    contains the mean in 90% of cases instead of 95%.
+    Raises `ValueError` like `mean`, or if `level`, `draws` or the statistic's shape is invalid.
+    Source: Efron & Tibshirani 1993, Chapter 13.
     """
     tasks = _tasks(strata, axes=1)
     generator = _generator(level, draws, seed)
@@ -78,11 +81,11 @@ def difference_interval(
     draws: int = 2000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """The percentile bootstrap interval (low, high) of statistic(x) - statistic(y), seeds of both resampled apart.
+    """The percentile bootstrap interval (low, high) of statistic(x) - statistic(y); resamples both sides independently.
 
-    **Arguments:** `x`, `y`, strata of (seeds,), the same tasks in both; the numbers of seeds may differ, and seeds are
-    not paired; the rest as `interval`. (nan, nan) where a task has only one seed in either.
-    Raises `ValueError` as `interval`, or where the tasks differ.
+    **Arguments:** `x`, `y`, strata of (seeds,) with the same tasks; the numbers of seeds may differ, and seeds are not
+    paired; the others as in `interval`. **Returns:** two floats; (nan, nan) if a task has only one seed on either side.
+    Raises `ValueError` like `interval`, or if the tasks differ.
     """
     ours, theirs = _matched(x, y)
     generator = _generator(level, draws, seed)
@@ -94,12 +97,12 @@ def difference_interval(
 
 
 def curve_interval(curves: Strata | np.ndarray, level: float = 0.95, draws: int = 2000, seed: int = 0) -> Curve:
-    """The mean curve over seeds and, point by point, its percentile bootstrap interval.
+    """The mean curve over seeds and its pointwise percentile bootstrap interval.
 
-    **Arguments:** `curves` (seeds, points) of one task, or strata of such arrays with equal points, averaged as by
-    `mean`; the rest as `interval`. Whole seeds are resampled, the same draw for all points.
+    **Arguments:** `curves` (seeds, points) of one task, or strata of such arrays with equal points, averaged as in
+    `mean`; the others as in `interval`. Whole curves are resampled: one draw of seeds serves all points.
 
-    The interval is NaN where a task has only one seed. Raises `ValueError` as `interval`.
+    The interval is NaN if a task has only one seed. Raises `ValueError` like `interval`.
     """
     if not isinstance(curves, Mapping) and len(curves) and np.ndim(curves[0]) == 1:
         curves = [np.asarray(curves)]
@@ -118,10 +121,10 @@ def curve_interval(curves: Strata | np.ndarray, level: float = 0.95, draws: int 
 
 
 def probability_of_improvement(x: Strata, y: Strata) -> float:
-    """P(X > Y) + P(X = Y) / 2 for a seed of `x` and a seed of `y` drawn at random, the mean over tasks.
+    """P(X > Y) + P(X = Y) / 2 for a random seed of `x` and a random seed of `y`, averaged over tasks.
 
-    **Arguments:** strata of (seeds,), the same tasks in both; the numbers of seeds may differ.
-    Raises `ValueError` as `mean`, or where the tasks differ. Source: Agarwal et al. 2021, Section 4.3.
+    **Arguments:** strata of (seeds,) with the same tasks; the numbers of seeds may differ.
+    Raises `ValueError` like `mean`, or if the tasks differ. Source: Agarwal et al. 2021, Section 4.3.
     """
     return float(np.mean([_wins(*sides).mean() for sides in zip(*_matched(x, y), strict=True)]))
 
@@ -129,10 +132,10 @@ def probability_of_improvement(x: Strata, y: Strata) -> float:
 def improvement_interval(
     x: Strata, y: Strata, level: float = 0.95, draws: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
-    """The percentile bootstrap interval (low, high) of `probability_of_improvement`, seeds of both resampled.
+    """The percentile bootstrap interval (low, high) of `probability_of_improvement`; resamples both sides.
 
-    **Arguments:** `x`, `y` as there; the rest as `interval`. (nan, nan) where a task has only one seed in either.
-    Raises `ValueError` as both.
+    **Arguments:** `x`, `y` as there; the others as in `interval`. **Returns:** two floats; (nan, nan) if a task has
+    only one seed on either side. Raises `ValueError` like both.
     """
     ours, theirs = _matched(x, y)
     generator = _generator(level, draws, seed)
@@ -147,15 +150,15 @@ def improvement_interval(
 
 
 def area_under_curve(episodes: ArrayLike, returns: ArrayLike) -> Any:
-    """The mean return over training, from the first evaluation to the last: the trapezoids' area over their range.
+    """The mean return from the first to the last evaluation: the area by the trapezoidal rule, divided by the range.
 
-    **Arguments:** `episodes` (points,), increasing, at any spacing; `returns` (…, points).
-    **Returns:** a float64, an array (…) where there are leading axes; of one point, its value.
-    Raises `ValueError` where the shapes do not fit, nothing is there, or a number is not finite.
+    **Arguments:** `episodes` (points,), increasing, with any spacing; `returns` (…, points).
+    **Returns:** a float64, or an array (…) if there are leading axes; with a single point, its value.
+    Raises `ValueError` if the shapes do not match, there are no points, or a number is not finite.
     """
     at, values = np.asarray(episodes, np.float64), np.asarray(returns, np.float64)
     if at.ndim != 1 or not at.size or values.shape[-1:] != at.shape:
-        raise ValueError(f"a curve has one return for each of its episodes, got shapes {at.shape} and {values.shape}")
+        raise ValueError(f"a curve needs one return for each of its episodes, got shapes {at.shape} and {values.shape}")
     if not (np.isfinite(at).all() and np.isfinite(values).all()):
         raise ValueError("a curve needs finite episodes and returns")
     if (np.diff(at) <= 0).any():
@@ -166,11 +169,10 @@ def area_under_curve(episodes: ArrayLike, returns: ArrayLike) -> Any:
 
 
 def summary_of(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """What a run's metric rows say of its greedy evaluations: `last`, `mean`, `maximum` and `auc`.
+    """Summarises a run's greedy evaluations, from its metric rows: `last`, `mean`, `maximum` and `auc`.
 
-    `mean` is over evaluations, `auc` is their `area_under_curve`. The maximum is over the evaluations that were
-    watched: it picks the luckiest of them, grows with their number, and is not a score.
-    Raises `ValueError` as `area_under_curve`.
+    `mean` is over evaluations; `auc` is their `area_under_curve`. The maximum selects the luckiest evaluation and grows
+    with their number; it is not a score. Raises `ValueError` like `area_under_curve`.
     """
     returns = np.asarray([row["eval_return"] for row in rows], np.float64)
     area = area_under_curve([row["episode"] for row in rows], returns)
@@ -179,7 +181,7 @@ def summary_of(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def _tasks(strata: Strata | np.ndarray, axes: int | None = None) -> list[np.ndarray]:
-    """The strata as float64 arrays that hold seeds and only finite scores, `axes` axes each where it is given."""
+    """The strata as float64 arrays, checked: at least one seed, finite scores, and `axes` axes if it is given."""
     named = strata.items() if isinstance(strata, Mapping) else enumerate(strata)
     tasks = {name: np.asarray(scores, np.float64) for name, scores in named}
     if not tasks:
@@ -205,12 +207,12 @@ def _matched(x: Strata, y: Strata) -> tuple[list[np.ndarray], list[np.ndarray]]:
 
 
 def _wins(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """(seeds of x, seeds of y): 1 where x is above y, 1/2 at a tie, else 0."""
+    """(seeds of x, seeds of y): 1 if x > y, 1/2 if they are equal, else 0."""
     return np.heaviside(x[:, None] - y, 0.5)
 
 
 def _single(tasks: list[np.ndarray]) -> bool:
-    """Whether any task has but one seed."""
+    """Whether any task has only one seed."""
     return min(len(task) for task in tasks) < 2
 
 
@@ -221,17 +223,17 @@ def _generator(level: float, draws: int, seed: int) -> np.random.Generator:
 
 
 def _resampled(generator: np.random.Generator, tasks: list[np.ndarray], draws: int) -> list[np.ndarray]:
-    """(draws, seeds) for each task (seeds,): as many of its seeds as it has, drawn with replacement."""
+    """For each task (seeds,) an array (draws, seeds): each row is drawn from its seeds with replacement."""
     return [task[generator.integers(len(task), size=(draws, len(task)))] for task in tasks]
 
 
 def _weights(generator: np.random.Generator, n: int, draws: int) -> np.ndarray:
-    """(draws, n): the share of each of n seeds in resamples of n of them."""
+    """(draws, n): the share of each of n seeds in a resample of size n."""
     return generator.multinomial(n, np.full(n, 1 / n), size=draws) / n
 
 
 def _percentiles(drawn: Any, level: float, shape: tuple[int, ...]) -> np.ndarray:
-    """The two quantiles, over the first axis, between which `level` of what was drawn lies."""
+    """The two quantiles over the first axis that enclose the central `level` of the draws."""
     if np.shape(drawn) != shape:
-        raise ValueError(f"a statistic must reduce the last axis: of {shape[0]} draws it gave shape {np.shape(drawn)}")
+        raise ValueError(f"a statistic must reduce the last axis: for {shape[0]} draws it gave shape {np.shape(drawn)}")
     return np.quantile(drawn, ((1 - level) / 2, (1 + level) / 2), axis=0)

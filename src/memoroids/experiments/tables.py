@@ -1,4 +1,4 @@
-"""The tables of a grid: scores, comparisons, sensitivity and cost, each a list of rows for a CSV file or a page."""
+"""The tables of a grid: scores, comparisons, sensitivity and cost, each a list of rows for CSV and HTML."""
 
 import csv
 import math
@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from memoroids.experiments import statistics
+from memoroids.experiments.published import against_published
 from memoroids.experiments.results import Results, Run
-from memoroids.runs.recorder import episodes_to
+from memoroids.runs.progress import episodes_to
 
 Row = dict[str, Any]
 Pair = tuple[str, str]
@@ -20,7 +21,7 @@ TAPE = "TBB"
 
 
 def write(rows: Sequence[Row], path: Path) -> None:
-    """Writes rows as CSV; an empty file where there are none."""
+    """Writes rows as CSV; an empty file if there are none."""
     with path.open("w", newline="") as file:
         if rows:
             writer = csv.DictWriter(file, list(rows[0]))
@@ -29,7 +30,7 @@ def write(rows: Sequence[Row], path: Path) -> None:
 
 
 def read(path: Path) -> list[Row]:
-    """The rows of a CSV file, numbers as floats."""
+    """Reads the rows of a CSV file, numbers as floats."""
 
     def value(text: str) -> str | float:
         try:
@@ -42,10 +43,10 @@ def read(path: Path) -> list[Row]:
 
 
 def scores(results: Results) -> list[Row]:
-    """For each group of seeds: last, mean and maximum of the evaluation return, and the final return, with intervals.
+    """For each group of seeds: final return, and mean, last and maximum evaluation return, with intervals over seeds.
 
-    The mean over training is the area under the curve. The maximum was picked on the evaluations it is a maximum of, so
-    it is no score; the final return is of fresh seeds that nothing was chosen by.
+    The mean over training is the area under the learning curve. The final return is measured on environment seeds that
+    were used for nothing else. The maximum is selected on the evaluations it is taken from, so it is not a score.
     """
     out = []
     for (task, memory, batching), runs in results.groups().items():
@@ -67,7 +68,7 @@ def scores(results: Results) -> list[Row]:
 
 
 def curves(results: Results) -> list[Row]:
-    """Mean evaluation return and its interval over seeds, for each group and each evaluation that all seeds have."""
+    """Mean evaluation return with its interval over seeds, for each group, at the evaluations common to its seeds."""
     out = []
     for (task, memory, batching), runs in results.groups().items():
         episodes, values = aligned(runs, "eval_return")
@@ -79,7 +80,7 @@ def curves(results: Results) -> list[Row]:
 
 
 def aligned(runs: Sequence[Run], column: str) -> tuple[np.ndarray, np.ndarray]:
-    """Training episodes (points,) and a column's values (seeds, points), at the evaluations that all runs have."""
+    """Training episodes (points,) and a column's values (seeds, points), at the evaluations common to all runs."""
     common = sorted(set.intersection(*(set(run.column("episode")) for run in runs)))
     values = []
     for run in runs:
@@ -89,15 +90,15 @@ def aligned(runs: Sequence[Run], column: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def aggregate(results: Results) -> list[Row]:
-    """For each batching over all pairs of task and memory: mean and interquartile mean of the area under the curve.
+    """For each batching: mean and interquartile mean, over tasks and memories, of the area under the learning curve.
 
-    Only pairs that have every batching count, so that all rows are of the same pairs.
+    Only pairs of task and memory with results for every batching count, so that all rows compare the same pairs.
     """
     areas = _areas(results)
-    whole = set.intersection(*(set(of) for of in areas.values())) if areas else set()
+    complete = set.intersection(*(set(of) for of in areas.values())) if areas else set()
     out = []
     for batching, of in areas.items():
-        strata = [_scores(values) for pair, values in of.items() if pair in whole]
+        strata = [_scores(values) for pair, values in of.items() if pair in complete]
         if strata:
             row: Row = {"batching": batching, "pairs": len(strata), "seeds": sum(len(values) for values in strata)}
             for name, statistic in (("mean", statistics.mean), ("interquartile mean", statistics.iqm)):
@@ -108,11 +109,11 @@ def aggregate(results: Results) -> list[Row]:
 
 
 def against_segments(results: Results) -> list[Row]:
-    """Tapes against each way of segments: difference of areas under the curve, and probability of improvement.
+    """Tapes against each segment length: difference of areas under the learning curve, and probability of improvement.
 
-    `difference` takes the two sides for independent, and `verdict` is of its interval; `paired` is the mean difference
-    of runs with the same seed. An ablation's segments stand against plain tapes, and against tapes with
-    the same change.
+    `difference` treats the two sides as independent, and `verdict` follows from its interval; `paired` is the mean
+    difference of runs with the same seed. The segments of an ablation are compared with unchanged tapes and with tapes
+    that have the same change.
     """
     names = list(_areas(results))
     changed = [name for name in names if name.startswith(f"{TAPE} ")]
@@ -122,8 +123,10 @@ def against_segments(results: Results) -> list[Row]:
 
 
 def between_lengths(results: Results) -> list[Row]:
-    """Longer segments against the next shorter ones."""
-    plain = {run.cell.batching: run.cell.config.segment_length for run in results.runs if "SBB" in run.cell.batching}
+    """Each segment length against the next shorter one."""
+    plain = {
+        run.cell.batching: run.cell.config.replay.segment_length for run in results.runs if "SBB" in run.cell.batching
+    }
     lengths = sorted((name for name in plain if "(" not in name), key=lambda name: plain[name])
     return _compared(results, [(longer, shorter) for shorter, longer in pairwise(lengths)])
 
@@ -145,7 +148,7 @@ def _compared(results: Results, sides: list[tuple[str, str]]) -> list[Row]:
             row: Row = {"better": left, "than": right, "task": task, "memory": memory, "seeds": min(map(len, x + y))}
             row |= {"difference": statistics.mean(x) - statistics.mean(y), "low": low, "high": high}
             row |= {"P(improvement)": better, "P low": better_low, "P high": better_high}
-            # Runs of one seed share network, random episodes and evaluation seeds; their difference varies less.
+            # Runs with the same seed share network, random episodes and evaluation seeds; their difference varies less.
             paired = [np.asarray([a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())]) for a, b in sides_of]
             if all(map(len, paired)):
                 low_paired, high_paired = statistics.interval(statistics.mean, paired)
@@ -157,20 +160,20 @@ def _compared(results: Results, sides: list[tuple[str, str]]) -> list[Row]:
 
 
 def verdict(low: float, high: float) -> str:
-    """What an interval of a difference says of "the first is better"."""
+    """Whether the interval of a difference confirms that the first side is better."""
     if math.isnan(low) or low <= 0 <= high:
         return "undecided"
     return "confirmed" if low > 0 else "contradicted"
 
 
 def sensitivity(results: Results) -> list[Row]:
-    """For each group: how much of the last value's sensitivity lies out of reach of the reward and of segments.
+    """For each group: the share of the last value's sensitivity beyond the reward's memory length and beyond segments.
 
-    Beyond L: at observations L steps back and older, which a segment of L transitions cannot reach back to; for tapes
-    at every length of the grid's segments.
+    "Beyond RML" counts observations older than those that the reward depends on. "Beyond L" counts observations at
+    least L steps old, which a segment of L transitions does not contain, for every segment length of the grid.
     """
-    configs = [run.cell.config for run in results.runs]
-    lengths = sorted({config.segment_length for config in configs if config.batching == "segments"}) or [10]
+    replays = [run.cell.config.replay for run in results.runs]
+    lengths = sorted({replay.segment_length for replay in replays if replay.batching == "segments"}) or [10]
     out = []
     for (task, memory, batching), runs in results.groups().items():
         measured = [run for run in runs if run.sensitivity]
@@ -194,7 +197,7 @@ def sensitivity(results: Results) -> list[Row]:
 
 
 def cost(results: Results) -> list[Row]:
-    """For each group: what was trained on and how long it took, means over seeds."""
+    """For each group: the amount of training data and the time, means over seeds."""
     out = []
     for (task, memory, batching), runs in results.groups().items():
 
@@ -217,7 +220,7 @@ def cost(results: Results) -> list[Row]:
 
 
 def runs(results: Results) -> list[Row]:
-    """Every cell of the grid: how it ended, and its numbers."""
+    """Every cell of the grid: its status and its scores."""
     ended = {run.cell.name: run for run in results.runs}
     reasons = {gap.cell.name: gap.reason for gap in results.gaps}
     out = []
@@ -235,7 +238,7 @@ def runs(results: Results) -> list[Row]:
 
 
 def _areas(results: Results) -> dict[str, dict[Pair, dict[int, float]]]:
-    """Areas under the curve by batching, pair and seed."""
+    """Areas under the learning curve by batching, pair of task and memory, and seed."""
     areas: dict[str, dict[Pair, dict[int, float]]] = {}
     for (task, memory, batching), found in results.groups().items():
         values = {run.cell.seed: statistics.summary_of(run.rows)["auc"] for run in found}
@@ -256,41 +259,6 @@ def _blank(name: str) -> Row:
     return {name: "", f"{name} low": "", f"{name} high": ""}
 
 
-# Mean return of the best of 13 memories under PPO, 15 million steps (Morad et al. 2023, POPGym, Table 5): Easy, Medium,
-# Hard. What is not here was not at hand.
-PUBLISHED: dict[str, tuple[float, float, float]] = {
-    "RepeatFirst": (1.0, 1.0, 0.97),
-    "RepeatPrevious": (1.0, 0.79, 0.19),
-    "CountRecall": (0.51, -0.52, -0.47),
-    "Autoencode": (-0.28, -0.42, -0.45),
-    "NoisyPositionOnlyCartPole": (1.0, 0.66, 0.40),
-    "MultiarmedBandit": (0.63, 0.60, 0.57),
-}
-LEVELS = ("Easy", "Medium", "Hard")
-
-
-def against_published(results: Results) -> list[Row]:
-    """For each task at each level: the memory with the best final return, and POPGym's best published; PPO only."""
-    best: dict[str, tuple[float, str, list[Run]]] = {}
-    for (task, memory, _), runs in results.groups().items():
-        if runs[0].cell.config.algorithm != "ppo":
-            continue
-        final = float(np.mean([run.summary["final_return"] for run in runs]))
-        if task not in best or final > best[task][0]:
-            best[task] = final, memory, runs
-    out = []
-    for task, (final, memory, runs) in best.items():
-        level = next((level for level in LEVELS if task.endswith(level)), "")
-        published = PUBLISHED.get(task.removesuffix(level))
-        number = None if published is None or not level else published[LEVELS.index(level)]
-        row: Row = {"task": task, "memory": memory, "seeds": len(runs), "final": final}
-        row |= {"steps": float(np.mean([run.summary["env_steps"] for run in runs]))}
-        row |= {"seconds": float(np.mean([run.summary["seconds"] for run in runs]))}
-        row |= {"published": "" if number is None else number}
-        out.append(row | {"reached": "" if number is None else "yes" if final >= number - 0.005 else "no"})
-    return out
-
-
 TABLES: dict[str, Callable[[Results], list[Row]]] = {
     "scores": scores,
     "against_published": against_published,
@@ -302,4 +270,4 @@ TABLES: dict[str, Callable[[Results], list[Row]]] = {
     "runs": runs,
     "curves": curves,
 }
-"""Every table of a report, by the name of its CSV file."""
+"""The tables of a report, by the name of their CSV files."""

@@ -1,4 +1,4 @@
-"""Memory models behind one interface, one file each, and their registry."""
+"""Memory models with a common interface, one file per model, and their registry."""
 
 from memoroids.memory.ffm import FFM as FFM
 from memoroids.memory.gru import GRU as GRU

@@ -1,4 +1,4 @@
-"""Tapes of any length in bounded memory: a model run chunk by chunk, exact gradients through all of them."""
+"""Tapes of any length in bounded memory: a model is run chunk by chunk, with exact gradients across chunks."""
 
 from typing import Any
 
@@ -10,24 +10,24 @@ DEFAULT_CHUNK = 16_384
 
 
 def check_chunk(chunk: int | None) -> None:
-    """Raises `ValueError` for a chunk that is neither None nor a positive number of slots."""
+    """Raises `ValueError` unless `chunk` is None or a positive number of slots."""
     if chunk is not None and chunk < 1:
-        raise ValueError(f"chunk must be a number of slots, at least 1, or None for {DEFAULT_CHUNK:,}; got {chunk}")
+        raise ValueError(f"chunk must be at least 1 slot, or None for the default of {DEFAULT_CHUNK:,}; got {chunk}")
 
 
 def in_chunks(
     model: Any, x: jax.Array, begin: jax.Array, state: Any = None, *, chunk: int | None = None, **options: Any
 ) -> tuple[Any, Any]:
-    """`model(x, begin, state)`, `chunk` slots after another: the same outputs and gradients in less memory.
+    """`model(x, begin, state)`, computed chunk by chunk: the same outputs and gradients with less memory.
 
         s, state = in_chunks(model, x, begin, chunk=4_096)   # any Memory or `agents.networks.Recurrent`
 
-    The state is carried from chunk to chunk and what happens inside one is computed again in the reverse pass, so that
-    beside x and the outputs memory grows with the chunk, not with the tape; it costs one more forward pass. The
-    gradient is that of backpropagation through the whole tape: nothing is truncated.
+    The state is carried from chunk to chunk, and the activations inside a chunk are recomputed in the reverse pass.
+    Apart from x and the outputs, memory therefore grows with the chunk, not with the tape, at the cost of a second
+    forward pass. Gradients are those of backpropagation through the whole tape, without truncation.
 
-    **Arguments:** x (T, …); begin (T,) bool; `state`, by default the model's initial one; `chunk` in slots, by default
-    16,384 (a tape that fits into one is run as it is); `options` for the model.
+    **Arguments:** `x` (T, …); `begin` (T,) bool; `state`, default the model's initial state; `chunk`, in slots, default
+    16,384 (a tape that fits one chunk is run in one call); `options`, passed to the model.
 
     **Returns:** the model's outputs (T, …) and its state after the last slot. Raises `ValueError` for a chunk below 1.
     Source: Chen et al. 2016 (recomputation).

@@ -13,12 +13,13 @@ from memoroids.memory.memoroid import LinearMemoroid
 class FFM(LinearMemoroid):
     """Decayed traces at several frequencies: X_t = exp(-|α| ⊕ iω) ⊙ X_{t-1} + (ℓ1(o) ⊙ σ(ℓ2(o))) 1ᵀ.
 
-    The paper's monoid is (X, t) • (X', t') = (X ⊙ exp(t'(-|α| ⊕ iω)) + X', t + t'). With one step a slot t' is always
-    1, so the decay is constant and no time is carried.
-    Readout: y = LN(ℓ3[Re X ‖ Im X]) ⊙ σ(ℓ4 o) + ℓ5(o) ⊙ (1 - σ(ℓ4 o)).
+    The paper's monoid is (X, t) • (X', t') = (X ⊙ exp(t'(-|α| ⊕ iω)) + X', t + t'). Since every slot is one step,
+    t' = 1 always, so the decay is constant and the time is not part of the state.
+    Readout: s = LN(ℓ3[Re X ‖ Im X]) ⊙ σ(ℓ4 o) + ℓ5(o) ⊙ (1 - σ(ℓ4 o)).
 
-    State: complex64 (trace_size, context_size), the paper's m and c. `max_period`: the longest period 2π/ω, in steps;
-    from 1 up they are spaced geometrically. `max_decay`, `min_decay`: the range of |α| at the start, spaced linearly.
+    State: complex64 (trace_size, context_size), the paper's m and c. `max_period`: the longest initial period 2π/ω, in
+    steps; periods are spaced geometrically from 1. `max_decay`, `min_decay`: the initial range of |α|, spaced linearly.
+    Raises `ValueError` unless 0 < min_decay < max_decay.
     """
 
     input_size: int = eqx.field(static=True)
@@ -56,16 +57,19 @@ class FFM(LinearMemoroid):
         self.l5 = eqx.nn.Linear(input_size, output_size, key=k5)
 
     def decay(self) -> jax.Array:
+        """exp(-|α| ⊕ iω), complex64 (trace_size, context_size)."""
         real = jnp.broadcast_to(-jnp.abs(self.alpha)[:, None], (self.alpha.size, self.omega.size))
         imag = jnp.broadcast_to(self.omega[None, :], real.shape)
         return jnp.exp(jax.lax.complex(real, imag))
 
     def drive(self, x: jax.Array, begin: jax.Array) -> jax.Array:
+        """(ℓ1(o) ⊙ σ(ℓ2(o))) 1ᵀ: the gated observation, repeated for every frequency."""
         del begin
         trace = self.l1(x) * jax.nn.sigmoid(self.l2(x))
         return jnp.broadcast_to(trace[:, None], (self.alpha.size, self.omega.size)).astype(jnp.complex64)
 
     def readout(self, h: jax.Array, x: jax.Array, begin: jax.Array) -> jax.Array:
+        """The normalised projection of the traces and a projection of the observation, mixed by the gate σ(ℓ4 o)."""
         del begin
         gate = jax.nn.sigmoid(self.l4(x))
         y = layer_norm(self.l3(jnp.concatenate((h.real.ravel(), h.imag.ravel()))))

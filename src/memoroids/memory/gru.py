@@ -9,9 +9,9 @@ from memoroids.memory.memoroid import Memory, State
 
 
 class GRU(Memory):
-    """r, z = σ(W [o, h]); n = tanh(W_n o + r ⊙ (U_n h)); h' = (1 - z) ⊙ n + z ⊙ h; s = h'. No parallel scan exists.
+    """r, z = σ(W [o, h]); n = tanh(W_n o + r ⊙ (U_n h)); h' = (1 - z) ⊙ n + z ⊙ h; s = h'.
 
-    State: float32 (output_size,).
+    The update is not associative, so steps run one after the other. State: float32 (output_size,).
     """
 
     input_size: int = eqx.field(static=True)
@@ -23,15 +23,18 @@ class GRU(Memory):
         self.cell = eqx.nn.GRUCell(input_size, output_size, key=key)
 
     def initial_state(self) -> State:
+        """Zeros, float32 (output_size,)."""
         return jnp.zeros(self.output_size)
 
     def step(self, x: jax.Array, begin: jax.Array, state: State) -> tuple[jax.Array, State]:
+        """One update of the cell, from a zero state if `begin`; the Markov state is the new state."""
         state = self.cell(x, select(begin, self.initial_state(), state))
         return state, state
 
     def __call__(
         self, x: jax.Array, begin: jax.Array, state: State | None = None, *, backend: str | None = None
     ) -> tuple[jax.Array, State]:
+        """The states (T, output_size) after every step, and the last one, by `lax.scan`."""
         self.check_backend(backend)
 
         def body(state: State, inputs: tuple[jax.Array, jax.Array]) -> tuple[State, jax.Array]:

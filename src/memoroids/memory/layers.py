@@ -1,4 +1,4 @@
-"""What models and networks share: blocks, norms and gates. Every module acts on one vector; `vmap` is outside."""
+"""Layers that memory models and networks share: blocks, norms and gates. Every module acts on one vector."""
 
 import equinox as eqx
 import jax
@@ -6,13 +6,13 @@ import jax.numpy as jnp
 
 
 def layer_norm(x: jax.Array) -> jax.Array:
-    """Layer normalisation of a vector (n,) without parameters (Ba et al. 2016)."""
+    """Layer normalisation of a vector (n,), without parameters (Ba et al. 2016)."""
     centred = x - jnp.mean(x)
     return centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred)) + 1e-5)
 
 
 class Block(eqx.Module):
-    """Linear, layer norm without parameters, leaky ReLU: (input_size,) → (output_size,) (Morad et al. 2024, H)."""
+    """Linear layer, parameter-free layer norm, leaky ReLU: (input_size,) → (output_size,) (Morad et al. 2024, H)."""
 
     linear: eqx.nn.Linear
 
@@ -20,14 +20,15 @@ class Block(eqx.Module):
         self.linear = eqx.nn.Linear(input_size, output_size, key=key)
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        """The features (output_size,) of x (input_size,)."""
         return jax.nn.leaky_relu(layer_norm(self.linear(x)))
 
 
 class GatedResidual(eqx.Module):
-    """What surrounds the recurrence of a deep state-space layer: pre-norm, skip, GELU, gated linear unit, residual.
+    """The layer around the recurrence of a deep state-space model: pre-norm, skip, GELU, gated linear unit, residual.
 
-    `enter` maps the layer's input (input_size,) to what drives the recurrence, (output_size,); `leave` maps the
-    recurrence's output back to the layer's, (output_size,). Source: Orvieto et al. 2023, Smith et al. 2023.
+    `enter` is applied before the recurrence and `leave` after it. The residual is projected if the widths differ.
+    Source: Orvieto et al. 2023, Smith et al. 2023.
     """
 
     project: eqx.nn.Linear | None
@@ -45,36 +46,43 @@ class GatedResidual(eqx.Module):
         return x if self.project is None else self.project(x)
 
     def enter(self, x: jax.Array) -> jax.Array:
+        """The input of the recurrence, (output_size,): the normalised residual of the layer's input x (input_size,)."""
         return layer_norm(self._residual(x))
 
     def leave(self, y: jax.Array, x: jax.Array) -> jax.Array:
+        """The output of the layer, (output_size,), given the output y (output_size,) of the recurrence and its input x.
+
+        v ⊙ σ(g) plus the residual, where (v, g) is a linear map of GELU(y + D ⊙ enter(x)) and D the skip weights.
+        """
         y = jax.nn.gelu(y + self.skip * self.enter(x))
         value, gate = jnp.split(self.gate(y), 2)
         return self._residual(x) + value * jax.nn.sigmoid(gate)
 
 
 class ComplexLinear(eqx.Module):
-    """B: a real vector (input_size,) to a complex one (output_size,); one real product for both parts."""
+    """B x: maps a real vector (input_size,) to a complex one (output_size,), by one real product for both parts."""
 
     weight: jax.Array
 
     def __init__(self, weight: jax.Array):
-        """`weight` (output_size, input_size), complex."""
+        """Stores B = `weight`, complex (output_size, input_size), as its real and imaginary parts."""
         self.weight = jnp.concatenate((weight.real, weight.imag))
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        """B x, complex (output_size,), of real x (input_size,)."""
         real, imag = jnp.split(self.weight @ x, 2)
         return jax.lax.complex(real, imag)
 
 
 class RealPart(eqx.Module):
-    """Re(C h): a complex vector (input_size,) to a real one (output_size,); one real product for both parts."""
+    """Re(C h): maps a complex vector (input_size,) to a real one (output_size,), by one real product for both parts."""
 
     weight: jax.Array
 
     def __init__(self, weight: jax.Array):
-        """`weight` (output_size, input_size), complex."""
+        """Stores C = `weight`, complex (output_size, input_size), as its real and negated imaginary parts."""
         self.weight = jnp.concatenate((weight.real, -weight.imag), axis=1)
 
     def __call__(self, h: jax.Array) -> jax.Array:
+        """Re(C h), real (output_size,), of complex h (input_size,)."""
         return self.weight @ jnp.concatenate((h.real, h.imag))

@@ -21,13 +21,13 @@ def phi(x: jax.Array) -> jax.Array:
 class LinearTransformer(Memoroid):
     """Linear attention: sums of key-value products and of keys, (X, x) • (X', x') = (X + X', x + x'), e = (0, 0).
 
-    f = (φ(W_k o)(W_v o)ᵀ, φ(W_k o)); s = MLP(W_o Xᵀφ(W_q o) / (xᵀφ(W_q o) + ε)) + W_s o. The paper prints Xφ, which
-    contracts the value side; ε keeps the division defined where φ underflows.
+    f = (φ(W_k o)(W_v o)ᵀ, φ(W_k o)); s = MLP(W_o Xᵀφ(W_q o) / (xᵀφ(W_q o) + ε)) + W_s o. The paper writes Xφ, which
+    would contract the value axis; ε keeps the division defined if φ underflows.
 
     State: float32 (key_size, value_size) and (key_size,), the paper's j and k.
 
-    The backend "chunked", the default, is `memoroids.algebra.linear_attention`, which holds one state; those of `scan`
-    hold one for every step.
+    The default backend "chunked" is `memoroids.algebra.linear_attention`, which does not store the state of every step;
+    the backends of `scan` do.
     """
 
     backends: ClassVar[tuple[str, ...]] = ("chunked", *BACKENDS)
@@ -63,15 +63,18 @@ class LinearTransformer(Memoroid):
 
     @property
     def monoid(self) -> Monoid:
+        """Addition of pairs (X, x)."""
         key_size, value_size = self.w_k.weight.shape[0], self.w_v.weight.shape[0]
         return Product(Sum((key_size, value_size)), Sum((key_size,)))
 
     def lift(self, x: jax.Array, begin: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """f(o) = (φ(W_k o)(W_v o)ᵀ, φ(W_k o))."""
         del begin
         key = self._key(x)
         return jnp.outer(key, self.w_v(x)), key
 
     def readout(self, h: tuple[jax.Array, jax.Array], x: jax.Array, begin: jax.Array) -> jax.Array:
+        """MLP(W_o Xᵀφ(W_q o) / (xᵀφ(W_q o) + ε)) + W_s o, where `h` is (X, x)."""
         del begin
         key_values, keys = h
         query = self._query(x)

@@ -13,9 +13,11 @@ from memoroids.memory.memoroid import LinearMemoroid
 class LRU(LinearMemoroid):
     """One layer with a complex diagonal recurrence: h_t = λ ⊙ h_{t-1} + exp(γ_log) ⊙ B o_t, s = gate(Re(C h) + D ⊙ o).
 
-    (a, x) • (a', x') = (a' a, a' x + x') with a = λ = exp(-exp ν + i exp θ), so |λ| < 1 by construction.
+    (a, x) • (a', x') = (a' a, a' x + x') with a = λ = exp(-exp ν + i exp θ), so |λ| < 1 by construction. `gate` and the
+    normalisation of o are those of `GatedResidual`.
 
-    State: complex64 (state_size,). `r_min`, `r_max`: the ring in which |λ| starts; `max_phase`: the largest angle.
+    State: complex64 (state_size,). `r_min`, `r_max`: the ring in which λ is initialised, uniformly over its area;
+    `max_phase`: the largest initial phase. Raises `ValueError` unless 0 <= r_min < r_max <= 1.
     """
 
     input_size: int = eqx.field(static=True)
@@ -42,7 +44,7 @@ class LRU(LinearMemoroid):
             raise ValueError(f"LRU: the ring needs 0 <= r_min < r_max <= 1, got r_min={r_min}, r_max={r_max}")
         self.input_size, self.output_size = input_size, output_size
         radius_key, phase_key, b_key, c_key, surround_key = jax.random.split(key, 5)
-        # Uniform over the ring's area; the margin keeps ν finite where a draw falls on either rim.
+        # Uniform over the area of the ring; the margins keep ν finite if a draw falls on either edge.
         u = jax.random.uniform(radius_key, (state_size,), minval=1e-4, maxval=1 - 1e-4)
         radius_squared = u * (r_max**2 - r_min**2) + r_min**2
         self.nu = jnp.log(-0.5 * jnp.log(radius_squared))
@@ -54,12 +56,15 @@ class LRU(LinearMemoroid):
         self.surround = GatedResidual(input_size, output_size, key=surround_key)
 
     def decay(self) -> jax.Array:
+        """λ = exp(-exp ν + i exp θ), complex64 (state_size,)."""
         return jnp.exp(jax.lax.complex(-jnp.exp(self.nu), jnp.exp(self.theta)))
 
     def drive(self, x: jax.Array, begin: jax.Array) -> jax.Array:
+        """exp(γ_log) ⊙ B o, with o the normalised input."""
         del begin
         return jnp.exp(self.gamma_log).astype(jnp.complex64) * self.b(self.surround.enter(x))
 
     def readout(self, h: jax.Array, x: jax.Array, begin: jax.Array) -> jax.Array:
+        """gate(Re(C h) + D ⊙ o), with the residual connection."""
         del begin
         return self.surround.leave(self.c(h), x)

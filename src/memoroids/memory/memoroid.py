@@ -1,4 +1,4 @@
-"""Memory models: the interface that agents see, and memoroids, the models whose update is a monoid."""
+"""Memory models: the interface that agents use, and memoroids, the models whose update is a monoid's operator."""
 
 import abc
 from collections.abc import Callable, Sequence
@@ -9,26 +9,28 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from memoroids.algebra.linear_recurrence import available_backends, linear_recurrence
+from memoroids.algebra.linear_recurrence import linear_recurrence
 from memoroids.algebra.monoid import DiagonalAffine, Element, Monoid
+from memoroids.algebra.recurrence_backends import available_backends
 from memoroids.algebra.resettable import Resettable, select
 from memoroids.algebra.scan import BACKENDS, scan
 
 State = Any
-"""A pytree of arrays: what a memory carries from one step to the next."""
+"""A pytree of arrays that a memory model carries from one step to the next."""
 
 
 class Memory(eqx.Module):
     """A model that turns observations and begin flags into Markov states.
 
         s, state = model(x, begin)              # x (T, input_size), begin (T,) bool, s (T, output_size)
-        s, state = model(x, begin, state)       # goes on from a state
-        s_t, state = model.step(x_t, begin_t, state)    # one step, O(1) in time, equal to the sequence call
+        s, state = model(x, begin, state)       # continues from a state
+        s_t, state = model.step(x_t, begin_t, state)    # one step, in O(1) time, equal to the sequence call
 
-    A set begin[t] discards all that came before t. A subclass defines `initial_state`, `__call__` and `step` (or, for a
-    `Memoroid`, the monoid and its two maps); `memoroids.check_memory` tests the result.
+    If begin[t] is True, everything before t is discarded. A subclass defines `initial_state`, `__call__` and `step`,
+    or, for a `Memoroid`, the monoid, `lift` and `readout`; `memoroids.check_memory` checks the result.
 
-    `backends` names the ways to compute the sequence call, those of `scan` or the model's own; None picks its default.
+    `backends` are the names of the ways to compute the sequence call: those of `scan` or the model's own. The backend
+    None stands for the model's default.
     """
 
     input_size: eqx.AbstractVar[int]
@@ -40,28 +42,31 @@ class Memory(eqx.Module):
         """The state before the first observation."""
 
     def check_backend(self, backend: str | None) -> None:
-        """Raises `ValueError` for a backend that is neither None nor one of `backends`."""
+        """Raises `ValueError` unless `backend` is None or one of `backends`."""
         if backend not in (None, *self.backends):
             name = type(self).__name__
-            raise ValueError(f"{name}: backend {backend!r} is not defined, only {', '.join(self.backends)}")
+            raise ValueError(f"{name}: unknown backend {backend!r}; choose one of {', '.join(self.backends)}")
 
     @abc.abstractmethod
     def __call__(
         self, x: jax.Array, begin: jax.Array, state: State | None = None, *, backend: str | None = None
     ) -> tuple[jax.Array, State]:
-        """Markov states s (T, output_size) of x (T, input_size) and begin (T,), and the state after the last."""
+        """The Markov states s (T, output_size) of x (T, input_size) and begin (T,) bool, and the final state.
+
+        `state`, default `initial_state()`, is the state before the first step. Raises `ValueError` for a backend that
+        is not one of `backends`.
+        """
 
     @abc.abstractmethod
     def step(self, x: jax.Array, begin: jax.Array, state: State) -> tuple[jax.Array, State]:
-        """The Markov state (output_size,) of one x (input_size,) and scalar begin, and the state after it."""
+        """The Markov state (output_size,) of one x (input_size,) and scalar bool begin, and the new state."""
 
 
 class Memoroid(Memory):
-    """A memory given by a monoid with a map in and a map out; the rest follows.
+    """A memory model defined by a monoid, a map into it (`lift`) and a map out of it (`readout`).
 
-    A subclass defines `monoid`, `lift` (the paper's f: (o, b) → H) and `readout` (the paper's g: (H, (o, b)) → s), each
-    for a single step. The state is an element of H. The sequence call raises `ValueError` for a backend that is not one
-    of `backends` and for a sequence without steps. Source: Morad et al. 2024, Definition 3.1.
+    A subclass defines `monoid`, `lift` (the paper's f: (o, b) → H) and `readout` (the paper's g: (H, (o, b)) → s), the
+    two maps for a single step. The state is an element of H. Source: Morad et al. 2024, Definition 3.1.
     """
 
     backends: ClassVar[tuple[str, ...]] = BACKENDS
@@ -73,24 +78,30 @@ class Memoroid(Memory):
 
     @abc.abstractmethod
     def lift(self, x: jax.Array, begin: jax.Array) -> Element:
-        """f: one observation (input_size,) and its flag to an element of H."""
+        """f: maps one observation (input_size,) and its begin flag to an element of H."""
 
     @abc.abstractmethod
     def readout(self, h: State, x: jax.Array, begin: jax.Array) -> jax.Array:
-        """g: the accumulated state, the observation and its flag to the Markov state (output_size,)."""
+        """g: maps the accumulated state, the observation and its begin flag to the Markov state (output_size,)."""
 
     def initial_state(self) -> State:
+        """The identity of the monoid."""
         return self.monoid.identity()
 
     def __call__(
         self, x: jax.Array, begin: jax.Array, state: State | None = None, *, backend: str | None = None
     ) -> tuple[jax.Array, State]:
+        """The Markov states s (T, output_size), by a scan over time, and the final state.
+
+        Arguments as for `Memory`. Raises `ValueError` for a backend that is not one of `backends`, and if T = 0.
+        """
         self.check_backend(backend)
         if x.shape[0] == 0:
             raise ValueError(f"{type(self).__name__}: a sequence needs at least one step, got x of shape {x.shape}")
         return self._run(x, begin, self.initial_state() if state is None else state, backend)
 
     def step(self, x: jax.Array, begin: jax.Array, state: State) -> tuple[jax.Array, State]:
+        """Combines the state, or the identity if `begin`, with the lifted observation and reads the result out."""
         state = self.monoid.combine(select(begin, self.initial_state(), state), self.lift(x, begin))
         return self.readout(state, x, begin), state
 
@@ -99,44 +110,49 @@ class Memoroid(Memory):
         return jax.vmap(self.readout)(h, x, begin), jax.tree.map(lambda leaf: leaf[-1], h)
 
     def _accumulate(self, x: jax.Array, begin: jax.Array, state: State, backend: str | None) -> State:
-        """The states at every t: h_t = (e if begin[t] else h_{t-1}) • lift(x_t)."""
+        """The state at every t: h_t = (e if begin[t] else h_{t-1}) • lift(x_t)."""
         elements = (jax.vmap(self.lift)(x, begin), begin)
         h, _ = scan(Resettable(self.monoid), elements, initial=(state, jnp.zeros((), bool)), backend=backend)
         return h
 
 
 class LinearMemoroid(Memoroid):
-    """A memoroid of the diagonal affine monoid whose decay is the same at every step: h_t = decay ⊙ h_{t-1} + drive_t.
+    """A memoroid of the diagonal affine monoid with a time-invariant decay: h_t = decay ⊙ h_{t-1} + drive_t.
 
-    A subclass defines `decay`, `drive` and `readout`. The state is h alone, the second half of the monoid's element;
-    the sequence call is `memoroids.linear_recurrence`, which never broadcasts the decay over time.
+    A subclass defines `decay`, `drive` and `readout`. The state is h, the second component of the monoid's element. The
+    sequence call uses `memoroids.linear_recurrence`, which never broadcasts the decay over time.
     """
 
     @property
     def backends(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The backends of `linear_recurrence` that are available here."""
         return available_backends()
 
     @abc.abstractmethod
     def decay(self) -> jax.Array:
-        """λ, of the state's shape, with |λ| < 1."""
+        """λ, of the shape and dtype of the state, with |λ| < 1."""
 
     @abc.abstractmethod
     def drive(self, x: jax.Array, begin: jax.Array) -> jax.Array:
-        """What one observation (input_size,) adds to the state, of the state's shape and dtype."""
+        """What one observation (input_size,) adds to the state, of the shape and dtype of the state."""
 
     @property
     def monoid(self) -> Monoid:
+        """`DiagonalAffine`, of the shape and dtype of the decay."""
         decay = jax.eval_shape(self.decay)
         return DiagonalAffine(decay.shape, decay.dtype)
 
     def lift(self, x: jax.Array, begin: jax.Array) -> Element:
+        """The pair (decay, drive)."""
         return self.decay(), self.drive(x, begin)
 
     def initial_state(self) -> State:
+        """Zeros, of the shape and dtype of the decay."""
         decay = jax.eval_shape(self.decay)
         return jnp.zeros(decay.shape, decay.dtype)
 
     def step(self, x: jax.Array, begin: jax.Array, state: State) -> tuple[jax.Array, State]:
+        """One step of the recurrence, from a zero state if `begin`, and its readout."""
         state = self.decay() * select(begin, self.initial_state(), state) + self.drive(x, begin)
         return self.readout(state, x, begin), state
 
@@ -146,18 +162,21 @@ class LinearMemoroid(Memoroid):
 
 
 class Stack(Memory):
-    """Memories one after another, each fed with the states of the one before. The state is a tuple of theirs."""
+    """Several memory models in sequence: each takes the Markov states of the one before as observations.
+
+    The state is the tuple of the layers' states.
+    """
 
     layers: tuple[Memory, ...]
 
     def __init__(self, layers: Sequence[Memory]):
-        """`layers`: at least one; raises `ValueError` where an output size is not the next input size."""
+        """Raises `ValueError` if `layers` is empty or an output size differs from the input size of the next layer."""
         if not layers:
-            raise ValueError("Stack: needs at least one memory, got none")
+            raise ValueError("Stack: needs at least one layer, got none")
         for i, (below, above) in enumerate(pairwise(layers)):
             if below.output_size != above.input_size:
                 raise ValueError(
-                    f"Stack: layer {i} gives {below.output_size} features but layer {i + 1} takes {above.input_size}"
+                    f"Stack: layer {i} outputs {below.output_size} features but layer {i + 1} takes {above.input_size}"
                 )
         self.layers = tuple(layers)
 
@@ -165,30 +184,38 @@ class Stack(Memory):
     def of(
         layer: Callable[..., Memory], input_size: int, output_size: int, *, layers: int, key: jax.Array, **sizes: Any
     ):
-        """`layers` copies of `layer(input_size, output_size, key=, **sizes)`, the first from `input_size`."""
+        """A stack of `layers` models made by `layer(n, output_size, key=…, **sizes)`, each with its own parameters.
+
+        n is `input_size` for the first layer and `output_size` for the others.
+        """
         widths = (input_size, *[output_size] * layers)
         keys = jax.random.split(key, layers) if layers > 0 else ()
         return Stack([layer(n, output_size, key=k, **sizes) for n, k in zip(widths, keys, strict=False)])
 
     @property
     def input_size(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The input size of the first layer."""
         return self.layers[0].input_size
 
     @property
     def output_size(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The output size of the last layer."""
         return self.layers[-1].output_size
 
     @property
     def backends(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The backends that all layers have in common."""
         first, *others = self.layers
         return tuple(name for name in first.backends if all(name in layer.backends for layer in others))
 
     def initial_state(self) -> State:
+        """The tuple of the layers' initial states."""
         return tuple(layer.initial_state() for layer in self.layers)
 
     def __call__(
         self, x: jax.Array, begin: jax.Array, state: State | None = None, *, backend: str | None = None
     ) -> tuple[jax.Array, State]:
+        """The Markov states of the last layer, (T, output_size), and the tuple of the layers' final states."""
         states = self.initial_state() if state is None else state
         after = []
         for layer, before in zip(self.layers, states, strict=True):
@@ -197,6 +224,7 @@ class Stack(Memory):
         return x, tuple(after)
 
     def step(self, x: jax.Array, begin: jax.Array, state: State) -> tuple[jax.Array, State]:
+        """One step of every layer: the Markov state of the last one, and the tuple of the layers' new states."""
         after = []
         for layer, before in zip(self.layers, state, strict=True):
             x, layer_state = layer.step(x, begin, before)

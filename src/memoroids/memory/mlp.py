@@ -1,15 +1,15 @@
-"""No memory at all: the baseline that shows what a task asks of one."""
+"""A model without memory: the baseline that shows how much a task depends on memory."""
 
 import equinox as eqx
 import jax
 
-from memoroids.algebra.linear_recurrence import BACKENDS
+from memoroids.algebra.recurrence_backends import BACKENDS
 from memoroids.memory.layers import Block
 from memoroids.memory.memoroid import Memory, State
 
 
 class MLP(Memory):
-    """One block of the current observation only; the state is empty."""
+    """One `Block` applied to the current observation; it ignores begin flags, and its state is the empty tuple."""
 
     input_size: int = eqx.field(static=True)
     output_size: int = eqx.field(static=True)
@@ -21,15 +21,18 @@ class MLP(Memory):
         self.block = Block(input_size, output_size, key=key)
 
     def initial_state(self) -> State:
+        """The empty tuple."""
         return ()
 
     def step(self, x: jax.Array, begin: jax.Array, state: State) -> tuple[jax.Array, State]:
+        """The block applied to x, and the state unchanged."""
         del begin
         return self.block(x), state
 
     def __call__(
         self, x: jax.Array, begin: jax.Array, state: State | None = None, *, backend: str | None = None
     ) -> tuple[jax.Array, State]:
+        """The block applied to every x_t, (T, output_size), and the state unchanged."""
         del begin
         self.check_backend(backend)
         return jax.vmap(self.block)(x), () if state is None else state

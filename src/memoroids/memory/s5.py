@@ -12,14 +12,14 @@ from memoroids.memory.memoroid import LinearMemoroid
 
 
 def hippo_normal(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Real and (positive) imaginary parts (size // 2,) of HiPPO-N's eigenvalues, and eigenvectors (size, size // 2).
+    """Real and positive imaginary parts (size // 2,) of the eigenvalues of HiPPO-N, and eigenvectors (size, size // 2).
 
     HiPPO-N is the normal part of HiPPO-LegS, S - I/2 with S_nk = -√(n + ½) √(k + ½) for n > k and S = -Sᵀ (Gu et al.
-    2022). Its eigenvalues come in conjugate pairs; one of each pair is kept.
+    2022). Its eigenvalues come in conjugate pairs, of which the one with positive imaginary part is kept.
     """
     scale = np.sqrt(np.arange(size) + 0.5)
     lower = np.tril(np.outer(scale, scale), -1)
-    # i S is Hermitian, so its eigenvectors are exactly orthonormal: those of S, with eigenvalues -i w.
+    # i S is Hermitian, so its eigenvectors are exactly orthonormal. They are those of S, whose eigenvalues are -i w.
     w, vectors = np.linalg.eigh(1j * (lower.T - lower))
     keep = np.argsort(w)[: size // 2]
     return np.full(size // 2, -0.5), -w[keep], vectors[:, keep]
@@ -29,12 +29,14 @@ class S5(LinearMemoroid):
     """One layer with a discretised diagonal state space: h_t = Λ̄ ⊙ h_{t-1} + B̄ o_t, s = gate(2 Re(C h) + D ⊙ o).
 
     (a, x) • (a', x') = (a' a, a' x + x') with a = Λ̄ = exp(ΛΔ), B̄ = Λ⁻¹(Λ̄ - I)B (zero-order hold), Re Λ = -exp(·) < 0.
+    `gate` and the normalisation of o are those of `GatedResidual`.
 
     State: complex64 (state_size,), one of each conjugate pair of a real state of twice that size. `dt_min`, `dt_max`:
-    the range in which the step sizes Δ start. `blocks`: HiPPO-N starts as so many equal blocks, so that more of the
-    state turns slowly (Smith et al. 2023). `unit_variance`: B starts scaled so that under white input every part of
-    the state has the same variance, as by the LRU's γ; without it parts with small steps start small.
-    Raises `ValueError` for step sizes out of order, or blocks that do not divide `state_size`.
+    the range in which the step sizes Δ are initialised, log-uniformly. `blocks`: Λ is initialised with the eigenvalues
+    of this number of equal HiPPO-N blocks, so that more of the state oscillates slowly (Smith et al. 2023).
+    `unit_variance`: B is initialised so that under white input all components of the state have the same variance, as γ
+    does in the LRU; without it, components with a small step size start small.
+    Raises `ValueError` unless 0 < dt_min < dt_max and `blocks` divides `state_size`.
     """
 
     input_size: int = eqx.field(static=True)
@@ -69,7 +71,7 @@ class S5(LinearMemoroid):
         self.lambda_im = jnp.asarray(np.tile(imag, blocks), jnp.float32)
         low, high = math.log(dt_min), math.log(dt_max)
         self.dt_log = jax.random.uniform(dt_key, (state_size,), minval=low, maxval=high)
-        # B and C are drawn in the real basis of HiPPO-N and carried into the one of its eigenvectors.
+        # B and C are drawn in the real basis of HiPPO-N and transformed to the basis of its eigenvectors.
         basis = jnp.asarray(np.kron(np.eye(blocks), vectors), jnp.complex64)
         b = jax.random.normal(b_key, (2 * state_size, output_size)) / math.sqrt(output_size)
         c = jax.random.normal(c_key, (output_size, 2 * state_size)) / math.sqrt(2 * state_size)
@@ -85,15 +87,19 @@ class S5(LinearMemoroid):
         return jax.lax.complex(-jnp.exp(self.lambda_re_log), self.lambda_im)
 
     def _hold(self) -> jax.Array:
+        """Λ⁻¹(Λ̄ - I), the factor of the zero-order hold."""
         return (self.decay() - 1.0) / self._eigenvalues()
 
     def decay(self) -> jax.Array:
+        """Λ̄ = exp(ΛΔ), complex64 (state_size,)."""
         return jnp.exp(self._eigenvalues() * jnp.exp(self.dt_log).astype(jnp.complex64))
 
     def drive(self, x: jax.Array, begin: jax.Array) -> jax.Array:
+        """B̄ o, with o the normalised input."""
         del begin
         return self._hold() * self.b(self.surround.enter(x))
 
     def readout(self, h: jax.Array, x: jax.Array, begin: jax.Array) -> jax.Array:
+        """gate(2 Re(C h) + D ⊙ o), with the residual connection."""
         del begin
         return self.surround.leave(2 * self.c(h), x)

@@ -1,7 +1,7 @@
-"""One tape over several devices: `scan`, `linear_recurrence` and memories whose time axis lies along a mesh axis.
+"""One tape on several devices: `scan`, `linear_recurrence` and memories whose time axis is sharded over a mesh axis.
 
-Each device scans its part alone, the totals of the parts are exchanged, one element a device, and what comes before a
-part is combined with the part's own results.
+Each device scans its own shard; the devices then exchange the final elements, one per device; last, each combines the
+element accumulated before its shard with the results of its scan.
 """
 
 from collections.abc import Callable
@@ -30,14 +30,15 @@ def sharded_scan(
     reverse: bool = False,
     backend: str | None = None,
 ) -> Element:
-    """`memoroids.scan` of elements whose time axis is divided over the mesh axis `axis`.
+    """`memoroids.scan` of elements whose time axis is sharded over the mesh axis `axis`.
 
-    **Arguments:** as in `scan`, with T divisible by the devices along `axis`; `initial` is the same on every device.
+    **Arguments:** as in `scan`, where T must be divisible by the number of devices along `axis`; `initial` is
+    replicated on all devices.
 
-    **Returns:** a pytree like `elements`, its time axis along `axis`. The operands keep their order, so where the
-    operator is exact, as over integers, it is `scan` bit for bit. Reverse-mode derivatives.
+    **Returns:** a pytree like `elements`, its time axis sharded over `axis`. Operands keep their order, so the result
+    equals that of `scan` bit for bit if the operator is exact, as over integers. Reverse-mode derivatives are defined.
 
-    Raises `ValueError` for an axis the mesh does not have, a T that does not divide, and what `scan` refuses.
+    Raises `ValueError` if the mesh has no such axis or T is not divisible, and as `scan` does.
     Source: the three phases of a blocked scan (Blelloch 1990).
     """
     like: Any = jax.eval_shape(lambda e, i: scan(monoid, e, initial=i, backend=backend), elements, initial)
@@ -45,7 +46,7 @@ def sharded_scan(
     _check_parts("sharded_scan", length, mesh, axis)
     if length == 0:
         return elements
-    # Arrays of the monoid are arguments, so that their cotangents are summed over the devices.
+    # The monoid's arrays are passed as arguments, so that their cotangents are summed over the devices.
     arrays, rest = eqx.partition(monoid, eqx.is_array)
 
     def part(shared: tuple[Any, Element | None], elements: Element) -> Element:
@@ -73,18 +74,17 @@ def sharded_linear_recurrence(
     reverse: bool = False,
     backend: str | None = None,
 ) -> jax.Array:
-    """`memoroids.linear_recurrence` of an x whose time axis is divided over the mesh axis `axis`.
+    """`memoroids.linear_recurrence` of an x whose time axis is sharded over the mesh axis `axis`.
 
-    **Arguments:** as in `linear_recurrence`, with T divisible by the devices along `axis`; `decay` without a time axis
-    and `initial` are the same on every device. Such a decay is never broadcast over T: each device holds the powers
-    that its own part needs, decay^1 … decay^n.
+    **Arguments:** as in `linear_recurrence`, where T must be divisible by the number of devices along `axis`; `initial`
+    and a `decay` without time axis are replicated on all devices. Such a decay is never broadcast over T: each device
+    holds only the powers that its own shard needs, decay^1 … decay^n.
 
-    **Returns:** h (T, …) in the promoted dtype, its time axis along `axis`. A device sends its last h and the product
-    of its decays, and what entered its part is added up to the part's first reset alone.
+    **Returns:** h (T, …) in the promoted dtype, its time axis sharded over `axis`. Each device sends its last h and the
+    product of its decays; the state that enters a shard is added, decayed, up to the shard's first reset.
 
-    Nothing crosses a reset, forwards or backwards, NaN and inf included. Reverse-mode derivatives of every order.
-    Raises `ValueError` for an axis the mesh does not have, a T that does not divide, and what `linear_recurrence`
-    refuses.
+    Neither values nor gradients cross a reset, not even NaN and inf. Reverse-mode derivatives of every order are
+    defined. Raises `ValueError` if the mesh has no such axis or T is not divisible, and as `linear_recurrence` does.
     """
     decay, x = jnp.asarray(decay), jnp.asarray(x)
     like = jax.eval_shape(
@@ -107,7 +107,7 @@ def sharded_linear_recurrence(
             return linear_recurrence(decay, x, reset=reset, initial=initial, reverse=reverse, backend=backend)
 
         own = run(decay, x, reset, None, backend)
-        # The products of the decays so far are the recurrence of nothing from 1, and 0 from the first reset on.
+        # The running products of the decays are the recurrence from 1 with zero input; they are 0 from a reset on.
         products = run(decay, jnp.zeros_like(x), reset, jnp.ones_like(initial), backend)
         seen = None
         if reset is not None:
@@ -116,7 +116,7 @@ def sharded_linear_recurrence(
         ends = run(product, end, cut, initial, "sequential")
         entering = _entering(initial, ends, axis, reverse)[None]
         if seen is not None:
-            # Selected before the product: what entered may be a NaN.
+            # Selected before the product, since the entering state may be NaN.
             entering = jnp.where(lax.broadcast_in_dim(seen, x.shape, (0,)), jnp.zeros((), dtype), entering)
         return own + products * entering
 
@@ -134,15 +134,15 @@ def sharded_memory(
     axis: str,
     backend: str | None = None,
 ) -> tuple[jax.Array, State]:
-    """`model(x, begin, state)` of one tape whose time axis is divided over the mesh axis `axis`.
+    """`model(x, begin, state)` of one tape whose time axis is sharded over the mesh axis `axis`.
 
-    **Arguments:** `model`, a `Memoroid` or a `Stack` of them; `x` (T, input_size) and `begin` (T,) bool, with T
-    divisible by the devices along `axis`; `state`, the same on every device; `backend`, of `linear_recurrence` or
-    `scan`: each part is scanned by its monoid, a model's own way of running in chunks does not apply.
+    **Arguments:** `model`, a `Memoroid` or a `Stack` of them; `x` (T, input_size) and `begin` (T,) bool, where T must
+    be divisible by the number of devices along `axis`; `state`, replicated on all devices; `backend`, one of
+    `linear_recurrence` for a `LinearMemoroid`, else of `scan`: backends of the model's own do not apply.
 
-    **Returns:** s (T, output_size), its time axis along `axis`, and the state after the last step, on every device.
+    **Returns:** s (T, output_size), its time axis sharded over `axis`, and the final state, replicated on all devices.
 
-    Raises `TypeError` for a memory that is no memoroid, and `ValueError` as `sharded_scan` does.
+    Raises `TypeError` if a model is not a memoroid, and `ValueError` if T = 0 and as `sharded_scan` does.
     """
     _check_parts("sharded_memory", x.shape[0], mesh, axis)
     if x.shape[0] == 0:
@@ -156,8 +156,8 @@ def sharded_memory(
         return x, tuple(after)
     if not isinstance(model, Memoroid):
         raise TypeError(
-            f"sharded_memory: {type(model).__name__} is not a memoroid, so its parts cannot be run apart; "
-            "a Memoroid or a Stack of them can"
+            f"sharded_memory: {type(model).__name__} is not a memoroid, so its time axis cannot be sharded; "
+            "use a Memoroid or a Stack of them"
         )
     along, everywhere = NamedSharding(mesh, PartitionSpec(axis)), NamedSharding(mesh, PartitionSpec())
     x, begin = lax.with_sharding_constraint((x, begin), along)
@@ -175,21 +175,21 @@ def sharded_memory(
 
 def _check_parts(name: str, length: int, mesh: Mesh, axis: str) -> None:
     if axis not in mesh.axis_names:
-        raise ValueError(f"{name}: the mesh has no axis {axis!r}, its axes are {', '.join(map(str, mesh.axis_names))}")
+        raise ValueError(f"{name}: the mesh has no axis {axis!r}; its axes are {', '.join(map(str, mesh.axis_names))}")
     devices = mesh.shape[axis]
     if length % devices:
         below, above = length - length % devices, length - length % devices + devices
         fits = f"{below} or {above}" if below else f"{above}"
         raise ValueError(
-            f"{name}: {length} steps do not divide over {devices} devices of mesh axis {axis!r}; "
-            f"multiples of {devices} fit, the nearest {fits}"
+            f"{name}: {length} steps cannot be divided equally over the {devices} devices of mesh axis {axis!r}; "
+            f"use a multiple of {devices}, the nearest {fits}"
         )
 
 
 def _on_parts(part: Callable[..., Any], mesh: Mesh, axis: str, shared: Any, divided: Any) -> Any:
-    """`part(shared, divided)` on every device along `axis`, `divided` and the result cut along their first axis."""
-    # Operators and reverse passes are anyone's and know nothing of types that vary over devices, so these are not
-    # checked; the only collective is an all_gather, and what is shared has its cotangents summed either way.
+    """`part(shared, divided)` on every device along `axis`, with `divided` and the result sharded on the first axis."""
+    # check_vma is off, since user-defined operators and custom reverse passes do not annotate which values vary over
+    # devices. The only collective is an all_gather, and the cotangents of `shared` are summed over devices either way.
     mapped = jax.shard_map(
         part,
         mesh=mesh,
@@ -210,7 +210,7 @@ def _gather(tree: Any, axis: str) -> Any:
 
 
 def _entering(start: Any, ends: Any, axis: str, reverse: bool) -> Any:
-    """What enters this device's part: the end of the part before it in the direction of the scan, or `start`."""
+    """What enters this device's shard: the end of the shard before it in the direction of the scan, or `start`."""
     index = lax.axis_index(axis)
 
     def pick(first: jax.Array, rest: jax.Array) -> jax.Array:

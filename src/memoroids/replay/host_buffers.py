@@ -1,4 +1,4 @@
-"""Buffers for a host loop: whole episodes go in one at a time, and static shapes follow what has been seen."""
+"""Buffers for the host loop: whole episodes are added one at a time, and static shapes adapt to their lengths."""
 
 import math
 from collections.abc import Callable
@@ -15,11 +15,11 @@ from memoroids.tape.segments import split
 
 
 class HostTapeBuffer:
-    """A tape buffer for episodes of lengths not known beforehand.
+    """A tape buffer for episodes whose lengths are not known in advance.
 
-    Holds the buffer's state, and rebuilds its functions when an episode is longer or shorter than any before: a few
-    compilations, never a refused episode. `declared`: the longest episode that the environment announces, taken
-    at its word until a longer one comes; `bounds`: (min_length, max_length) to start from, (0, 0) for none yet.
+    It holds the buffer's state, and rebuilds its functions when an episode is longer or shorter than all before: this
+    costs a few compilations, but no episode is refused. `declared`: the longest episode according to the environment,
+    trusted until a longer one is added. `bounds`: the initial (min_length, max_length), (0, 0) if not known.
     """
 
     def __init__(
@@ -43,27 +43,27 @@ class HostTapeBuffer:
         self.functions = tape_buffer(self._capacity, self._batch_size, longest, min_length=shortest, cut=self._cut)
 
     def add(self, tape: Tape, params: Any = None) -> bool:
-        """Stores one whole episode (NumPy-backed); True where the shape of batches changed.
+        """Stores one whole episode (NumPy-backed); returns whether the shape of batches changed.
 
         `params` are not used: a tape starts at a begin flag and needs no memory state.
 
-        Raises `ValueError` where the episode does not fit into the ring.
+        Raises `ValueError` if the episode does not fit into the ring.
         """
         length = tape.slots - 1
         shortest, longest = self.bounds
         changed = self.functions is None or not shortest <= length <= longest
         if changed:
-            # Powers of two, so that a new extreme is rare; what the environment declares is exact.
+            # Bounds are powers of two, so that they rarely change; a declared length is used as it is.
             declared = self._declared if self._declared and length <= self._declared else None
             above = declared or 1 << (length - 1).bit_length()
             below = length if length == declared else 1 << (length.bit_length() - 1)
-            # A bound rounded up past the ring is not an episode that does not fit.
+            # Rounding up must not refuse an episode that fits into the ring.
             above = max(length, min(above, self._capacity - 1))
             before, self.bounds = self.bounds, (min(shortest or below, below), max(longest, above))
             try:
                 self._rebuild()
             except ValueError:
-                self.bounds = before  # as if it had never come
+                self.bounds = before  # a refused episode leaves no trace
                 raise
         assert self.functions is not None
         if self.state is None:
@@ -73,24 +73,24 @@ class HostTapeBuffer:
         return changed
 
     def like(self, example: Tape) -> TapeBufferState:
-        """An empty state, for what is restored into its place. `bounds` must be set."""
+        """An empty state with the structure, shapes and dtypes of one to be restored. `bounds` must be set."""
         assert self.functions is not None
         return self.functions.init(example)
 
     def restore(self, state: TapeBufferState, transitions: int) -> None:
-        """Goes on from a stored state."""
+        """Continues from a stored state; `transitions` is not used."""
         del transitions
         self.state = state
 
 
 class HostSegmentBuffer:
-    """A segment buffer for whole episodes, split as they come in.
+    """A segment buffer for whole episodes, which are split when they are added.
 
-    With `count="slots"` a batch has batch_size slots, padding counted: ⌊batch_size / length⌋ segments, as in the paper.
-    With "transitions" it has as many segments as hold batch_size real transitions on average over all episodes so far,
-    in steps of a twentieth, so that the functions are rebuilt a few times at most. `states(params, rows)` gives the
-    memory state that enters each segment, where `state` is "stored"; `bounds` is (segments in a batch, 0), (0, 0) for
-    not known yet.
+    With `count="slots"` a batch has batch_size slots, padding included: ⌊batch_size / length⌋ segments, as in the
+    paper. With "transitions" it has as many segments as contain batch_size real transitions on average over all
+    episodes so far; this number is adjusted when it is off by more than 5 %, so that the functions are rebuilt only a
+    few times. `states(params, rows)` gives the memory state at the start of each segment, for `state="stored"`.
+    `bounds`: (segments in a batch, 0), or (0, 0) if not known.
     """
 
     def __init__(
@@ -119,15 +119,15 @@ class HostSegmentBuffer:
         self.functions = segment_buffer(self._capacity, segments, self._length, self._initial, state=self._state)
 
     def add(self, tape: Tape, params: Any = None) -> bool:
-        """Splits and stores one whole episode (NumPy-backed); True where the shape of batches changed.
+        """Splits and stores one whole episode (NumPy-backed); returns whether the shape of batches changed.
 
-        `params`: the parameters as the episode comes in, which stored states are made with. Raises `ValueError` where
-        the episode does not fit into the ring.
+        `params`: the current parameters, with which stored states are computed. Raises `ValueError` if the episode does
+        not fit into the ring.
         """
         rows = split(tape, self._length)
         assert self.functions is not None
         fragments = rows.begin.shape[0]
-        # Rows without a transition fill up to a power of two, so that few shapes are compiled.
+        # Padded with empty rows to a power of two, so that few shapes are compiled.
         padded_slots = min(1 << (fragments - 1).bit_length(), max(self.functions.rows, fragments))
         rows = jax.tree.map(
             lambda leaf: np.pad(leaf, [(0, padded_slots - fragments)] + [(0, 0)] * (leaf.ndim - 1)), rows
@@ -142,17 +142,17 @@ class HostSegmentBuffer:
             return False
         wanted = self._batch_size * self._rows / self._stored
         segments = max(1, round(wanted))
-        # Few segments miss the mark by more than a twentieth however they are rounded.
+        # A small number of segments is off by more than 5 % however it is rounded.
         if segments == self.bounds[0] or abs(math.log(wanted / self.bounds[0])) < math.log(1.05):
             return False
         self._rebuild(segments)
         return True
 
     def like(self, example: Tape) -> SegmentBufferState:
-        """An empty state, for what is restored into its place."""
+        """An empty state with the structure, shapes and dtypes of one to be restored."""
         assert self.functions is not None
         return self.functions.init(split(example, self._length))
 
     def restore(self, state: SegmentBufferState, transitions: int) -> None:
-        """Goes on from a stored state and the number of transitions stored in all."""
+        """Continues from a stored state; `transitions`: the number of transitions stored in total."""
         self.state, self._stored, self._rows = state, transitions, int(state.added)

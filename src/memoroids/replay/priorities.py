@@ -1,4 +1,4 @@
-"""Priorities of episodes and draws by them (Schaul et al. 2016; of whole sequences: Kapturowski et al. 2019)."""
+"""Prioritised replay of episodes (Schaul et al. 2016; of whole sequences: Kapturowski et al. 2019)."""
 
 import math
 from dataclasses import dataclass
@@ -7,23 +7,24 @@ import jax
 import jax.numpy as jnp
 
 _WAYS = 32
+"""Children of each node of the tree of sums."""
 
 
 @dataclass(frozen=True)
 class PriorityConfig:
-    """How much more often episodes of large TD errors are drawn.
+    """How strongly draws prefer episodes with large TD errors.
 
     An episode's priority is (η max|δ| + (1 - η) mean|δ| + floor)^α over its transitions, δ the TD error.
     """
 
     exponent: float = 0.6
-    """α, how far draws follow the errors; 0 draws uniformly."""
+    """α, how strongly draws follow the errors; 0 draws uniformly."""
     correction: float = 0.4
-    """β, how far weights in the loss undo that; 1 gives the gradient of uniform draws, up to a factor."""
+    """β, how far the weights in the loss correct for this; 1 gives the gradient of uniform draws, up to a factor."""
     mix: float = 0.9
-    """η, the share of an episode's largest error; the rest is that of its mean error."""
+    """η, the share of the episode's largest error in its priority; the rest is its mean error's."""
     floor: float = 1e-3
-    """What is added to every error, so that no episode is left out for good."""
+    """Added to every error, so that every episode can still be drawn."""
 
     def __post_init__(self) -> None:
         for name in ("correction", "mix"):
@@ -38,9 +39,10 @@ class PriorityConfig:
 def priorities(
     config: PriorityConfig, td_errors: jax.Array, draw: jax.Array, draws: int
 ) -> tuple[jax.Array, jax.Array]:
-    """The priority of each of `draws` episodes (draws,), and whether it is one: it has transitions, all errors finite.
+    """The priority of each of `draws` episodes, (draws,) float32, and whether it is valid, (draws,) bool.
 
-    `td_errors` (N,) of slots, `draw` (N,) int32: the episode of each slot's transition, `draws` where there is none.
+    It is valid if the episode has transitions in the batch and all their errors are finite. `td_errors` (N,): the error
+    of each slot. `draw` (N,) int32: the draw that each slot's transition belongs to, `draws` for slots without one.
     """
     errors = jnp.abs(td_errors)
     count = jax.ops.segment_sum(jnp.ones_like(errors), draw, draws)
@@ -52,7 +54,7 @@ def priorities(
 
 
 def sums(leaves: jax.Array) -> list[jax.Array]:
-    """The sums over blocks of (n,) numbers, over blocks of those, and so on: rows (m, ways), the topmost first."""
+    """A tree of sums over (n,) numbers: the levels as arrays (nodes, 32) of the children's sums, the root first."""
     levels = []
     while not levels or leaves.shape[0] > 1:
         leaves = jnp.pad(leaves, (0, -leaves.shape[0] % _WAYS))
@@ -62,16 +64,16 @@ def sums(leaves: jax.Array) -> list[jax.Array]:
 
 
 def draw_proportionally(levels: list[jax.Array], key: jax.Array, draws: int) -> jax.Array:
-    """(draws,) int32: indices i of the leaves under `sums`, each with probability leaf_i / Σ leaves, never one of 0.
+    """Draws indices i of the leaves of `sums` with probability leaf_i / Σ leaves, (draws,) int32; never a leaf of 0.
 
-    Each level is drawn from on its own: one float32 number for all would be too coarse for many leaves.
+    Each level has a random number of its own: a single float32 number would be too coarse for many leaves.
     """
     node = jnp.zeros((draws,), jnp.int32)
     shares = jax.random.uniform(key, (len(levels), draws, 1))
     for rows, share in zip(levels, shares, strict=True):
         weights = rows[node]
         upto = jnp.cumsum(weights, axis=1)
-        # Rounded sums need not rise: only a leaf above 0 may be chosen, and one of them always ends above the share.
+        # Rounded sums need not increase, so zero leaves are excluded; a positive one always exceeds the share.
         upto = jnp.where(weights > 0, upto, 0)
         child = jnp.argmax(upto > share * jnp.max(upto, axis=1, keepdims=True), axis=1)
         node = node * _WAYS + child.astype(jnp.int32)

@@ -1,4 +1,4 @@
-"""Padded segments in a ring on device, and batches of them: Segment-Based Batching, the baseline of tapes."""
+"""A ring buffer of padded segments on device: Segment-Based Batching, the baseline for tapes."""
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -15,10 +15,10 @@ SegmentState = Literal["zero", "stored", "burn-in"]
 
 
 class SegmentBufferState(NamedTuple):
-    """The ring of padded segments, (rows, L + 1, …), and the memory state that entered each when it was stored.
+    """The ring of padded segments, (rows, L + 1, …), and the memory state at the start of each when it was stored.
 
-    `states` has leaves (rows, …), or is None where none is kept; `head`, the row that is written next; `live`, rows in
-    use; `added`, segments stored so far.
+    `states` has leaves (rows, …), or is None if states are not stored. `head`: the row that is written next. `live`:
+    the number of rows in use. `added`: the number of segments stored so far.
     """
 
     tape: Tape
@@ -29,10 +29,10 @@ class SegmentBufferState(NamedTuple):
 
 
 class SegmentSample(NamedTuple):
-    """A batch of segments: tape (segments, L + 1, …), each slot's weight in the loss, and what came before.
+    """A batch of segments: the tape (segments, L + 1, …) and the weight of each slot in the loss.
 
-    `state`: the memory state that enters each segment, leaves (segments, …). `before`: for burn-in the tapes of the
-    segments before them and whether there is one, else None.
+    `state`: the memory state at the start of each segment, leaves (segments, …). `before`: with burn-in, the preceding
+    segments and whether each exists, else None.
     """
 
     tape: Tape
@@ -42,19 +42,19 @@ class SegmentSample(NamedTuple):
 
     @property
     def flat(self) -> tuple[Tape, jax.Array]:
-        """Tape and weight with one slot axis, in the order of `run`'s outputs."""
+        """Tape and weight with a single slot axis, in the order of the outputs of `run`."""
         return jax.tree.map(_flatten, (self.tape, self.weight))
 
     def run(self, network: Callable[..., tuple[Any, State]], *, recompute_next_state: bool = False) -> tuple[Any, Any]:
-        """The network's outputs in each slot and in each following slot, arrays (segments · (L + 1), …).
+        """The outputs of `network` in each slot and in the slot after it, both (segments · (L + 1), …).
 
-        `recompute_next_state`: outputs of following slots as the paper's code has them, see `Sample.run`.
+        `recompute_next_state`: whether to compute the latter as the paper's code does, see `Sample.run`.
         """
         state = self.state
         if self.before is not None:
             previous, present = self.before
             _, warm = jax.vmap(network)(previous.observation[:, :-1], previous.begin[:, :-1], state)
-            # The part before only sets the state; nothing is learned through it.
+            # Burn-in only sets the state: no gradient flows through it.
             warm = lax.stop_gradient(warm)
             state = jax.vmap(select)(present, warm, state)
         tape = self.tape
@@ -68,7 +68,7 @@ class SegmentSample(NamedTuple):
 
 
 class SegmentBuffer(NamedTuple):
-    """A buffer's pure functions and sizes; made by `segment_buffer`."""
+    """The pure functions of a buffer and its sizes, as made by `segment_buffer`."""
 
     rows: int
     segments: int
@@ -80,26 +80,27 @@ class SegmentBuffer(NamedTuple):
 def segment_buffer(
     capacity: int, segments: int, length: int, initial_state: State, *, state: SegmentState = "zero"
 ) -> SegmentBuffer:
-    """A ring of padded segments with pure, jitted functions:
+    """Makes a ring of padded segments with pure, jitted functions:
 
         buffer = segment_buffer(capacity=100_000, segments=100, length=10, initial_state=network.initial_state())
         ring = buffer.init(rows)                 # any tape made by split, for its trailing shapes and dtypes
-        ring = buffer.add(ring, rows)            # rows without a transition are left out; ring is donated
+        ring = buffer.add(ring, rows)            # rows without a transition are skipped; ring is donated
         batch = buffer.sample(ring, key)         # SegmentSample, `segments` rows
 
-    `sample` draws segments uniformly with replacement, so every transition has the same weight. The oldest segments
-    give way. `state` says what a segment starts from: "zero", the memory's initial state; "stored", the state passed to
-    `add(ring, rows, states)` (Hausknecht & Stone 2015); "burn-in", what the network makes of the segment before it,
-    from the initial state and without a gradient (Kapturowski et al. 2019).
+    `sample` draws segments uniformly with replacement, so every transition has the same weight. The oldest segments are
+    evicted first. `state` is the memory state at the start of a segment: "zero", the memory's initial state; "stored",
+    the state passed to `add(ring, rows, states)` (Hausknecht & Stone 2015); "burn-in", the state after the preceding
+    segment, run from the initial state without a gradient (Kapturowski et al. 2019).
 
-    **Arguments:** `capacity` in slots of L, padding counted; `segments` ≥ 1, the rows of a batch; `length`, L ≥ 1.
-    Raises `ValueError` where the ring holds no segment, and for an episode of more segments than the ring.
+    **Arguments:** `capacity` in slots, padding included, of which a segment takes L; `segments` ≥ 1, the rows of a
+    batch; `length`, L ≥ 1. Raises `ValueError` if the ring has no room for a segment; `add` raises it for an episode
+    with more segments than the ring has rows.
     Source: Morad et al. 2024, Appendix C.
     """
     rows = capacity // length
     if rows < 1 or segments < 1:
         raise ValueError(
-            f"segment_buffer: needs room for a segment and a batch of one, got {rows} rows and {segments} segments"
+            f"segment_buffer: the ring and a batch need at least 1 segment, got {rows} rows and {segments} segments"
         )
 
     def init(example: Tape) -> SegmentBufferState:
@@ -144,7 +145,7 @@ def segment_buffer(
         start = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (segments, *leaf.shape)), initial_state)
         before = None
         if state == "burn-in":
-            # The segments of an episode lie in neighbouring rows; the oldest one's neighbour has been overwritten.
+            # The segments of an episode are in adjacent rows; the one before the oldest has been overwritten.
             previous = jax.tree.map(lambda leaf: leaf[(chosen - 1) % rows], ring.tape)
             before = previous, ~tape.begin[:, 0] & (chosen != oldest)
         return SegmentSample(tape, weight, start, before)

@@ -1,4 +1,4 @@
-"""Whole episodes in a ring on device, and batches of them as tapes: Tape-Based Batching."""
+"""A ring buffer of whole episodes on device, sampled as tapes: Tape-Based Batching."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,12 +13,13 @@ from memoroids.tape import Tape, empty, slots_needed
 
 
 class TapeBufferState(NamedTuple):
-    """The ring D and the table I of its whole episodes, both on device. Several rings have one more axis in front.
+    """The ring D and the table I of its whole episodes, both on device. Several rings have an additional leading axis.
 
-    `tape`, `capacity` slots; `head`, where the next slot goes; `start` and `length`, a ring of begin positions and
-    transition counts of whole episodes, of which `live` from `first` on are live; `open_length`, the slots before the
-    head that belong to an unfinished episode (-1: there is none); `added` and `refused`, episodes so far. Where
-    episodes are drawn by priority: `priority` of each entry of the table, and the `largest` so far, of all rings.
+    `tape`: the ring, `capacity` slots. `head`: the slot that is written next. `start` and `length`: the table, itself a
+    ring, with the begin position and the number of transitions of each whole episode; its `live` entries from `first`
+    on can be sampled. `open_length`: the number of slots before the head that belong to an unfinished episode, -1 if
+    there is none. `added` and `refused`: episodes counted so far. With prioritised draws, `priority` of each entry of
+    the table and the `largest` so far over all rings; otherwise None.
     """
 
     tape: Tape
@@ -35,10 +36,10 @@ class TapeBufferState(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """Which episodes a batch holds: of each of D draws its `ring` and its `number` in the order of that ring, (D,).
+    """The episodes in a batch of D draws: `ring` (D,) and `number` (D,), which counts the episodes added to that ring.
 
-    `draw` (N,): the draw that each slot's transition belongs to, D where there is none. With several tapes all have
-    one more axis in front.
+    `draw` (N,): the draw that each slot's transition belongs to, D for slots without a transition. With several tapes
+    all have an additional leading axis.
     """
 
     ring: jax.Array
@@ -47,9 +48,9 @@ class Drawn(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """A batch: the tape, and each slot's weight in the loss, (N,) float32, 0 where there is no transition.
+    """A batch: the tape, and the weight of each slot in the loss, (N,) float32, 0 for slots without a transition.
 
-    A batch of k tapes has leaves (k, N, …). `drawn`: which episodes these are, where their priorities are kept.
+    A batch of k tapes has leaves (k, N, …). `drawn`: the episodes in the batch, if it was drawn by priority, else None.
     """
 
     tape: Tape
@@ -58,17 +59,17 @@ class Sample(NamedTuple):
 
     @property
     def flat(self) -> tuple[Tape, jax.Array]:
-        """Tape and weight with one slot axis, in the order of `run`'s outputs."""
+        """Tape and weight with a single slot axis, in the order of the outputs of `run`."""
         if self.weight.ndim == 1:
             return self.tape, self.weight
         return jax.tree.map(_flatten, (self.tape, self.weight))
 
     def run(self, network: Callable[..., tuple[Any, State]], *, recompute_next_state: bool = False) -> tuple[Any, Any]:
-        """One pass of `network(observation, begin)`: its outputs in each slot and in each following slot, (N, …).
+        """One pass of `network(observation, begin)`: its outputs in each slot and in the slot after it, both (N, …).
 
-        Of k tapes each has a pass of its own; outputs are (k · N, …). With `recompute_next_state` the outputs of
-        following slots come from a second pass that starts each episode at its second observation, as the paper's code
-        computes next states. That pass never sees o_0: it is there to measure what this changes.
+        Each of k tapes has its own pass; outputs are then (k · N, …). With `recompute_next_state` the outputs of the
+        slots after come from a second pass that starts each episode at its second observation, as the paper's code
+        computes next states. That pass never sees o_0; the option exists to measure the effect.
         """
 
         def one(tape: Tape) -> tuple[Any, Any]:
@@ -83,7 +84,7 @@ class Sample(NamedTuple):
 
 
 class TapeBuffer(NamedTuple):
-    """A buffer's pure functions and sizes; made by `tape_buffer`."""
+    """The pure functions of a buffer and its sizes, as made by `tape_buffer`."""
 
     capacity: int
     batch_size: int
@@ -96,26 +97,27 @@ class TapeBuffer(NamedTuple):
 def tape_buffer(
     capacity: int, batch_size: int, max_length: int, *, min_length: int = 1, cut: bool = False
 ) -> TapeBuffer:
-    """A ring of whole episodes with pure, jitted functions:
+    """Makes a ring of whole episodes with pure, jitted functions:
 
         buffer = tape_buffer(capacity=100_000, batch_size=1_000, max_length=200)
         state = buffer.init(example)             # any Tape, for its trailing shapes and dtypes
         state = buffer.add(state, tape)          # state is donated: use only the one returned
         batch = buffer.sample(state, key)        # Sample(tape, weight)
 
-    `add` appends a tape's slots (padding left out): whole episodes, several, or a piece of one that the next call goes
-    on with. An episode can be sampled once its final slot is in. The oldest whole episodes give way. One whose length
-    is outside `min_length` to `max_length` is refused: never sampled, counted in `state.refused`. Raises `ValueError`
-    for a tape with more slots than the ring.
+    `add` appends the slots of a tape, without its padding: one or several whole episodes, or a piece of one that the
+    next call continues. An episode can be sampled once its final slot has been added. The oldest whole episodes are
+    evicted first. An episode shorter than `min_length` or longer than `max_length` is refused: it is never sampled, and
+    counted in `state.refused`. `add` raises `ValueError` for a tape with more slots than the ring.
 
-    `sample` draws episodes uniformly with replacement, every whole one alike, until their transitions reach
-    `batch_size`, the last kept whole; divide a weighted sum by `batch_size` and every episode, and every part of one,
-    has the same weight. With `cut=True` transitions past `batch_size` weigh 0, as in the paper, which favours the early
-    steps of long episodes. Nothing may be sampled before the first whole episode is in (all weights are 0).
+    `sample` draws whole episodes uniformly with replacement until their transitions reach `batch_size`; the last one is
+    kept whole. If a weighted sum is divided by `batch_size`, every episode, and every part of one, has the same weight.
+    With `cut=True` transitions past `batch_size` have weight 0, as in the paper, which favours the early steps of long
+    episodes. A batch drawn before the first whole episode has been added has only zero weights.
 
-    **Arguments:** `capacity` in slots; `batch_size` B ≥ 1, transitions; `max_length` and `min_length`, transitions in
-    the longest and shortest episode to come: together they fix the static `slots` of a batch. State does not depend on
-    these three, so a buffer of other sizes may go on with it.
+    **Arguments:** `capacity` in slots; `batch_size`, B ≥ 1 transitions; `max_length` and `min_length`, transitions in
+    the longest and shortest episode to expect. These three fix the static number of `slots` of a batch. The state does
+    not depend on them, so a buffer with other values can continue with it. Raises `ValueError` if the sizes cannot
+    work.
 
     Source: Morad et al. 2024, Section 5 and Algorithm 1.
     """
@@ -141,7 +143,7 @@ def tape_buffer(
 
 
 def check_sizes(name: str, capacity: int, batch_size: int, max_length: int, min_length: int) -> None:
-    """Raises `ValueError` for a ring or a batch of these sizes that cannot work."""
+    """Raises `ValueError` if a ring or a batch of these sizes cannot work."""
     if batch_size < 1:
         raise ValueError(f"{name}: batch_size must be at least 1, got {batch_size}")
     if not 1 <= min_length <= max_length:
@@ -154,13 +156,13 @@ def check_sizes(name: str, capacity: int, batch_size: int, max_length: int, min_
 
 
 def check_fit(name: str, slots: int, capacity: int) -> None:
-    """Raises `ValueError` for a tape with more slots than the ring."""
+    """Raises `ValueError` if a tape has more slots than the ring."""
     if slots > capacity:
         raise ValueError(f"{name}: a tape of {slots} slots does not fit into a ring of {capacity}: raise capacity")
 
 
 def empty_ring(capacity: int, table: int, example: Tape) -> TapeBufferState:
-    """A ring of `capacity` slots and room for `table` episodes, with the trailing shapes and dtypes of `example`."""
+    """An empty ring of `capacity` slots and `table` episodes, with the trailing shapes and dtypes of `example`."""
 
     # Distinct arrays: donated buffers may not alias each other.
     def zero() -> jax.Array:
@@ -180,17 +182,17 @@ def empty_ring(capacity: int, table: int, example: Tape) -> TapeBufferState:
 
 
 def append(state: TapeBufferState, tape: Tape, min_length: int, max_length: int) -> TapeBufferState:
-    """One ring with a tape's slots behind its own, padding left out; see `tape_buffer`."""
+    """The state of one ring after the slots of a tape, without its padding, are appended; see `tape_buffer`."""
     capacity, table = state.tape.slots, state.start.shape[0]
     valid = ~tape.padding
     rank = jnp.cumsum(valid.astype(jnp.int32)) - 1
     written = rank[-1] + 1
 
-    # Write. Padding goes past the end, where a scatter drops it.
+    # Padding is written past the end, where the scatter drops it.
     position = jnp.where(valid, (state.head + rank) % capacity, capacity)
     ring = jax.tree.map(lambda leaf, new: leaf.at[position].set(new, mode="drop"), state.tape, tape)
 
-    # Which slot each one's episode began in, counted from the head; negative where it was open before this call.
+    # For each slot, the begin of its episode, counted from the head; negative if it began in an earlier call.
     none = -capacity - 2
     opened = lax.cummax(jnp.where(tape.begin & valid, rank, none))
     before = jnp.where(state.open_length >= 0, -state.open_length, none)
@@ -200,15 +202,16 @@ def append(state: TapeBufferState, tape: Tape, min_length: int, max_length: int)
     fits = (length >= min_length) & (length <= max_length)
     whole = ended & fits
 
-    # The oldest episodes that the write ran over leave: at most one for every two slots, so look at that many.
+    # The oldest episodes that this call overwrote are evicted. There is at most one for every two slots written, so
+    # only that many are checked.
     horizon = min(table, tape.slots // 2 + 1)
     oldest = jnp.arange(horizon)
     ahead = (state.start[(state.first + oldest) % table] - state.head) % capacity
     lost = jnp.sum((oldest < state.live) & (ahead < written), dtype=jnp.int32)
     first, live = (state.first + lost) % table, state.live - lost
 
-    # New whole episodes enter the table, except one that this same call has run over: opened long ago, ended, and
-    # followed by more than the ring had left.
+    # New whole episodes enter the table, except one that this same call has overwritten: it began in an earlier call,
+    # ended in this one, and more slots followed than the ring had left.
     whole = whole & (opened >= written - capacity)
     entry = jnp.cumsum(whole.astype(jnp.int32)) - 1
     slot = jnp.where(whole, (first + live + entry) % table, table)
@@ -216,7 +219,7 @@ def append(state: TapeBufferState, tape: Tape, min_length: int, max_length: int)
     lengths = state.length.at[slot].set(length, mode="drop")
     entered = jnp.sum(whole, dtype=jnp.int32)
 
-    # What stays open behind the last valid slot.
+    # The length of the episode that is still unfinished after the last valid slot.
     last = jnp.maximum(jnp.max(jnp.where(valid, jnp.arange(tape.slots), -1)), 0)
     still_open = (written > 0) & tape.transition[last] & (opened[last] != none)
     open_length = jnp.where(still_open, jnp.minimum(written - opened[last], capacity + 1), -1)
@@ -235,9 +238,9 @@ def append(state: TapeBufferState, tape: Tape, min_length: int, max_length: int)
 
 
 def draw_uniformly(live: jax.Array, key: jax.Array, draws: int) -> tuple[jax.Array, jax.Array]:
-    """The ring and the rank among its live episodes, (draws,) int32 each, every live one of n rings alike; `live` (n,).
+    """Draws uniformly from the live episodes of n rings: the ring, and the rank among its live episodes, both (draws,).
 
-    Where none is live, neither means anything.
+    `live` (n,): the number of live episodes in each ring. Both results, int32, are meaningless if there are none.
     """
     ends = jnp.cumsum(live)
     drawn = jax.random.randint(key, (draws,), 0, jnp.maximum(ends[-1], 1))
@@ -248,10 +251,10 @@ def draw_uniformly(live: jax.Array, key: jax.Array, draws: int) -> tuple[jax.Arr
 def lay_out(
     state: TapeBufferState, ring: jax.Array, rank: jax.Array, batch_size: int, slots: int, *, cut: bool
 ) -> tuple[Tape, jax.Array, jax.Array]:
-    """Drawn episodes of n rings end to end until their transitions reach `batch_size`, the last kept whole.
+    """Lays drawn episodes of n rings end to end until their transitions reach `batch_size`; the last is kept whole.
 
-    `ring` and `rank` (D,): of each draw, as `draw_uniformly` has them. Returns the tape of `slots` slots, their weights
-    and their draws (see `Drawn`). Only what was drawn is read.
+    `ring` and `rank` (D,) of each draw, as given by `draw_uniformly`. Returns the tape of `slots` slots, the weight of
+    each slot and its draw (see `Drawn`). Only the episodes drawn are read.
     """
     (_, capacity), (_, table) = state.tape.begin.shape, state.start.shape
     draws = ring.shape[0]
@@ -259,7 +262,6 @@ def lay_out(
     start = state.start[ring, entry]
     length = jnp.where(rank < state.live[ring], state.length[ring, entry], 0)
 
-    # Episodes are kept until their transitions reach the batch size; the one that reaches it stays whole.
     transitions = jnp.cumsum(length)
     kept = (transitions - length < batch_size) & (length > 0)
     ends = jnp.cumsum(jnp.where(kept, length + 1, 0))

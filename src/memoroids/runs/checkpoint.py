@@ -1,4 +1,7 @@
-"""Checkpoints of a run: arrays by Orbax, counters and digests beside them. Nothing loaded is ever executed."""
+"""Checkpoints of a run: arrays saved by Orbax, with a manifest of counters, settings and digests.
+
+Loading a checkpoint never executes anything it contains.
+"""
 
 import contextlib
 import hashlib
@@ -13,16 +16,17 @@ from typing import Any
 import jax
 
 from memoroids._util.messages import one_line
+from memoroids.runs.settings import flat
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be read or written; the message names the path and what is wrong."""
+    """A checkpoint that cannot be read or written. The message names the path and the problem."""
 
 
 _MANIFEST = "manifest.json"
 
 SCHEMA = 2
-"""Version of what a checkpoint holds and how; one of another version is refused."""
+"""The version of the checkpoint format; checkpoints of other versions are refused."""
 
 _PARTIAL, _GONE = ".partial", ".gone"
 
@@ -37,27 +41,31 @@ def save(
     machine: dict[str, str] | None = None,
     keep: int = 2,
 ) -> Path:
-    """Writes `root`/STEP with one Orbax tree for each of `parts`, then drops all older ones but the newest `keep` - 1.
+    """Writes a checkpoint to `root`/STEP and deletes all but the newest `keep` - 1 older ones.
 
-    The directory takes its name only when everything in it is on disk, so a broken write leaves the older ones as they
-    were. Another of the same step makes this one `root`/STEP.0001 and so on, and is dropped only then. Newer ones, that
-    a run has passed over, stay. `counters`, the settings `config` and what the `machine` is are plain JSON. Raises
-    `CheckpointError`.
+    The directory gets its final name only when all its content is on disk, so a failed write leaves older checkpoints
+    unchanged. If a checkpoint of the same step exists, the new one is named `root`/STEP.0001 and so on, and the old one
+    is deleted only afterwards. Checkpoints of later steps, which a resumed run has refused, are kept.
+
+    **Args:** `parts`: the pytrees of arrays, each saved as an Orbax tree under its name. `counters`, `config` (the
+    settings) and `machine` (see `conditions`): written to the manifest as JSON.
+
+    **Returns:** the directory of the checkpoint. Raises `CheckpointError` if it cannot be written.
     """
-    import orbax.checkpoint as ocp  # slow to import, and only needed here
+    import orbax.checkpoint as ocp  # slow to import, and needed only here
 
     same = [path for path in _steps(root) if path.name.startswith(f"{step:09d}")]
     number = int(same[-1].name[10:] or 0) + 1 if same else 0
     final = root / (f"{step:09d}.{number:04d}" if number else f"{step:09d}")
     partial = root / f"{final.name}{_PARTIAL}"
     try:
-        for left in (*root.glob(f"*{_PARTIAL}"), *root.glob(f"*{_GONE}")):  # by a run that was killed
+        for left in (*root.glob(f"*{_PARTIAL}"), *root.glob(f"*{_GONE}")):  # left behind by a run that was killed
             shutil.rmtree(left)
         partial.mkdir(parents=True)
         with _checkpointer(ocp) as checkpointer:
             for name, tree in parts.items():
                 leaves = _leaves(tree)
-                # Of several processes Orbax takes only what all have, or what is no device's.
+                # With several processes, Orbax saves only arrays that are global or not on a device.
                 leaves = jax.device_get(leaves) if jax.process_count() > 1 else leaves
                 checkpointer.save((partial / name).absolute(), leaves)
                 checkpointer.wait_until_finished()
@@ -68,8 +76,8 @@ def save(
         partial.rename(final)
         _sync_one(root)
     except Exception as error:
-        shutil.rmtree(partial, ignore_errors=True)  # a full disk is no place for half of one
-        raise CheckpointError(f"cannot write checkpoint {final}: {_said(error)}") from error
+        shutil.rmtree(partial, ignore_errors=True)  # on a full disk, an incomplete checkpoint would waste space
+        raise CheckpointError(f"cannot write checkpoint {final}: {_describe(error)}") from error
     older = [path for path in _steps(root) if path.name < final.name and path not in same]
     for old in (*same, *older[: max(len(older) - keep + 1, 0)]):
         with contextlib.suppress(OSError):
@@ -78,7 +86,7 @@ def save(
 
 
 def _sync(directory: Path) -> None:
-    """Puts everything under `directory` on disk, so that a machine that stops leaves it whole as well."""
+    """Forces everything under `directory` to disk, so that it is complete even after a power failure."""
     for path in (directory, *directory.rglob("*")):
         _sync_one(path)
 
@@ -92,12 +100,12 @@ def _sync_one(path: Path) -> None:
 
 
 def _drop(path: Path) -> None:
-    """Removes a checkpoint, which is no checkpoint any more before its first file goes."""
+    """Deletes a checkpoint. It is renamed first, so that an incomplete one is never taken for a checkpoint."""
     shutil.rmtree(path.rename(path.with_name(path.name + _GONE)))
 
 
 def latest(root: Path) -> Path:
-    """The newest checkpoint under `root`. Raises `CheckpointError` where there is none."""
+    """The newest checkpoint under `root`. Raises `CheckpointError` if there is none."""
     steps = _steps(root)
     if not steps:
         raise CheckpointError(f"no checkpoint in {root}")
@@ -107,19 +115,19 @@ def latest(root: Path) -> Path:
 def newest_good(
     root: Path, refused: Callable[[CheckpointError], None], config: dict[str, Any] | None = None
 ) -> Path | None:
-    """The newest checkpoint under `root` whose files are what was written; None where there never was one.
+    """Finds the newest checkpoint under `root` whose files match their digests; None if there is no checkpoint at all.
 
-    With `config`, one that was written with the same settings. Each newer one that is not is handed to `refused`.
-    Raises `CheckpointError`, the newest one's, where none is good.
+    With `config`, it must also have been written with the same settings. `refused` is called with the error of each
+    newer checkpoint that was passed over. Raises the `CheckpointError` of the newest checkpoint if all are refused.
     """
     errors = []
     for path in reversed(_steps(root)):
         try:
             before = manifest(path)["config"]
             if config is not None and (field := _differing(config, before or {})):
+                then, now = (flat(some).get(field) for some in (before or {}, config))
                 raise CheckpointError(
-                    f"foreign checkpoint {path}: its run has {field} {(before or {}).get(field)!r}, "
-                    f"the settings here say {config.get(field)!r}"
+                    f"foreign checkpoint {path}: its run has {field} {then!r}, the settings here say {now!r}"
                 )
         except CheckpointError as error:
             errors.append(error)
@@ -133,51 +141,57 @@ def newest_good(
 
 
 def _differing(config: dict[str, Any], before: dict[str, Any]) -> str | None:
-    """The first setting that is not as before, wherever the run lies and whichever version wrote it."""
-    config = _plain(config)
+    """The name of the first setting that differs, ignoring the run directory and the version of memoroids."""
+    config, before = flat(_plain(config)), flat(before)
     names = [name for name in {**config, **before} if name not in ("run_dir", "version")]
     return next((name for name in names if config.get(name) != before.get(name)), None)
 
 
 def _plain(config: dict[str, Any] | None) -> Any:
-    """Settings as they come back from JSON: paths as text, tuples as lists."""
+    """Settings as they are read back from JSON: paths as strings, tuples as lists."""
     return json.loads(json.dumps(config, default=str))
 
 
 def counters(path: Path) -> dict[str, Any]:
-    """The counters of one checkpoint, after every file was held against its digest. Raises `CheckpointError`."""
+    """The counters of a checkpoint whose files match their digests. Raises `CheckpointError` if they do not."""
     return manifest(path)["counters"]
 
 
 def manifest(path: Path) -> dict[str, Any]:
-    """Counters, settings, machine and files of one checkpoint, after every file was held against its digest.
+    """Reads the manifest of a checkpoint and checks every file against its digest.
 
-    Raises `CheckpointError`.
+    **Returns:** the keys `schema`, `config`, `machine`, `counters` and `files` (digest by path). Raises
+    `CheckpointError` if the manifest cannot be read or a file is damaged, missing or not listed.
     """
     try:
         found = json.loads((path / _MANIFEST).read_text())
         body = {name: found[name] for name in ("schema", "config", "machine", "counters", "files")}
         if found["digest"] != _digest(body):
-            raise ValueError("it is not what was written")
+            raise ValueError("its content does not match its digest")
         if body["schema"] != SCHEMA:
-            raise ValueError(f"it is of version {body['schema']}, this memoroids reads version {SCHEMA}")
+            raise ValueError(
+                f"it has format version {body['schema']}, but this version of memoroids reads version {SCHEMA}"
+            )
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"unreadable checkpoint {path}: {_MANIFEST}: {_said(error)}") from error
+        raise CheckpointError(f"unreadable checkpoint {path}: {_MANIFEST}: {_describe(error)}") from error
     files = body["files"]
     try:
         digests = _digests(path)
     except OSError as error:
-        raise CheckpointError(f"unreadable checkpoint {path}: {_said(error)}") from error
+        raise CheckpointError(f"unreadable checkpoint {path}: {_describe(error)}") from error
     if digests != files:
         wrong = sorted(name for name in {*files, *digests} if files.get(name) != digests.get(name))
-        what = "is not what was written" if wrong[0] in files and wrong[0] in digests else None
-        what = what or ("is missing" if wrong[0] in files else "was not written with it")
+        what = "does not match its digest" if wrong[0] in files and wrong[0] in digests else None
+        what = what or ("is missing" if wrong[0] in files else "is not listed in its manifest")
         raise CheckpointError(f"damaged checkpoint {path}: {wrong[0]} {what}")
     return body
 
 
 def restore(path: Path, part: str, like: Any) -> Any:
-    """One part of a checkpoint, with the structure, shapes and dtypes of `like`. Raises `CheckpointError`."""
+    """Reads one part of a checkpoint, with the structure, shapes and dtypes of `like`.
+
+    Raises `CheckpointError` if it cannot be read. Digests are not checked here; see `manifest`.
+    """
     import orbax.checkpoint as ocp
 
     abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), _leaves(like))
@@ -185,13 +199,13 @@ def restore(path: Path, part: str, like: Any) -> Any:
         with _checkpointer(ocp) as checkpointer:
             leaves = checkpointer.restore((path / part).absolute(), abstract)
     except Exception as error:
-        raise CheckpointError(f"unreadable checkpoint {path}: {part}: {_said(error)}") from error
+        raise CheckpointError(f"unreadable checkpoint {path}: {part}: {_describe(error)}") from error
     restored = [leaves.get(_name(i), leaf) for i, leaf in enumerate(jax.tree.leaves(like))]
     return jax.tree.unflatten(jax.tree.structure(like), restored)
 
 
 def _checkpointer(ocp: Any) -> Any:
-    """One that waits for no other process: of several, the first writes alone, and each reads by itself."""
+    """A checkpointer that does not synchronise processes: only the first one writes, and each one reads on its own."""
     if jax.process_count() == 1:
         return ocp.StandardCheckpointer()
     me = jax.process_index()
@@ -204,7 +218,7 @@ def _name(number: int) -> str:
 
 
 def _leaves(tree: Any) -> dict[str, Any]:
-    """Array leaves by number, so that Orbax needs to know none of our types; it refuses those without elements."""
+    """Array leaves by number, so that Orbax sees no custom types. Orbax refuses empty arrays; they are left out."""
     return {_name(i): leaf for i, leaf in enumerate(jax.tree.leaves(tree)) if leaf.size}
 
 
@@ -225,7 +239,7 @@ def _digests(path: Path) -> dict[str, str]:
     }
 
 
-def _said(error: BaseException) -> str:
-    """Orbax says much: its first 300 characters name what is wrong."""
-    kind, _, said = one_line(error).partition(": ")
-    return f"{kind}: {said[:300]}"
+def _describe(error: BaseException) -> str:
+    """The type of an error and the first 300 characters of its message; those of Orbax are very long."""
+    kind, _, message = one_line(error).partition(": ")
+    return f"{kind}: {message[:300]}"

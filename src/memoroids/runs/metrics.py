@@ -1,44 +1,41 @@
-"""What a run reports: a row of metrics for each evaluation, in a CSV file, a curve, and on request elsewhere."""
+"""metrics.csv: one row for each evaluation during training."""
 
 import contextlib
 import csv
-import importlib
 import io
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from memoroids._util.files import atomic_write
-
 FIELDS: tuple[str, ...] = (
     "episode",  # training episodes
-    "env_steps",  # environment steps, the random ones counted
+    "env_steps",  # environment steps, including those of random episodes
     "updates",
-    "transitions",  # real transitions in all batches
-    "slots",  # slots in all batches, padding and final observations counted
+    "transitions",  # transitions in all batches so far
+    "slots",  # slots in all batches so far, including padding and final observations
     "loss",
-    "td_error",  # mean absolute error of the values
-    "q_mean",  # mean value of the states; a policy's, where it has no action values
+    "td_error",  # mean absolute TD error
+    "q_mean",  # mean action value, or mean state value for algorithms without action values
     "grad_norm",
     "epsilon",
-    "train_return",  # mean over the training episodes since the last row
-    "eval_return",  # mean over the greedy episodes of this row
-    "skipped",  # updates skipped for a non-finite loss or gradient
+    "train_return",  # mean over the training episodes since the previous row
+    "eval_return",  # mean over the greedy episodes of this evaluation
+    "skipped",  # updates skipped so far because of a non-finite loss or gradient
     "steps_per_s",
     "seconds",
 )
 """The columns of metrics.csv."""
 
 MEANS: tuple[str, ...] = ("loss", "td_error", "q_mean", "grad_norm")
-"""The columns that are means over the updates since the last row."""
+"""The columns that are means over the updates since the previous row."""
 
 
 class MetricsFile:
-    """metrics.csv of a run directory: one row at a time, each on disk at once.
+    """The metrics.csv of a run directory, written and flushed one row at a time.
 
-    The first `keep` bytes of a file that is there stay as they are, what comes after them goes. Raises `ValueError`
-    where there are fewer, or where they are not whole rows.
+    The first `keep` bytes of an existing file are kept and the rest is cut off. Raises `ValueError` if the file is
+    shorter than that, or if these bytes are not complete rows.
     """
 
     def __init__(self, path: Path, keep: int = 0):
@@ -48,12 +45,14 @@ class MetricsFile:
             if not path.exists():
                 raise ValueError(f"{path} is missing")
             if (size := path.stat().st_size) < keep:
-                raise ValueError(f"{path} holds {size} bytes, its checkpoint was written after {keep}")
+                raise ValueError(f"{path} holds {size} bytes, but at its checkpoint it held {keep}")
             with path.open("rb+") as file:
                 kept = file.read(keep)
                 self.rows = _rows(path, kept)
                 if not kept.endswith(b"\n"):
-                    raise ValueError(f"{path}: no line ends after {keep} bytes, where its checkpoint was written")
+                    raise ValueError(
+                        f"{path}: the {keep} bytes that it held at its checkpoint do not end with a complete line"
+                    )
                 file.truncate(keep)
         self._file = path.open("a" if keep else "w", newline="")
         self._writer = csv.DictWriter(self._file, FIELDS)
@@ -62,7 +61,7 @@ class MetricsFile:
 
     @property
     def size(self) -> int:
-        """Bytes written so far, in whole rows."""
+        """The size of the file in bytes; it ends with a complete row."""
         return self._file.tell()
 
     def _put(self, write: Callable[[], Any]) -> None:
@@ -74,24 +73,24 @@ class MetricsFile:
             raise OSError(error.errno, error.strerror, str(self._path)) from error
 
     def write(self, row: dict[str, float]) -> None:
-        """Adds a row; raises `ValueError` where its columns are not `FIELDS`."""
+        """Appends a row. Raises `ValueError` if its columns are not `FIELDS`, `OSError` if it cannot be written."""
         if set(row) != set(FIELDS):
-            raise ValueError(f"a row of metrics has the columns {', '.join(FIELDS)}, got {', '.join(row)}")
+            raise ValueError(f"a row of metrics needs the columns {', '.join(FIELDS)}, got {', '.join(row)}")
         self._put(lambda: self._writer.writerow(row))
         self.rows.append(row)
 
     def sync(self) -> None:
-        """Puts what was written on disk: a checkpoint counts on it, even where the machine stops."""
+        """Forces all rows to disk, so that a checkpoint can rely on them even after a power failure."""
         self._put(lambda: os.fsync(self._file.fileno()))
 
     def close(self) -> None:
-        """Closes the file; what is written is written already."""
-        with contextlib.suppress(OSError):  # that a row could not be written was said
+        """Closes the file. Every row has already been flushed."""
+        with contextlib.suppress(OSError):  # `write` has reported this error already
             self._file.close()
 
 
 def read(path: Path) -> list[dict[str, float]]:
-    """The rows of a metrics.csv. Raises `ValueError` naming the file and the line that is not ours."""
+    """The rows of a metrics.csv. Raises `ValueError` naming the file and the first invalid line."""
     if not path.exists():
         raise ValueError(f"{path} is missing")
     return _rows(path, path.read_bytes())
@@ -102,9 +101,9 @@ def _rows(path: Path, content: bytes) -> list[dict[str, float]]:
         reader = csv.DictReader(io.StringIO(content.decode(), newline=""))
         header, found = tuple(reader.fieldnames or ()), list(reader)
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is no file of metrics: {error}") from error
+        raise ValueError(f"{path} is not a file of metrics: {error}") from error
     if header != FIELDS:
-        raise ValueError(f"{path}: the header is not that of this version's metrics files")
+        raise ValueError(f"{path}: the header does not match the metrics files of this version")
     rows = []
     for line, row in enumerate(found, start=2):
         if None in row or None in row.values():
@@ -114,75 +113,3 @@ def _rows(path: Path, content: bytes) -> list[dict[str, float]]:
         except ValueError as error:
             raise ValueError(f"{path}: line {line}: {error}") from error
     return rows
-
-
-def draw_curve(path: Path, rows: Sequence[dict[str, float]], title: str) -> None:
-    """The learning curve: greedy evaluation return, and the training episodes' own, against training episodes."""
-    lines = {"training, exploring": ("train_return", rows), "evaluation, greedy": ("eval_return", rows)}
-    _draw(path, lines, title, "return")
-
-
-def draw_comparison(path: Path, runs: Mapping[str, Sequence[dict[str, float]]], title: str) -> None:
-    """The greedy evaluation returns of several runs, label → rows, against training episodes."""
-    lines = {label: ("eval_return", rows) for label, rows in runs.items()}
-    _draw(path, lines, title, "return of greedy episodes")
-
-
-def _draw(path: Path, lines: dict[str, tuple[str, Sequence[dict[str, float]]]], title: str, what: str) -> None:
-    from matplotlib.figure import Figure  # slow to import
-
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.add_subplot()
-    for label, (column, rows) in lines.items():
-        # What was explored is context for what was learned.
-        color, width = ("0.6", 1.0) if column == "train_return" else (None, 2.0)
-        episodes, values = [row["episode"] for row in rows], [row[column] for row in rows]
-        axes.plot(episodes, values, label=label, color=color, linewidth=width)
-    axes.set_xlabel("training episodes")
-    axes.set_ylabel(what)
-    axes.set_title(title)
-    axes.grid(alpha=0.3)
-    if len(lines) > 3:
-        figure.set_size_inches(9, 4)
-        figure.legend(frameon=False, loc="outside right upper")  # where it covers no curve
-    else:
-        axes.legend(frameon=False)
-    with atomic_write(path) as partial:
-        figure.savefig(partial, dpi=120, format=path.suffix.removeprefix(".") or "png")
-
-
-class Loggers:
-    """TensorBoard and Weights & Biases, where asked for. Raises `ValueError` where the extra is not installed."""
-
-    def __init__(self, run_dir: Path, config: dict[str, Any], *, tensorboard: bool, wandb: bool):
-        self._tensorboard = self._wandb = None
-        modules = [_extra(name) for name, wanted in (("tensorboardX", tensorboard), ("wandb", wandb)) if wanted]
-        # Only now is anything written: a run without its loggers must not claim a directory.
-        if tensorboard:
-            self._tensorboard = modules[0].SummaryWriter(str(run_dir / "tensorboard"))
-        if wandb:
-            run_dir.mkdir(parents=True, exist_ok=True)
-            self._wandb = modules[-1].init(project="memoroids", dir=str(run_dir), config=config)
-
-    def write(self, row: dict[str, float]) -> None:
-        """Sends a row on."""
-        if self._tensorboard is not None:
-            for name, value in row.items():
-                self._tensorboard.add_scalar(name, value, int(row["episode"]))
-        if self._wandb is not None:
-            self._wandb.log(row, step=int(row["episode"]))
-
-    def close(self) -> None:
-        """Writes what is left."""
-        if self._tensorboard is not None:
-            self._tensorboard.close()
-        if self._wandb is not None:
-            self._wandb.finish()
-
-
-def _extra(module: str) -> Any:
-    name = module.removesuffix("X").lower()
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ValueError(f"--{name} needs the extra: pip install 'memoroids[{name}]'") from error

@@ -1,4 +1,4 @@
-"""Where runs stand: seeds one after the other or mapped, on one device or several, in one process or several."""
+"""Placement of a run's seeds on devices: looped over or mapped with `vmap`, in one process or several."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -16,9 +16,10 @@ SEEDS, ENVS = "seeds", "envs"
 
 
 def join_processes() -> None:
-    """Joins the processes that JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID name, if they are set.
+    """Joins the group of processes given by JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, if set.
 
-    Before anything else is done with JAX. Raises `ValueError` where they are not all there, or do not fit together.
+    Must be called before anything else is done with JAX. Raises `ValueError` if only some of them are set, or if they
+    are inconsistent.
     """
     names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
     given = {name: os.environ[name] for name in names if name in os.environ}
@@ -33,48 +34,52 @@ def join_processes() -> None:
 
 
 class Placement:
-    """How the state of a run, or of several seeds of it, lies on devices and is stepped.
+    """How the state of a run, or of its seeds, is placed on devices and advanced.
 
-    Seeds are looped over, one compiled program called for each, or mapped into one call. Over several devices go seeds,
-    or, of a single run, the copies of its environment, their rings and the tapes of a batch, with the learner on each:
-    XLA's partitioner adds what has to be summed over devices, the gradients above all.
+    A group is the set of seeds that one call of the compiled program advances: each seed by itself, or all of them with
+    `vmap`. Several devices divide the seeds among them, or, in a run with one seed, the environments, their replay
+    rings and the tapes of a batch. In the latter case every device holds the learner, and XLA's partitioner inserts the
+    sums over devices, above all those of gradients.
 
-    Raises `ValueError` where there are fewer devices than asked for.
+    Raises `ValueError` if there are fewer devices than `config.placement.devices`.
     """
 
     def __init__(self, config: TrainConfig):
         self._config = config
         several = jax.process_count() > 1
         found = jax.devices()
-        if config.devices > len(found):
+        if config.placement.devices > len(found):
             raise ValueError(
-                f"devices {config.devices} were asked for, but there are {len(found)} ({found[0].platform}); on a CPU "
-                f"XLA_FLAGS=--xla_force_host_platform_device_count={config.devices} makes more"
+                f"devices {config.placement.devices} is more than the {len(found)} that JAX finds "
+                f"({found[0].platform}); on a CPU set XLA_FLAGS=--xla_force_host_platform_device_count="
+                f"{config.placement.devices} for more"
             )
-        if several and config.devices != len(found):
-            raise ValueError(f"{jax.process_count()} processes have {len(found)} devices: use --devices {len(found)}")
-        mapping = config.mapping
+        if several and config.placement.devices != len(found):
+            raise ValueError(
+                f"{jax.process_count()} processes have {len(found)} devices in all: use --devices {len(found)}"
+            )
+        mapping = config.placement.mapping
         if mapping == "auto":
             mapping = "loop" if found[0].platform == "cpu" and not several else "vmap"
-        if several and mapping == "loop" and config.seeds > 1:
-            raise ValueError("mapping loop is for one process: several processes map their seeds, use --mapping vmap")
+        if several and mapping == "loop" and config.placement.seeds > 1:
+            raise ValueError("mapping loop is for a single process: with several processes use --mapping vmap")
         self.first = jax.process_index() == 0
-        """Whether this process writes: one of several does."""
-        self.stacked = config.seeds > 1 and mapping == "vmap"
+        """Whether this process writes the run directory; of several processes, only the first does."""
+        self.stacked = config.placement.seeds > 1 and mapping == "vmap"
         self.axis = SEEDS if self.stacked else None
-        self._devices = found[: config.devices]
+        self._devices = found[: config.placement.devices]
         self._mesh = None
-        if config.devices > 1 and (self.stacked or config.seeds == 1):
+        if config.placement.devices > 1 and (self.stacked or config.placement.seeds == 1):
             self._mesh = Mesh(np.asarray(self._devices), (SEEDS if self.stacked else ENVS,))
 
     def seeds_of(self, group: int) -> range:
-        """The seeds that one call steps."""
-        return range(self._config.seeds) if self.stacked else range(group, group + 1)
+        """The seeds of a group, counted from 0."""
+        return range(self._config.placement.seeds) if self.stacked else range(group, group + 1)
 
     def place_states(
         self, init: Callable[..., Any], learners: Sequence[Any], keys: Sequence[Any]
     ) -> tuple[list[Any], list[Any]]:
-        """First states and keys, a list with one entry for each group of seeds."""
+        """Initial states and keys on their devices, a list each with one entry per group; `init(learner, key)`."""
         pairs = list(zip(jax.device_get(list(learners)), keys, strict=True))
         if self.stacked:
             stacked = _stack(pairs)
@@ -96,12 +101,12 @@ class Placement:
         return {"out_shardings": self._shardings(jax.eval_shape(function, *arguments))}
 
     def _shardings(self, state: Any) -> Any:
-        """Seeds apart; of a single run, what has an axis of copies along it, the rest on every device."""
+        """Divides mapped seeds; in a run with one seed, leaves with an axis of environments. The rest is replicated."""
         assert self._mesh is not None
         mesh = self._mesh
 
         def along_envs(leaf: Any) -> NamedSharding:
-            split = leaf.ndim > 0 and leaf.shape[0] == self._config.num_envs
+            split = leaf.ndim > 0 and leaf.shape[0] == self._config.collection.num_envs
             return NamedSharding(mesh, PartitionSpec(ENVS) if split else PartitionSpec())
 
         if self.stacked:
@@ -112,7 +117,7 @@ class Placement:
         )
 
     def compile(self, advance: Callable[..., Any], states: Sequence[Any]) -> Callable[..., Any]:
-        """`advance(state, keys)` of a group, its state donated."""
+        """`advance(state, keys)` compiled for a group; the state is donated."""
         function = jax.vmap(advance, axis_name=SEEDS) if self.stacked else advance
         if self._mesh is None:
             return jax.jit(function, donate_argnums=0)
@@ -120,39 +125,39 @@ class Placement:
         return jax.jit(function, donate_argnums=0, out_shardings=out)
 
     def compile_evaluation(self, played: Callable[..., Any]) -> Callable[..., Any]:
-        """`played(params, seeds)` of a group."""
+        """`played(params, seeds)` compiled for a group; see `DeviceEvaluator.played`."""
         function = jax.vmap(played) if self.stacked else played
         if self._mesh is None:
             return jax.jit(function)
         return jax.jit(function, out_shardings=NamedSharding(self._mesh, PartitionSpec()))
 
     def batch(self, batch: Any) -> Any:
-        """A batch of a single run over several devices, divided along its first axis."""
+        """Divides a batch along its first axis in a run with one seed on several devices, else returns it as it is."""
         if self._mesh is None or self.stacked:
             return batch
         return jax.lax.with_sharding_constraint(batch, NamedSharding(self._mesh, PartitionSpec(ENVS)))
 
     def stack_inputs(self, values: Sequence[np.ndarray]) -> np.ndarray:
-        """What each seed of a group is called with, as the group's call takes it."""
+        """Inputs of the seeds of a group as the input of the group's call: (seeds, …) if mapped, else the only one."""
         return np.stack(values) if self.stacked else values[0]
 
     def fetch(self, values: Any) -> list[Any]:
-        """What a group's call returned, on the host, for each of its seeds."""
+        """The results of a group's call, copied to the host: one entry per seed of the group."""
         fetched = jax.device_get(values)
         if not self.stacked:
             return [fetched]
-        return [jax.tree.map(lambda leaf, i=i: leaf[i], fetched) for i in range(self._config.seeds)]
+        return [jax.tree.map(lambda leaf, i=i: leaf[i], fetched) for i in range(self._config.placement.seeds)]
 
     def state(self, states: Sequence[Any], seed: int) -> Any:
-        """One seed's state, whole."""
+        """The state of one seed out of those of all groups; with several processes gathered from their devices."""
         state = states[0] if self.stacked else states[seed]
         if jax.process_count() > 1:
             state = multihost_utils.process_allgather(state, tiled=True)
         return jax.tree.map(lambda leaf: leaf[seed], state) if self.stacked else state
 
-    def restore_placement(self, taken: Sequence[Any], states: Sequence[Any]) -> list[Any]:
-        """Each seed's state, back to where `states` lie."""
-        groups = [_stack(taken)] if self.stacked else list(taken)
+    def restore_placement(self, restored: Sequence[Any], states: Sequence[Any]) -> list[Any]:
+        """Puts the restored states of all seeds on the devices of `states`: a list with one entry per group."""
+        groups = [_stack(restored)] if self.stacked else list(restored)
         return [
             jax.tree.map(lambda new, old: jax.device_put(jnp.asarray(new), old.sharding), group, state)
             for group, state in zip(groups, states, strict=True)

@@ -1,4 +1,4 @@
-"""What a run writes down while it trains: rows of metrics, checkpoints, the curve and the summary."""
+"""Writes the files of a run while it trains: metrics, warnings, checkpoints, the curve and the summary."""
 
 import contextlib
 import json
@@ -6,88 +6,35 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
-from memoroids.runs import checkpoint
 from memoroids._util.files import atomic_write_text
 from memoroids._util.provenance import conditions
 from memoroids.acting.evaluation import Evaluation
 from memoroids.agents.optimiser import tensor_names
-from memoroids.runs.settings import TrainConfig
 from memoroids.envs import EnvironmentFault
-from memoroids.runs.metrics import MEANS, Loggers, MetricsFile, draw_curve
+from memoroids.runs import checkpoint
+from memoroids.runs.metrics import MEANS, MetricsFile
+from memoroids.runs.plots import draw_curve
+from memoroids.runs.progress import Counters, Progress, TrainingError, Watch, episodes_to
 from memoroids.runs.run_directory import CHECKPOINTS, CURVE, METRICS, SUMMARY, WARNINGS
-
-
-class TrainingError(RuntimeError):
-    """A run that cannot go on; the message says why and what is left."""
-
-
-@dataclass
-class Counters:
-    """What a run has done so far; saved with every checkpoint."""
-
-    random: int = 0
-    """Random episodes stored."""
-    episode: int = 0
-    """Training episodes stored and trained on."""
-    env_steps: int = 0
-    updates: int = 0
-    transitions: float = 0.0
-    slots: float = 0.0
-    bounds: list[int] = field(default_factory=lambda: [0, 0])
-    """What fixes the shape of batches (see `HostTapeBuffer`, `HostSegmentBuffer`); 0: not known yet."""
-    rows: int = 0
-    metrics_bytes: int = 0
-    """Bytes of metrics.csv: what a run that goes on keeps of it."""
-    seconds: float = 0.0
-    returns: list[float] = field(default_factory=lambda: [0.0, 0.0])
-    """Sum and number of the returns of training episodes since the last row of metrics."""
-    recent: dict[str, float] = field(default_factory=dict)
-    """Sums over the updates since the last row, of each of their metrics, and their number as `updates`."""
-    numbers: list[int] = field(default_factory=lambda: [0, 0])
-    """The next episode of the random stream and of the training stream; those dropped are counted (host)."""
-    collection: dict[str, Any] | None = None
-    """Which episodes were open (host); see `memoroids.acting.host_collection.pack`."""
-    faults: int = 0
-    """Episodes dropped because their environment misbehaved."""
-    faults_in_a_row: int = 0
-    best: tuple[int, float] | None = None
-    """The training episode and the return of the best evaluation so far."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """A moment of a run, for whoever watches."""
-
-    config: TrainConfig
-    counters: Counters
-    row: dict[str, float] | None
-    """The newest row of metrics."""
-    seconds_left: float | None
-
-
-class Outcome(NamedTuple):
-    """How a run ended: its evaluation on fresh seeds (None: interrupted), its rows and its directory."""
-
-    final: Evaluation | None
-    rows: list[dict[str, float]]
-    run_dir: Path
-
-
-Watch = Callable[[Progress], None]
+from memoroids.runs.settings import TrainConfig
+from memoroids.runs.trackers import Trackers
 
 
 class Recorder:
-    """One run's counters and files, and the parameters of its `best` evaluation so far.
+    """The counters and files of one run, and the parameters of its best evaluation so far.
 
-    What metrics.csv holds beyond what `counters` know of goes: it was written after the checkpoint that the run goes on
-    from.
+    **Args:** `counters`: updated as the run proceeds; those of the checkpoint if the run is resumed. Rows of metrics
+    written after this checkpoint are dropped. `learner`: the learner state with which the run starts or resumes.
+    `best`: the parameters of the best evaluation before that.
+
+    Raises `ValueError` if the metrics.csv of a resumed run cannot be continued.
     """
 
     def __init__(
@@ -95,42 +42,44 @@ class Recorder:
         config: TrainConfig,
         run_dir: Path,
         counters: Counters,
-        loggers: Loggers,
+        trackers: Trackers,
         watch: Watch,
         *,
         learner: Any,
         best: Any = None,
     ):
-        """`learner`: the algorithm's state where the run starts or goes on; `best`: the best parameters until then."""
         self.config, self.run_dir, self.counters = config, run_dir, counters
-        if counters.faults_in_a_row > config.max_faults:
-            counters.faults_in_a_row = 0  # they ended the run, and whoever lets it go on gives it as many again
-        self._loggers, self._watch, self._best = loggers, watch, best
+        if counters.faults_in_a_row > config.collection.max_faults:
+            counters.faults_in_a_row = 0  # these faults ended the run; resuming it allows as many again
+        self._trackers, self._watch, self._best = trackers, watch, best
         self._metrics = MetricsFile(run_dir / METRICS, keep=counters.metrics_bytes)
         self._tensors = tensor_names(learner.params)
         skipped, divergence = jax.device_get((learner.skipped, learner.divergence))
-        self._skipped, self._longest, self._wrong = int(skipped), int(divergence.longest), divergence.tensors
+        self._skipped, self._longest, self._nonfinite = int(skipped), int(divergence.longest), divergence.tensors
         self._report_at = self._skipped + 1
         now = time.perf_counter()
         self._started = now - counters.seconds
-        self._begun, self._first = now, config.share_done(counters.episode, counters.env_steps)
+        self._begun, self._first = now, config.budget.share_done(counters.episode, counters.env_steps)
         self._then, self._steps = now, counters.env_steps
         self.rows = self._metrics.rows
-        self.title = f"{config.env}, {config.memory}, seed {config.seed}"
+        self.title = f"{config.env.id}, {config.network.memory}, seed {config.seed}"
 
     def add_updates(self, sums: Mapping[str, float], number: int) -> None:
-        """Adds `number` updates that the counters have counted, by the sums of their metrics."""
+        """Adds the metrics of `number` updates, summed over these updates, to those of the next row."""
         recent = self.counters.recent
         for name, value in {**sums, "updates": number}.items():
             recent[name] = recent.get(name, 0.0) + float(value)
 
     def add_returns(self, total: float, number: int) -> None:
-        """Adds the summed returns of `number` training episodes."""
+        """Adds the returns of `number` training episodes, whose sum is `total`, to those of the next row."""
         before, count = self.counters.returns
         self.counters.returns = [before + total, count + number]
 
     def write_row(self, evaluated: float, epsilon: float, skipped: int, params: Callable[[], Any]) -> None:
-        """Writes the row of an evaluation, and keeps what `params` gives where it is the best so far."""
+        """Writes a row of metrics after an evaluation with mean return `evaluated`.
+
+        If this evaluation is the best so far, a copy of the parameters that `params` returns is kept.
+        """
         counters, now = self.counters, time.perf_counter()
         recent = counters.recent
         updates = recent.get("updates", 0.0)
@@ -153,95 +102,101 @@ class Recorder:
             "seconds": counters.seconds,
         }
         self._metrics.write(row)
-        self._loggers.write(row)
+        self._trackers.write(row)
         counters.rows, counters.metrics_bytes = counters.rows + 1, self._metrics.size
         counters.returns, counters.recent = [0.0, 0.0], {}
         self._then, self._steps = now, counters.env_steps
         if counters.best is None or evaluated > counters.best[1]:
             counters.best = counters.episode, evaluated
-            # Copies: the arrays themselves are donated to the next update.
+            # A copy, because the arrays themselves are donated to the next update.
             self._best = jax.tree.map(lambda leaf: np.array(leaf), params())
 
     def add_faults(self, number: int, fault: str, *, since: bool = False) -> None:
-        """Counts and reports episodes that their environment spoiled; `since`: a whole one came since the last of them.
+        """Counts `number` episodes dropped because of an environment fault, and logs a warning.
 
-        Raises `EnvironmentFault` where more than the settings allow did.
+        `since`: whether an episode without a fault was completed after the previous fault. Raises `EnvironmentFault` if
+        more episodes in a row were dropped than `max_faults` allows.
         """
         counters = self.counters
         counters.faults += number
         counters.faults_in_a_row = 1 if since else counters.faults_in_a_row + number
-        if counters.faults_in_a_row <= self.config.max_faults:
+        if counters.faults_in_a_row <= self.config.collection.max_faults:
             self.warn(f"dropped {fault}")
             return
         row = f"{counters.faults_in_a_row} episodes in a row were" if counters.faults_in_a_row > 1 else "an episode was"
         raise EnvironmentFault(
-            self._note(f"{row} dropped, --max-faults {self.config.max_faults} allows no more; the last: {fault}")
+            self._note(
+                f"{row} dropped, --max-faults {self.config.collection.max_faults} allows no more; the last: {fault}"
+            )
         )
 
     def watch_divergence(self, skipped: Any, divergence: Any) -> None:
-        """Says what was not finite in updates that were skipped since the last time: the first, then ever more rarely.
+        """Logs a warning if updates were skipped, naming the tensors that were not finite.
 
-        Raises `TrainingError` where more than the settings allow were skipped in a row.
+        The first skipped update is reported, then only when their number has at least doubled since the last report.
+        Raises `TrainingError` if more updates in a row were skipped than `max_skipped` allows.
         """
         skipped, before = int(skipped), self._skipped
         if skipped == before:
             return
         longest, stop = int(divergence.longest), False
         if longest > self._longest:
-            self._longest, stop = longest, longest > self.config.max_skipped
-        stop = stop or int(divergence.in_a_row) > self.config.max_skipped
+            self._longest, stop = longest, longest > self.config.checkpoint.max_skipped
+        stop = stop or int(divergence.in_a_row) > self.config.checkpoint.max_skipped
         if not stop and skipped < self._report_at:
             return
         tensors = np.asarray(divergence.tensors)
-        names = [name for name, new in zip(self._tensors, tensors - self._wrong, strict=True) if new]
+        names = [name for name, new in zip(self._tensors, tensors - self._nonfinite, strict=True) if new]
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        said = (
+        message = (
             f"skipped {skipped - before} update{'s' * (skipped - before > 1)} up to training episode "
-            f"{self.counters.episode}, not finite: {', '.join(names[:3])}{more}"
+            f"{self.counters.episode}, non-finite: {', '.join(names[:3])}{more}"
         )
-        self._skipped, self._wrong, self._report_at = skipped, tensors, 2 * skipped
+        self._skipped, self._nonfinite, self._report_at = skipped, tensors, 2 * skipped
         if stop:
             raise TrainingError(
                 self._note(
-                    f"{longest} updates in a row were skipped (--max-skipped {self.config.max_skipped}): {said}; the "
-                    f"parameters before them are in {self.run_dir / CHECKPOINTS}"
+                    f"{longest} updates in a row were skipped (--max-skipped {self.config.checkpoint.max_skipped}): "
+                    f"{message}; the parameters before them are in {self.run_dir / CHECKPOINTS}"
                 )
             )
-        self.warn(said)
+        self.warn(message)
 
     def warn(self, message: str) -> None:
-        """Says what went wrong without ending the run, on standard error and in the run directory."""
+        """Reports a problem that does not end the run, on standard error and in the run directory."""
         print(f"memoroids: {self._note(message)}", file=sys.stderr, flush=True)
 
     def _note(self, message: str) -> str:
         line = " ".join(message.split())
-        # It is said on standard error as well: a full disk is no reason to end where what it tells of is not.
+        # The message goes to standard error as well, so a full disk is no reason to end the run here.
         with contextlib.suppress(OSError), (self.run_dir / WARNINGS).open("a") as file:
             file.write(f"episode {self.counters.episode}: {line}\n")
         return line
 
     def due(self) -> bool:
-        """Whether an evaluation is: the newest row is from before the last time for one, or from before the end."""
+        """Whether an evaluation is due: `eval_every` episodes have passed, or training has ended without one."""
         config, episode = self.config, self.counters.episode
         last = int(self.rows[-1]["episode"]) if self.rows else 0
-        over = config.share_done(episode, self.counters.env_steps) >= 1
-        return episode // config.eval_every > last // config.eval_every or (over and episode > last)
+        over = config.budget.share_done(episode, self.counters.env_steps) >= 1
+        return episode // config.evaluation.eval_every > last // config.evaluation.eval_every or (
+            over and episode > last
+        )
 
     def report(self) -> None:
-        """Shows whoever watches where the run is."""
+        """Reports the progress of the run to its `Watch`."""
         counters, left = self.counters, None
-        done = self.config.share_done(counters.episode, counters.env_steps)
+        done = self.config.budget.share_done(counters.episode, counters.env_steps)
         if done > self._first:
             left = (time.perf_counter() - self._begun) / (done - self._first) * (1 - done)
         self._watch(Progress(self.config, replace(counters), self.rows[-1] if self.rows else None, left))
 
     def training_begins(self) -> None:
-        """Starts the clock that the time left is told by."""
+        """Starts the measurement from which the remaining time is estimated."""
         self._begun = time.perf_counter()
-        self._first = self.config.share_done(self.counters.episode, self.counters.env_steps)
+        self._first = self.config.budget.share_done(self.counters.episode, self.counters.env_steps)
 
     def save(self, parts: dict[str, Any]) -> None:
-        """Writes a checkpoint of `parts` and the counters, and draws the curve."""
+        """Writes a checkpoint of `parts` and the counters, and draws the learning curve."""
         self.counters.seconds = time.perf_counter() - self._started
         step = self.counters.random + self.counters.episode
         if self._best is not None:
@@ -254,7 +209,7 @@ class Recorder:
             asdict(self.counters),
             config=asdict(self.config),
             machine=conditions(),
-            keep=self.config.keep_checkpoints,
+            keep=self.config.checkpoint.keep_checkpoints,
         )
         if self.rows:
             draw_curve(self.run_dir / CURVE, self.rows, self.title)
@@ -266,7 +221,9 @@ class Recorder:
             "final_return": final.mean,
             "final_interval": final.interval(),
             "final_episodes": len(final.returns),
-            "last_eval_return": returns[-1] if returns else None,  # random episodes alone may reach the last step
+            "last_eval_return": returns[-1]
+            if returns
+            else None,  # empty if the random episodes alone used up all steps
             "mean_eval_return": sum(returns) / len(returns) if returns else None,
             "max_eval_return": max(returns, default=None),
             "best_episode": self.counters.best and self.counters.best[0],
@@ -274,21 +231,13 @@ class Recorder:
             **{
                 name: value
                 for name, value in asdict(self.counters).items()
-                if name not in ("returns", "recent", "numbers", "collection", "faults_in_a_row", "metrics_bytes", "best")
+                if name
+                not in ("returns", "recent", "numbers", "collection", "faults_in_a_row", "metrics_bytes", "best")
             },
         }
         atomic_write_text(self.run_dir / SUMMARY, json.dumps(summary, indent=2) + "\n")
 
     def close(self) -> None:
-        """Closes its files."""
+        """Closes the files and the trackers."""
         self._metrics.close()
-        self._loggers.close()
-
-
-def episodes_to(rows: list[dict[str, float]], level: float, stay: int = 5) -> int | None:
-    """Training episodes until the greedy evaluation first reaches `level` and stays there for the next `stay`."""
-    returns = [row["eval_return"] for row in rows]
-    for i in range(len(returns) - stay):
-        if min(returns[i : i + stay + 1]) >= level:
-            return int(rows[i]["episode"])
-    return None
+        self._trackers.close()

@@ -1,4 +1,4 @@
-"""How far back the values of a trained agent depend on observations (Morad et al. 2024, Figures 3 and 8)."""
+"""Measures how far back a run's values depend on observations (Morad et al. 2024, Figures 3 and 8)."""
 
 import csv
 import json
@@ -6,44 +6,55 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from memoroids.runs.settings import TrainConfig
+from memoroids.agents.agent_registry import REGISTRY
+from memoroids.analysis.sensitivity import Profile, reward_memory_length, sensitivities, share_beyond, vml
 from memoroids.envs import short_name
-from memoroids.runs.build import REPORT, environment_seeds
+from memoroids.runs.load import load
+from memoroids.runs.plots import draw_profiles
 from memoroids.runs.presets import SEGMENT_LENGTHS
-from memoroids.runs.run_directory import load
-from memoroids.analysis.sensitivity import Profile, draw_profiles, reward_memory_length, sensitivities, share_beyond, vml
+from memoroids.runs.seeds import REPORT, environment_seeds
+from memoroids.runs.settings import TrainConfig
 
 CSV, PNG, JSON = "sensitivity.csv", "sensitivity.png", "sensitivity.json"
 
 
 class Measured(NamedTuple):
-    """A run's settings, the profile of its greedy episodes, and its environment's RML (see `reward_memory_length`)."""
+    """The sensitivity of one run."""
 
     config: TrainConfig
     profile: Profile
+    """The average over its greedy episodes."""
     rml: float | None
+    """Its environment's reward memory length; see `memoroids.analysis.sensitivity.reward_memory_length`."""
 
 
 def measure(run_dir: Path, episodes: int, seed: int) -> Measured:
-    """The profile of a run's newest parameters over greedy episodes on fresh environment seeds.
+    """Measures a run's newest parameters over `episodes` greedy episodes on fresh environment seeds.
 
-    Raises `ValueError` or `CheckpointError` where the run cannot be read.
+    Raises `ValueError` if the run cannot be read or its network has no action values, `CheckpointError` if no
+    checkpoint can be read.
     """
     config, parts, params = load(run_dir)
     try:
-        if config.algorithm == "ppo":
-            raise ValueError(f"{run_dir} is a run of ppo, whose network has no action values: it needs dqn or pqn")
+        if not parts.agent.traits.action_values:
+            able = " or ".join(name for name, kind in REGISTRY.items() if kind.traits.action_values)
+            raise ValueError(
+                f"{run_dir} is a run of {config.algorithm}, whose network has no action values: it needs {able}"
+            )
         played = parts.evaluator.play(params, episodes, environment_seeds(config.seed, REPORT, seed))
-        found = sensitivities(parts.algorithm.network(params), [episode.tape for episode in played])
+        found = sensitivities(parts.agent.network(params), [episode.tape for episode in played])
         return Measured(config, Profile.of(found), reward_memory_length(parts.env))
     finally:
         parts.close()
 
 
 def report(measured: Measured) -> dict[str, Any]:
-    """The numbers of sensitivity.json: `rml` is "episode" for a whole one, None (as `beyond_rml`) where not known."""
+    """The content of sensitivity.json.
+
+    An infinite `rml` is written as "episode"; if it is unknown, `rml` and `beyond_rml` are None.
+    """
     config, profile, rml = measured
-    lengths = (config.segment_length,) if config.batching == "segments" else SEGMENT_LENGTHS
+    lengths = (config.replay.segment_length,) if config.replay.batching == "segments" else SEGMENT_LENGTHS
     return {
         "episodes": profile.episodes,
         "left_out": profile.left_out,
@@ -57,9 +68,9 @@ def report(measured: Measured) -> dict[str, Any]:
 
 
 def run(run_dir: Path, episodes: int, seed: int, output: Path | None = None) -> None:
-    """Measures a run, prints what was found, and writes sensitivity.csv, .png and .json to `output` or the run.
+    """Measures a run, prints a summary, and writes sensitivity.csv, .png and .json to `output`, by default `run_dir`.
 
-    Raises `ValueError` or `CheckpointError` where the run cannot be read.
+    Raises `ValueError` or `CheckpointError`, as `measure` does.
     """
     measured = measure(run_dir, episodes, seed)
     config, profile, rml = measured
@@ -72,17 +83,19 @@ def run(run_dir: Path, episodes: int, seed: int, output: Path | None = None) -> 
         for age, (share, cumulative) in enumerate(zip(profile.share, profile.cumulative, strict=True)):
             writer.writerow((age, float(share), float(cumulative)))
     (output / JSON).write_text(json.dumps(found, indent=2) + "\n")
-    segments = config.segment_length if config.batching == "segments" else None
-    name = f"{short_name(config.env)}, {config.memory}, seed {config.seed}"
-    draw_profiles(output / PNG, {config.memory: profile}, rml=rml, segment_length=segments, title=name)
+    segments = config.replay.segment_length if config.replay.batching == "segments" else None
+    name = f"{short_name(config.env.id)}, {config.network.memory}, seed {config.seed}"
+    draw_profiles(output / PNG, {config.network.memory: profile}, rml=rml, segment_length=segments, title=name)
 
-    said = {None: "not known for this environment", math.inf: "the whole episode"}.get(rml, f"{rml} observations back")
+    reach = {None: "not known for this environment", math.inf: "the whole episode"}.get(rml, f"{rml} observations back")
     print(f"{name}: {profile.episodes} greedy episodes on fresh seeds")
     if profile.left_out:
-        print(f"left out: {profile.left_out} episodes whose value depends on no observation, or not finitely")
+        print(
+            f"left out: {profile.left_out} episodes whose value depends on no observation or has non-finite derivatives"
+        )
     lengths = ", ".join(f"{age} ({float(share):.0%})" for share, age in found["vml"].items())
     print(f"value depends on observations up to (VML)    {lengths} back")
-    print(f"reward depends on observations up to (RML)   {said}")
+    print(f"reward depends on observations up to (RML)   {reach}")
     if found["beyond_rml"] is not None:
         print(f"sensitivity beyond the RML                   {found['beyond_rml']:.2%}")
     for length, share in found["beyond_segment"].items():

@@ -1,4 +1,4 @@
-"""Training: a run directory opened or taken up again, and the loop that its environment asks for."""
+"""Training: creates or resumes a run directory, and runs the host loop or the device loop in it."""
 
 import dataclasses
 import signal
@@ -8,65 +8,71 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from memoroids.runs import checkpoint
 from memoroids._util.files import atomic_write_text
 from memoroids._util.provenance import conditions
 from memoroids.acting.evaluation import Evaluation
-from memoroids.runs.checkpoint import CheckpointError
-from memoroids.runs.settings import TrainConfig
-from memoroids.runs.device_loop import DeviceRun
 from memoroids.envs import EnvironmentFault
+from memoroids.runs import checkpoint
+from memoroids.runs.build import DeviceParts, HostParts, build_device, build_host
+from memoroids.runs.checkpoint import CheckpointError
+from memoroids.runs.device_loop import DeviceRun
 from memoroids.runs.host_loop import HostRun
-from memoroids.runs.metrics import Loggers, draw_comparison
-from memoroids.runs.build import Parts, build
 from memoroids.runs.placement import Placement
-from memoroids.runs.recorder import Counters, Outcome, Progress, Recorder, TrainingError
+from memoroids.runs.plots import draw_comparison
+from memoroids.runs.progress import Counters, Outcome, Progress, TrainingError
+from memoroids.runs.recorder import Recorder
 from memoroids.runs.run_directory import CHECKPOINTS, CONFIG, CURVE, METRICS, SUMMARY, locked, seed_dir
+from memoroids.runs.settings import TrainConfig
+from memoroids.runs.settings_file import to_json
+from memoroids.runs.trackers import Trackers
+
+PartsT = TypeVar("PartsT", HostParts, DeviceParts)
 
 
 def train(
     config: TrainConfig, run_dir: Path, *, resume: bool = False, watch: Callable[[Progress], None] = lambda _: None
 ) -> Outcome:
-    """Trains as `config` says and writes `run_dir`: config, metrics, curve, summary and checkpoints.
+    """Trains with the settings `config` and writes `run_dir`: settings, metrics, curve, summary and checkpoints.
 
-    With several seeds `run_dir` holds a run directory for each, and the outcome is that of all together. With `resume`,
-    goes on from the newest checkpoint. Ctrl-C ends the run after the episodes under way, with a checkpoint; so does an
-    environment that misbehaves, after the episodes before the bad one. `watch` is called with the progress after every
-    few episodes.
+    With several seeds `run_dir` contains a run directory for each of them, and the outcome covers all. With `resume`
+    training continues from the newest checkpoint. The first Ctrl-C or SIGTERM ends the run with a checkpoint, after the
+    current update or compiled call; so do environments that misbehave too often. `watch` is called with the progress
+    after every few episodes.
 
-    Raises `ValueError`, `EnvironmentFault`, `CheckpointError` or `TrainingError`, each in one line.
+    Raises `ValueError`, `EnvironmentFault`, `CheckpointError` or `TrainingError`, each with a message of one line.
     """
     _check_free(run_dir, resume)
-    if not config.on_device:
+    if not config.env.on_device:
         with locked(run_dir):
-            _check_free(run_dir, resume)  # another may have begun and ended since
-            opened = RestoredRun(config, run_dir, resume=resume)
-            return _train_host(opened, opened.recorder(run_dir, watch))
+            _check_free(run_dir, resume)  # another process may have begun a run before the lock was taken
+            restored = RestoredRun(config, build_host(config), run_dir, resume=resume)
+            return _train_host(restored, restored.recorder(run_dir, watch))
     placement = Placement(config)
-    with _written(run_dir, placement) as directory, locked(directory):
+    with _output_directory(run_dir, placement) as directory, locked(directory):
         _check_free(directory, resume)
-        if config.seeds == 1:
-            opened = RestoredRun(config, run_dir, resume=resume)
-            recorder = opened.recorder(directory, watch)
-            return _train_device(config, placement, [opened], [recorder], recorder.report)[0]
-        with ExitStack() as each:  # a seed's own directory is a run like any other
-            for i in range(config.seeds):
-                each.enter_context(locked(seed_dir(directory, config.seed + i)))
+        if config.placement.seeds == 1:
+            restored = RestoredRun(config, build_device(config), run_dir, resume=resume)
+            recorder = restored.recorder(directory, watch)
+            return _train_device(config, placement, [restored], [recorder], recorder.report)[0]
+        with ExitStack() as locks:  # the directory of a seed is a run directory like any other
+            for i in range(config.placement.seeds):
+                locks.enter_context(locked(seed_dir(directory, config.seed + i)))
             return _train_seeds(config, placement, run_dir, directory, resume=resume, watch=watch)
 
 
 def _check_free(run_dir: Path, resume: bool) -> None:
+    """Raises `ValueError` if a new run would overwrite another one."""
     if not resume and (run_dir / CONFIG).exists():
         raise ValueError(f"{run_dir} holds another run: choose another --run-dir, or `memoroids resume {run_dir}`")
 
 
 @contextmanager
-def _written(run_dir: Path, placement: Placement) -> Iterator[Path]:
-    """Where this process writes: the run directory, or, of all processes but the first, nowhere that lasts."""
+def _output_directory(run_dir: Path, placement: Placement) -> Iterator[Path]:
+    """The directory to which this process writes: `run_dir` in the first process, a temporary one in all others."""
     if placement.first:
         yield run_dir
         return
@@ -74,25 +80,31 @@ def _written(run_dir: Path, placement: Placement) -> Iterator[Path]:
         yield Path(directory)
 
 
-class RestoredRun:
-    """A run built, and taken up from its newest checkpoint where it goes on; nothing is written before `record`."""
+class RestoredRun(Generic[PartsT]):
+    """The parts of a run with their initial state, or with `resume` the state in the newest checkpoint.
 
-    def __init__(self, config: TrainConfig, run_dir: Path, *, resume: bool):
+    Nothing is written before `recorder` is called. Raises `CheckpointError` if there is nothing to resume.
+    """
+
+    def __init__(self, config: TrainConfig, parts: PartsT, run_dir: Path, *, resume: bool):
         self.config, self.resume = config, resume
-        self.parts: Parts = build(config)
+        self.parts = parts
         self.counters = Counters()
-        self.learner: Any = self.parts.algorithm.init(self.parts.network)
+        self.learner: Any = self.parts.agent.init(self.parts.network)
         self.restored: Path | None = None
-        """The checkpoint it goes on from; none where the run ended before its first one: then it begins anew."""
-        self.passed_over: list[CheckpointError] = []
+        """The checkpoint that was restored; None for a new run, or one that was killed before its first checkpoint."""
+        self.damaged: list[CheckpointError] = []
+        """Newer checkpoints that could not be read."""
         if resume:
-            self.restored = checkpoint.newest_good(run_dir / CHECKPOINTS, self.passed_over.append, asdict(config))
+            self.restored = checkpoint.newest_good(run_dir / CHECKPOINTS, self.damaged.append, asdict(config))
             if self.restored is None and not (run_dir / CONFIG).exists():
-                raise CheckpointError(f"no run to go on with in {run_dir}: neither {CONFIG} nor a checkpoint")
+                raise CheckpointError(f"no run to resume in {run_dir}: it has neither {CONFIG} nor a checkpoint")
             if self.restored is None and (run_dir / SUMMARY).exists():
-                raise CheckpointError(f"{run_dir} holds a finished run whose checkpoints are gone: it cannot go on")
+                raise CheckpointError(
+                    f"{run_dir} holds a finished run whose checkpoints are gone: it cannot be resumed"
+                )
         self.machine: dict[str, str] = {}
-        """Where it was written."""
+        """Versions and hardware with which the checkpoint was written, see `conditions`."""
         self.best: Any = None
         if self.restored is not None:
             found = checkpoint.manifest(self.restored)
@@ -101,41 +113,46 @@ class RestoredRun:
                 self.machine = dict(found["machine"])
             except TypeError as error:
                 raise CheckpointError(
-                    f"unreadable checkpoint {self.restored}: its counters are not a run's: {error}"
+                    f"unreadable checkpoint {self.restored}: invalid counters or machine: {error}"
                 ) from error
             self.learner = checkpoint.restore(self.restored, "learner", self.learner)
             if self.counters.best is not None:
                 self.best = checkpoint.restore(self.restored, "best", self.learner.params)
 
     def recorder(self, run_dir: Path, watch: Callable[[Progress], None]) -> Recorder:
-        """Starts to write, to the run's directory or where else `run_dir` says."""
+        """Opens the output files in `run_dir`; writes the settings of a new run, logs warnings about a resumed one."""
         config = self.config
-        loggers = Loggers(run_dir, asdict(config), tensorboard=config.tensorboard, wandb=config.wandb)
+        loggers = Trackers(
+            run_dir, asdict(config), tensorboard=config.trackers.tensorboard, wandb=config.trackers.wandb
+        )
         lost = self.resume and self.restored is None and _lines(run_dir / METRICS) > 1
         if not self.resume:
             run_dir.mkdir(parents=True, exist_ok=True)
-            atomic_write_text(run_dir / CONFIG, config.to_json() + "\n")
+            atomic_write_text(run_dir / CONFIG, to_json(config) + "\n")
         recorder = Recorder(config, run_dir, self.counters, loggers, watch, learner=self.learner, best=self.best)
         if lost:
-            recorder.warn(f"{run_dir} has no checkpoint: the run begins anew, and so does its {METRICS}")
-        for error in self.passed_over:
-            recorder.warn(f"{error}; the checkpoint before it is used")
+            recorder.warn(f"{run_dir} has no checkpoint: the run starts again and overwrites its {METRICS}")
+        for error in self.damaged:
+            recorder.warn(f"{error}; resuming from an earlier checkpoint")
         if self.restored is not None:
             for name, value in conditions().items():
                 if (before := self.machine.get(name)) != value:
-                    recorder.warn(f"the run goes on elsewhere, and not bit for bit: {name} was {before}, now {value}")
+                    recorder.warn(
+                        f"the resumed run may not match an uninterrupted one bit for bit: {name} was {before}, now {value}"
+                    )
         return recorder
 
 
 def _lines(path: Path) -> int:
+    """Lines in a file, 0 if there is none."""
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def _train_host(opened: RestoredRun, recorder: Recorder) -> Outcome:
-    run = HostRun(opened.config, opened.parts, recorder, opened.learner)
+def _train_host(restored: RestoredRun[HostParts], recorder: Recorder) -> Outcome:
+    run = HostRun(restored.config, restored.parts, recorder, restored.learner)
     try:
-        if opened.restored is not None:
-            run.restore(opened.restored)
+        if restored.restored is not None:
+            run.restore(restored.restored)
         with _interruptible() as interrupted:
             return run.run(interrupted)
     except (EnvironmentFault, TrainingError):
@@ -148,13 +165,15 @@ def _train_host(opened: RestoredRun, recorder: Recorder) -> Outcome:
 def _train_device(
     config: TrainConfig,
     placement: Placement,
-    opened: list[RestoredRun],
+    restored: list[RestoredRun[DeviceParts]],
     recorders: list[Recorder],
     report: Callable[[], None],
 ) -> list[Outcome]:
-    run = DeviceRun(config, placement, [one.parts for one in opened], recorders, [one.learner for one in opened])
+    run = DeviceRun(
+        config, placement, [each.parts for each in restored], recorders, [each.learner for each in restored]
+    )
     try:
-        run.restore([one.restored for one in opened])
+        run.restore([each.restored for each in restored])
         with _interruptible() as interrupted:
             for _ in run.run(interrupted):
                 report()
@@ -175,49 +194,50 @@ def _train_seeds(
     resume: bool,
     watch: Callable[[Progress], None],
 ) -> Outcome:
-    """Several seeds: a run directory for each, as if it had been trained alone, and a figure of all."""
-    configs = [dataclasses.replace(config, seed=config.seed + i, seeds=1, devices=1) for i in range(config.seeds)]
-    directories = [seed_dir(run_dir, one.seed) for one in configs]
-    opened = [
-        RestoredRun(one, path, resume=resume and (path / CONFIG).exists())  # or killed before all had begun
-        for one, path in zip(configs, directories, strict=True)
+    """Trains several seeds: a run directory for each, the same as from a run of that seed alone, and a joint plot."""
+    configs = [config.replace(seed=config.seed + i, seeds=1, devices=1) for i in range(config.placement.seeds)]
+    directories = [seed_dir(run_dir, each.seed) for each in configs]
+    restored = [
+        # A killed run may not have written the directories of all seeds yet.
+        RestoredRun(each, build_device(each), path, resume=resume and (path / CONFIG).exists())
+        for each, path in zip(configs, directories, strict=True)
     ]
     if not resume:
         directory.mkdir(parents=True, exist_ok=True)
-        atomic_write_text(directory / CONFIG, config.to_json() + "\n")
-    slowest: list[Progress] = []
-    recorders = [one.recorder(seed_dir(directory, one.config.seed), slowest.append) for one in opened]
+        atomic_write_text(directory / CONFIG, to_json(config) + "\n")
+    reports: list[Progress] = []
+    recorders = [each.recorder(seed_dir(directory, each.config.seed), reports.append) for each in restored]
 
     def report() -> None:
-        slowest.clear()
+        reports.clear()
         for recorder in recorders:
             recorder.report()
-        last = min(slowest, key=lambda moment: (moment.counters.episode, moment.counters.random))
+        slowest = min(reports, key=lambda progress: (progress.counters.episode, progress.counters.random))
         row = _mean_rows([recorder.rows for recorder in recorders])[-1:]
-        watch(dataclasses.replace(last, config=config, row=row[0] if row else None))
+        watch(dataclasses.replace(slowest, config=config, row=row[0] if row else None))
 
-    outcomes = _train_device(config, placement, opened, recorders, report)
+    outcomes = _train_device(config, placement, restored, recorders, report)
     rows = [outcome.rows for outcome in outcomes]
     if all(rows):
-        curves = {f"seed {one.seed}": mine for one, mine in zip(configs, rows, strict=True)}
-        title = f"{config.env}, {config.memory}, {config.seeds} seeds: greedy evaluation during training"
-        draw_comparison(directory / CURVE, curves, title)
+        curves = {f"seed {each.seed}": own_rows for each, own_rows in zip(configs, rows, strict=True)}
+        what = f"{config.env.id}, {config.network.memory}, {config.placement.seeds} seeds"
+        draw_comparison(directory / CURVE, curves, f"{what}: greedy evaluation during training")
     finals = [outcome.final for outcome in outcomes if outcome.final is not None]
-    together = None
+    combined = None
     if len(finals) == len(outcomes):
-        together = Evaluation(*(np.concatenate(column) for column in zip(*finals, strict=True)))
-    return Outcome(together, _mean_rows(rows), run_dir)
+        combined = Evaluation(*(np.concatenate(column) for column in zip(*finals, strict=True)))
+    return Outcome(combined, _mean_rows(rows), run_dir)
 
 
 def _mean_rows(rows: list[list[dict[str, float]]]) -> list[dict[str, float]]:
-    """Row by row, the mean over runs, as far as all have got."""
+    """The means over runs, row by row, up to the last row that all runs have."""
     return [{name: float(np.mean([row[name] for row in at])) for name in at[0]} for at in zip(*rows, strict=False)]
 
 
 @contextmanager
 def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Turns the first Ctrl-C or SIGTERM into a flag, read between episodes; the second acts as always."""
-    raised: list[int] = []  # an Event's lock would be taken twice where one signal comes within the other's handler
+    """Yields a function that tells whether Ctrl-C or SIGTERM has been received; a second one acts as usual."""
+    raised: list[int] = []  # an Event could deadlock if a signal arrives while the other's handler holds its lock
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return

@@ -1,4 +1,4 @@
-"""Tapes: whole episodes end to end; and the segments that Segment-Based Batching cuts them into."""
+"""Tapes: whole episodes end to end; and the segments into which Segment-Based Batching splits them."""
 
 from memoroids.tape.tape import Tape as Tape
 from memoroids.tape.tape import blank as blank

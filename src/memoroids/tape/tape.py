@@ -1,4 +1,4 @@
-"""The tape: whole episodes laid end to end. All that follows from the boundaries of episodes is derived here alone."""
+"""The tape: whole episodes end to end. All that follows from episode boundaries is derived here and nowhere else."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,20 +13,21 @@ from memoroids.algebra.resettable import select
 
 
 class Tape(eqx.Module):
-    """Episodes end to end on one slot axis N; an episode of T actions takes T + 1 neighbouring slots.
+    """Episodes end to end on one slot axis N; an episode of T actions takes T + 1 consecutive slots.
 
     | field | shape | dtype | |
     |---|---|---|---|
     | `observation` | (N, …) | any | o_t |
-    | `begin` | (N,) | bool | o_t opens an episode |
-    | `action` | (N, …) | any | what was done at o_t |
-    | `reward` | (N,) | float32 | what a_t earned |
-    | `terminated` | (N,) | bool | a_t ended the episode for good: nothing follows, nothing is bootstrapped |
-    | `truncated` | (N,) | bool | a_t ended the episode from outside (a time limit): its value goes on |
+    | `begin` | (N,) | bool | o_t is the first observation of an episode |
+    | `action` | (N, …) | any | a_t, the action taken at o_t |
+    | `reward` | (N,) | float32 | r_t, the reward for a_t |
+    | `terminated` | (N,) | bool | the episode terminated after a_t: no bootstrapping |
+    | `truncated` | (N,) | bool | the episode was cut off after a_t (time limit): bootstrap from o_{t+1} |
     | `transition` | (N,) | bool | False in an episode's last slot, which holds only its final observation |
 
-    Padding slots have `begin` set, `transition` unset and zeros elsewhere. Where both end flags are set, terminated
+    Padding slots have `begin` True, `transition` False and zeros elsewhere. If an episode ends both ways, terminated
     wins.
+
     Source: Morad et al. 2024, Section 5.
     """
 
@@ -50,14 +51,14 @@ class Tape(eqx.Module):
 
     @property
     def final(self) -> jax.Array:
-        """(N,) bool: slots that hold only an episode's final observation."""
+        """(N,) bool: slots that hold only the final observation of an episode."""
         return ~self.begin & ~self.transition
 
     def next_slot(self, values: Any) -> Any:
-        """What stands in the following slot, for each slot of arrays (N, …); zeros after the last.
+        """The values of the next slot, for each slot of arrays (N, …); zeros for the last one.
 
-        The next Markov state of a transition is the state in the following slot, never a memory run from
-        `next_observation` alone.
+        The next Markov state of a transition is the state in the next slot. It is never recomputed by running the
+        memory from `next_observation` alone.
         """
 
         def shift(v: jax.Array) -> jax.Array:
@@ -66,19 +67,20 @@ class Tape(eqx.Module):
         return jax.tree.map(shift, values)
 
     def steps(self) -> jax.Array:
-        """(N,) int32: each slot's age in its episode, 0 where it begins."""
+        """(N,) int32: the step t of each slot within its episode, counted from 0."""
         index = jnp.arange(self.slots)
         return index - lax.cummax(jnp.where(self.begin, index, 0))
 
     def episodes(self) -> jax.Array:
-        """(N,) int32: the number of the episode of each slot, from 0; slots before the first begin flag have -1."""
+        """(N,) int32: the index of each slot's episode on this tape, from 0; -1 before the first begin flag."""
         return jnp.cumsum(self.begin.astype(jnp.int32)) - 1
 
 
 def continues(terminated: jax.Array, truncated: jax.Array, transition: jax.Array | None = None) -> jax.Array:
-    """(T,) bool: whether the transition in the next row goes on from this row's.
+    """(T,) bool: whether the next row holds the next transition of the same episode.
 
-    False at both ends of episodes, at rows that are no transition, before such rows, and in the last row.
+    False where an episode terminated or was truncated, in rows without a transition, in the row before such a row, and
+    in the last row.
     """
     going = ~(terminated | truncated)
     if transition is not None:
@@ -96,21 +98,21 @@ def episode(observation: Any, action: Any, reward: Any, terminated: bool, trunca
     """One whole episode as a NumPy-backed tape of T + 1 slots.
 
     **Arguments:** `observation` (T + 1, …), from the first to the final one; `action` (T, …) and `reward` (T,), T ≥ 1;
-    how it ended, at least one of the two.
+    `terminated` and `truncated`, at least one of which is True.
 
-    Raises `ValueError`, naming the step, where lengths do not fit or an observation or reward is not finite: a NaN that
-    entered here would reach every parameter.
+    Raises `ValueError` if the lengths do not match, if neither flag is set, or if an observation or reward is not
+    finite, naming the step: a NaN that gets past this point would reach every parameter.
     """
     observation, action = np.asarray(observation), np.asarray(action)
     reward = np.asarray(reward, np.float32)
     length = reward.shape[0] if reward.ndim == 1 else -1
     if length < 1 or observation.shape[:1] != (length + 1,) or action.shape[:1] != (length,):
         raise ValueError(
-            f"an episode of T >= 1 actions has T + 1 observations, T actions and T rewards; got shapes "
+            f"episode: needs T + 1 observations, T actions and T rewards with T >= 1, got shapes "
             f"{observation.shape}, {action.shape} and {reward.shape}"
         )
     if not (terminated or truncated):
-        raise ValueError("a whole episode ends terminated or truncated, got neither")
+        raise ValueError("episode: a whole episode is terminated or truncated, got neither")
     for name, values in (("observation", observation), ("reward", reward)):
         if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
             bad = int(np.argmin(np.isfinite(values).reshape(len(values), -1).all(1)))
@@ -130,14 +132,14 @@ def episode(observation: Any, action: Any, reward: Any, terminated: bool, trunca
 
 
 def concatenate(tapes: Sequence[Tape]) -> Tape:
-    """One NumPy-backed tape of several, end to end. Raises `ValueError` for none."""
+    """Joins tapes end to end into one NumPy-backed tape. Raises `ValueError` if there is none."""
     if not tapes:
         raise ValueError("concatenate: needs at least one tape, got none")
     return jax.tree.map(lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves]), *tapes)
 
 
 def pad(tape: Tape, slots: int) -> Tape:
-    """`tape` with padding slots behind it, NumPy-backed. Raises `ValueError` where it is longer than `slots`."""
+    """`tape` with padding appended up to `slots`, NumPy-backed. Raises `ValueError` if it is longer than `slots`."""
     extra = slots - tape.slots
     if extra < 0:
         raise ValueError(f"pad: a tape of {tape.slots} slots does not fit into {slots}")
@@ -147,15 +149,16 @@ def pad(tape: Tape, slots: int) -> Tape:
 
 
 def blank(tape: Tape, where: jax.Array) -> Tape:
-    """`tape` with padding in the slots that `where` (T,) names, for episodes that are dropped whole."""
+    """`tape` with padding in the slots where the mask `where` (N,) is True, to drop whole episodes."""
     padding = empty(1, tape)
     choose = jax.vmap(lambda wanted, slot: select(wanted, jax.tree.map(lambda leaf: leaf[0], padding), slot))
     return choose(where, tape)
 
 
 def slots_needed(batch_size: int, max_length: int, min_length: int = 1) -> int:
-    """Slots that always hold a batch: whole episodes, drawn until their transitions reach `batch_size`.
+    """The number of slots that is enough for any batch of whole episodes with at least `batch_size` transitions.
 
-    The last may overshoot by `max_length` - 1, and each of at most ⌈batch_size / min_length⌉ has a final slot.
+    The last episode may exceed `batch_size` by `max_length` - 1, and each of at most ⌈batch_size / min_length⌉ episodes
+    has a final slot.
     """
     return batch_size + max_length - 1 + -(-batch_size // min_length)

@@ -1,4 +1,4 @@
-"""The GPU's kernel, interpreted, against a slow loop; and that it lowers for CUDA."""
+"""The Pallas kernel in interpret mode against a slow loop, and its lowering for CUDA."""
 
 import functools
 
@@ -21,7 +21,7 @@ def interpreted(decay, x, reset, initial, *, reverse, **blocks):
 
 
 def loop(decay, x, reset, initial, reverse):
-    """In double precision, one step after the other."""
+    """The recurrence step by step in double precision."""
     wide = np.complex128 if np.iscomplexobj(x) or np.iscomplexobj(decay) else np.float64
     decay, x, h = (np.asarray(v).astype(wide) for v in (decay, x, initial))
     out = np.empty_like(x)
@@ -52,7 +52,7 @@ def case(rng, length, width, dtype, varying):
 def test_states_are_those_of_a_loop(rng, reverse, varying, dtype, length, width):
     decay, x, initial = case(rng, length, width, dtype, varying)
     place = np.arange(length)
-    # Beside and on the borders of parts of ten, counted from either end; a whole part and two parts without.
+    # At and next to the boundaries of time blocks of ten, counted from either end; at random; at every step.
     resets = (None, place == 10, place == 9, place == 26, place == 27, rng.random(length) < 0.2, place >= 0)
     for reset in resets:
         flags = None if reset is None else jnp.asarray(reset)
@@ -88,7 +88,7 @@ def test_a_batch_is_one_at_a_time(rng):
         np.testing.assert_allclose(got[i], run(decay[i], x[i], reset[i], initial[i]), rtol=1e-6, atol=1e-6)
 
 
-# JAX 0.12, which Python 3.12 and later get, warns of the backend and asks for the GPU that it lowers for.
+# JAX 0.12, which Python 3.12 and later get, deprecates the backend and needs to know the GPU that it lowers for.
 @pytest.mark.filterwarnings("ignore:The Pallas Triton backend is deprecated:DeprecationWarning")
 @each_decay
 @pytest.mark.parametrize("dtype", ["float32", "complex64", "bfloat16"])

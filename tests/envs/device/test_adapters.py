@@ -1,4 +1,4 @@
-"""Environments of other JAX libraries: stand-ins of their shapes always, the libraries where they are installed."""
+"""Adapters of other JAX libraries, tested with stand-ins, and with the libraries themselves if installed."""
 
 import dataclasses
 import sys
@@ -19,7 +19,7 @@ KEY = jax.random.key(0)
 
 
 def ends(env: DeviceEnv, actions: list[Any], seed: int = 0) -> tuple[int, bool, bool]:
-    """Plays actions until the first end: how many there were, and which ends it told."""
+    """Plays actions until the episode ends; returns their number, and whether it terminated and was truncated."""
     step = jax.jit(env.step)
     state, _ = jax.jit(env.reset)(jax.random.key(seed))
     for i, action in enumerate(actions, 1):
@@ -30,7 +30,7 @@ def ends(env: DeviceEnv, actions: list[Any], seed: int = 0) -> tuple[int, bool, 
 
 
 def scanned(env: DeviceEnv, steps: int) -> Any:
-    """Random steps through the view, whose carry must keep its types."""
+    """Random steps through the view in a `scan`, whose state must keep its dtypes."""
     view = DeviceView("env", env)
 
     def step(state: Any, key: jax.Array) -> Any:
@@ -61,7 +61,7 @@ class Params:
 
 
 class Walk(NamedTuple):
-    """`paid` begins as a Python integer and goes on as a float of one element."""
+    """`paid` starts as a Python integer and becomes a float array of one element."""
 
     position: Any
     paid: Any
@@ -69,7 +69,7 @@ class Walk(NamedTuple):
 
 
 class Walker:
-    """Goes up by the action until the goal; the reward is a vector of one element."""
+    """The position increases by the action until the goal; the reward is a vector of one element."""
 
     def __init__(self, start: int = 0):
         self.start = start
@@ -94,7 +94,7 @@ class Walker:
 
 
 class OldWalker(Walker):
-    """As gymnax 0.0.9: one end for both."""
+    """As in gymnax 0.0.9: a single flag for both ends."""
 
     def is_terminal(self, state: Walk, params: Params) -> Any:
         return (state.position >= params.goal) | (state.time >= params.max_steps_in_episode)
@@ -103,7 +103,7 @@ class OldWalker(Walker):
 
 
 class NewWalker(Walker):
-    """As gymnax 1.0: the end that `step_env` tells is a termination."""
+    """As in gymnax 1.0: the flag of `step_env` means termination."""
 
     def is_truncated(self, state: Walk, params: Params) -> Any:
         return state.time >= params.max_steps_in_episode
@@ -204,7 +204,7 @@ def other(state: Any) -> Any:
 
 
 class Corridor:
-    """As navix: action 1 goes on, the third square is the goal."""
+    """As in navix: action 1 moves forward, the third square is the goal."""
 
     action_set = ("stay", "go")
 
@@ -271,7 +271,7 @@ class Mini(NamedTuple):
 
 
 class MiniGrid:
-    """As xminigrid: action 2 ends the episode for good; the last step's number is negated."""
+    """As in xminigrid: action 2 terminates the episode; the number of the last step is negated."""
 
     def num_actions(self, params: Any) -> int:
         return 3
@@ -329,7 +329,7 @@ def test_a_library_that_is_missing_is_named_with_its_extra(library, monkeypatch)
 
 @pytest.fixture
 def lenient():
-    """Their code may broadcast as it likes."""
+    """Allows rank promotion, which the libraries' code relies on."""
     with jax.numpy_rank_promotion("allow"):
         yield
 
@@ -374,7 +374,7 @@ def test_gymnax_tells_a_fall_from_the_limit():
     pytest.importorskip("gymnax")
     env = make_device("gymnax:CartPole-v1", {"max_steps_in_episode": 9})
     count, terminated, truncated = ends(env, [1] * 9)
-    # The pole falls after eight to ten pushes to one side: at the limit it is a termination all the same.
+    # The pole falls after eight to ten pushes to one side; a fall at the limit is still a termination.
     if count == 9 and terminated:
         env = make_device("gymnax:CartPole-v1", {"max_steps_in_episode": 10})
         assert ends(env, [1] * 9) == (9, True, False)
@@ -389,7 +389,7 @@ def test_navix():
     pytest.importorskip("navix")
     env = make_device("navix:Navix-Empty-5x5-v0", {"max_steps": 8})
     assert env.max_length == 8
-    # Forward twice, right, forward twice: the way to the goal; 0 and 1 turn left and right, 2 goes forward.
+    # Actions 0 and 1 turn left and right, 2 moves forward: forward twice, right, forward twice reaches the goal.
     assert ends(env, [2, 2, 1, 2, 2]) == (5, True, False)
     assert ends(env, [0] * 9) == (8, False, True)
     told = scanned(env, 8)
@@ -405,7 +405,7 @@ def test_xminigrid():
     pytest.importorskip("xminigrid")
     env = make_device("xminigrid:MiniGrid-Empty-5x5", {"max_steps": 8})
     assert env.max_length == 8
-    # 0 goes forward, 1 and 2 turn right and left.
+    # Action 0 moves forward, 1 and 2 turn right and left.
     assert ends(env, [0, 0, 1, 0, 0]) == (5, True, False)
     assert ends(env, [1] * 9) == (8, False, True)
     told = scanned(env, 8)

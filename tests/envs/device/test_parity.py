@@ -1,4 +1,4 @@
-"""Device tasks against POPGym's own: the same hidden state and the same actions, step by step, to the episode's end."""
+"""Device tasks against POPGym's: with the same hidden state and actions, all steps to the end of an episode agree."""
 
 from functools import cache
 from itertools import pairwise
@@ -34,7 +34,8 @@ def popgym_env(name: str) -> Any:
 def player(env: DeviceEnv) -> Any:
     """A function (key, step keys, actions, steer) -> states (T + 1, …), first observation, actions and steps (T, …).
 
-    It plays a longest episode: what follows an end is of no meaning. With `steer` a cart-pole is balanced instead.
+    It always plays as many steps as the longest episode has; those after an end are meaningless. With `steer` a
+    cart-pole is balanced instead of following the actions.
     """
 
     def play(key: jax.Array, keys: jax.Array, actions: Any, steer: Any) -> Any:
@@ -60,7 +61,7 @@ def compiled(env: DeviceEnv) -> Any:
 
 
 def step_keys(seed: int, steps: int) -> jax.Array:
-    # Always as many, so that one program draws them for every task.
+    # Always the same number, so that one compiled program serves all tasks.
     return jax.random.split(jax.random.key(seed + 1_000), 900)[:steps]
 
 
@@ -69,7 +70,7 @@ def balance(moving: jax.Array) -> jax.Array:
 
 
 class Episode:
-    """What the device environment did, as NumPy arrays."""
+    """An episode of the device environment as NumPy arrays."""
 
     def __init__(self, env: DeviceEnv, seed: int, actions: Any, *, steer: bool = False):
         played = compiled(env)(jax.random.key(seed), step_keys(seed, len(actions)), jnp.asarray(actions), steer)
@@ -88,7 +89,7 @@ def random_actions(env: DeviceEnv, rng: np.random.Generator) -> np.ndarray:
 
 
 def same_step(ours: Step, theirs: tuple, t: int, *, tolerance: float = 0.0) -> bool:
-    """Compares everything that a step tells; whether it ended the episode."""
+    """Compares all that a step returns; returns whether the step ended the episode."""
     observation, reward, terminated, truncated, _ = theirs
     for mine, its in zip(np.atleast_1d(ours.observation), np.atleast_1d(observation), strict=True):
         np.testing.assert_allclose(mine, its, rtol=0, atol=tolerance, err_msg=f"observation at step {t}")
@@ -98,11 +99,11 @@ def same_step(ours: Step, theirs: tuple, t: int, *, tolerance: float = 0.0) -> b
 
 
 def same_episode(episode: Episode, theirs: Any, native: Any = int) -> int:
-    """Steps POPGym's environment, which shows `first` already, to its end; how long that took."""
+    """Compares all steps with POPGym's environment, which has been reset; returns the length of the episode."""
     for t, action in enumerate(episode.actions):
         if same_step(episode.step(t), theirs.step(native(action)), t):
             return t + 1
-    pytest.fail("POPGym's episode goes on after the longest that the device environment declares")
+    pytest.fail("POPGym's episode is longer than the device environment's max_length")
 
 
 # --- what holds for all ---------------------------------------------------------------------------------------------
@@ -127,7 +128,7 @@ def test_spaces_lengths_and_the_previous_action_are_popgyms(name):
 
 
 @pytest.mark.parametrize("name", DEVICE)
-def test_copies_step_together_without_a_change_of_types(name):
+def test_mapped_environments_keep_shapes_and_dtypes(name):
     env = make_device(name)
     space = env.action_space
     action = jax.ShapeDtypeStruct((3, *space.shape), np.float32 if isinstance(space, gym.spaces.Box) else np.int32)
@@ -142,7 +143,7 @@ def test_copies_step_together_without_a_change_of_types(name):
 
 
 @pytest.mark.parametrize("name", ["RepeatPreviousEasy", "MineSweeperEasy"])
-def test_a_copy_among_others_is_the_copy_alone(name, rng):
+def test_a_mapped_environment_equals_a_single_one(name, rng):
     env = make_device(name)
     actions = np.stack([random_actions(env, rng) for _ in range(3)])
     keys = jax.random.split(jax.random.key(4), 3)
@@ -157,7 +158,7 @@ def test_a_copy_among_others_is_the_copy_alone(name, rng):
 
 
 def stacked(deck: Any, kinds: np.ndarray, dealt: np.ndarray) -> None:
-    """Makes a POPGym deck deal these kinds of cards; fails unless each kind comes as often as the deck has it."""
+    """Makes a POPGym deck deal these kinds of cards; fails unless they are exactly the cards of the deck."""
     order = np.empty(len(dealt), int)
     for kind in range(kinds.max() + 1):
         assert np.sum(dealt == kind) == np.sum(kinds == kind)
@@ -171,7 +172,7 @@ def stacked(deck: Any, kinds: np.ndarray, dealt: np.ndarray) -> None:
 
 
 def shown(episode: Episode) -> np.ndarray:
-    """All observations of an episode, the first included, (T + 1, …)."""
+    """All observations of an episode, including the first, (T + 1, …)."""
     parts = zip(np.atleast_1d(episode.first), np.atleast_2d(episode.steps.observation.T), strict=True)
     return np.stack([np.concatenate(([first], later)) for first, later in parts], axis=-1)
 
@@ -250,7 +251,7 @@ def test_a_card_is_drawn_as_often_as_it_is_left(kinds, rng):
     left = rng.integers(0, 6, kinds)
     left[0], left[-1] = 0, 3
     total = left.sum()
-    # The first bits of each card's share, and the last.
+    # The smallest and the largest bits that should draw each card.
     starts = [-(-(i << 32) // int(total)) for i in range(total + 1)]
     bits = np.array([bit for a, b in pairwise(starts) for bit in (a, b - 1)])
     sums = jnp.asarray(np.cumsum(left), jnp.uint16)
@@ -278,7 +279,7 @@ def test_all_orders_of_cards_are_equally_likely():
 
 
 class Drawn:
-    """Stands for a NumPy generator and returns what it was given."""
+    """Replaces a NumPy generator and returns given values."""
 
     def __init__(self, **drawn: Any):
         self.drawn = drawn
@@ -329,7 +330,7 @@ def test_noise_is_gaussian_scaled_independent_and_clipped():
     actions = np.tile([0, 1], 100)
     seen = [shown(Episode(env, 2, actions)) for env in envs]
     high = envs[1].observation_space.high
-    unit = (seen[1] - seen[0])[:30] / 0.1  # nothing is clipped yet
+    unit = (seen[1] - seen[0])[:30] / 0.1  # before any clipping
     for sigma, noisy in zip(sigmas, seen[1:], strict=True):
         np.testing.assert_allclose(noisy[:30], np.clip(seen[0][:30] + sigma * unit, -high, high), atol=1e-4 * sigma)
         assert np.all(np.abs(noisy) <= high)
@@ -353,7 +354,7 @@ def test_noise_is_gaussian_scaled_independent_and_clipped():
 @levels("PositionOnlyPendulum")
 def test_pendulum(name, rng):
     env, theirs = make_device(name), popgym_env(name)
-    for seed, scale in enumerate((1.0, 1.5)):  # torque beyond the box is clipped
+    for seed, scale in enumerate((1.0, 1.5)):  # torques outside the Box are clipped
         actions = scale * random_actions(env, rng)
         if seed:
             actions[:] = scale * np.sign(actions)  # faster
@@ -413,7 +414,7 @@ def squares(words: np.ndarray, side: int) -> np.ndarray:
 
 
 def sweeping(env: MineSweeper, mines: np.ndarray, how: str, rng: np.random.Generator) -> np.ndarray:
-    """Squares (T,) that win, lose at the third, repeat themselves to the limit, or win in the last step allowed."""
+    """Squares (T,) that win, lose at the third step or at the limit, repeat one, are truncated, or are random."""
     clear, mined = rng.permutation(np.flatnonzero(~mines)), np.flatnonzero(mines)
     chosen = {
         "random": rng.integers(env.side**2, size=env.max_length),

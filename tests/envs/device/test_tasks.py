@@ -1,4 +1,4 @@
-"""make_device: what a name and its options mean, and the one line that says what is wrong with them."""
+"""make_device: the meaning of names and options, and the one-line errors for invalid ones."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ def says(name: str, options: dict | None = None) -> str:
 
 @pytest.fixture
 def module(tmp_path, monkeypatch):
-    """Writes a module of the user's and lets it be imported."""
+    """Writes a module, as a user would, and makes it importable."""
     monkeypatch.syspath_prepend(str(tmp_path))
 
     def write(name: str, code: str) -> None:
@@ -104,7 +104,7 @@ def test_a_users_own_factory(module):
     assert env.reset(jax.random.key(0))[1] == 0
     assert says("my_envs:Coin", {"max_lenght": 3}).endswith("'max_lenght'; did you mean max_length?")
     assert says("my_envs:Coin", {"max_length": 2}) == (
-        "environment 'my_envs:Coin': min_length 3 and max_length 2 are no lengths"
+        "environment 'my_envs:Coin': needs 1 <= min_length <= max_length, got 3 and 2"
     )
     assert says("my_envs:broken", {"a": 1}) == (
         "cannot make environment 'my_envs:broken' with options {'a': 1}: RuntimeError: no such file"

@@ -1,4 +1,4 @@
-"""HostEnv: every Gymnasium environment as a flat float vector in and one integer action out."""
+"""HostEnv: any Gymnasium environment with a flat float vector or an image out and one action in."""
 
 import itertools
 import math
@@ -27,7 +27,7 @@ def zeros(t: int) -> np.ndarray:
 
 
 class Scripted(gym.Env):
-    """Shows and pays what it was told to for each step, and keeps the actions that reached it."""
+    """Returns scripted observations and rewards, and records the actions it receives."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Scripted(gym.Env):
 
 @pytest.fixture
 def register() -> Iterator[Callable[..., str]]:
-    """Registers what a function makes under a fresh id, for the length of a test."""
+    """Registers the environment that a function makes under a new id, for the duration of a test."""
     names: list[str] = []
 
     def add(make: Callable[[], gym.Env], **options: Any) -> str:
@@ -185,7 +185,7 @@ def test_options_that_an_environment_does_not_take_are_named(options: dict[str, 
 
 
 OBSERVATIONS: dict[str, tuple[spaces.Space, Any, list[float] | None]] = {
-    # Where a third element is given, it is the flat vector written out by hand.
+    # The third element, if given, is the expected flat vector, written by hand.
     "box": (spaces.Box(-5, 5, (2, 3), np.float32), np.arange(6, dtype=np.float32).reshape(2, 3), [0, 1, 2, 3, 4, 5]),
     "bytes": (spaces.Box(0, 255, (3,), np.uint8), np.array([0, 7, 255], np.uint8), [0, 7, 255]),
     "scalar": (spaces.Box(-5, 5, (), np.float64), np.float64(2.5), [2.5]),
@@ -448,7 +448,7 @@ def at(step: int, wrong: Any, right: Any) -> Callable[[int], Any]:
 FINE = np.zeros(2, np.float32)
 DARK = np.zeros((2, 3), np.uint8)
 FAULTS: dict[str, tuple[int, dict[str, Any], str]] = {
-    # What goes wrong at which step, and a word that the message owes to the user.
+    # The step at which the fault occurs, the faulty script, and a word that the message must contain.
     "raises at reset": (0, {"observe": at(0, OSError("disk\nfull"), FINE)}, "disk full"),
     "raises in mid-episode": (2, {"observe": at(2, KeyError("lost"), FINE)}, "KeyError"),
     "nan at reset": (0, {"observe": at(0, np.array([0, np.nan]), FINE)}, "nan"),
@@ -529,7 +529,7 @@ def test_atari_shows_every_fourth_frame_alone_in_grey(asteroids: Callable[..., H
         _, _, terminated, truncated = env.step(steps % 14)
         steps += 1
         assert not truncated and ale.getEpisodeFrameNumber() == frames + 4 * steps
-    assert not terminated, "a life lost is not the end"
+    assert not terminated, "losing a life does not end the episode"
 
 
 def test_an_episode_of_atari_depends_on_its_seed_alone(asteroids: Callable[..., HostEnv]):

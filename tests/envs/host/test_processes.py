@@ -1,4 +1,4 @@
-"""Copies of an environment that misbehave, in this process and in others: the bad episode goes, all others stay."""
+"""Environments that misbehave, in this process and in others: only the faulty episode is dropped."""
 
 import itertools
 import os
@@ -32,7 +32,7 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def made() -> Iterator[Callable[..., HostEnvs]]:
-    """Makes copies, with any number of workers, and closes them."""
+    """Makes environments in any number of processes, and closes them after the test."""
     all_: list[HostEnvs] = []
 
     def make(processes: int, num_envs: int = 3, limit: float = LIMIT, **options: Any) -> HostEnvs:
@@ -47,17 +47,17 @@ def made() -> Iterator[Callable[..., HostEnvs]]:
         return found
 
     yield make
-    for num_envs in all_:
-        num_envs.close()
+    for envs in all_:
+        envs.close()
 
 
-def played(num_envs: HostEnvs, ended: Ended | None = None) -> list[Episode]:
-    """Episodes whose number is their seed."""
-    return list(Collector(num_envs, RandomPolicy(3, 0), lambda number: number, 0, EPISODES, ended=ended))
+def played(envs: HostEnvs, ended: Ended | None = None) -> list[Episode]:
+    """Collected episodes, each seeded by its number."""
+    return list(Collector(envs, RandomPolicy(3, 0), lambda number: number, 0, EPISODES, ended=ended))
 
 
 def noted(said: list[str]) -> Ended:
-    """Writes down the faults."""
+    """Records the messages of faults."""
     return lambda fault: said.append(str(fault)) if fault else None
 
 
@@ -69,12 +69,12 @@ def assert_same(found: list[Episode], expected: list[Episode]) -> None:
 
 
 def whole(made: Callable[..., HostEnvs], spoiled: set[int]) -> list[Episode]:
-    """What is left where some are spoiled, and as many others come after the last."""
+    """The expected episodes if some are faulty: those are left out, and as many are added at the end."""
     healthy = list(Collector(made(0), RandomPolicy(3, 0), lambda number: number, 0, EPISODES + 10))
     return [one for one in healthy if one.number not in spoiled][:EPISODES]
 
 
-def test_episodes_do_not_depend_on_the_number_of_workers(made: Callable[..., HostEnvs]):
+def test_episodes_do_not_depend_on_the_number_of_processes(made: Callable[..., HostEnvs]):
     expected = whole(made, set())
     for processes in (0, 1, 2, 3, 5):
         assert_same(played(made(processes)), expected)
@@ -84,7 +84,7 @@ def test_episodes_do_not_depend_on_the_number_of_workers(made: Callable[..., Hos
 @pytest.mark.parametrize("fault", faulty.FAULTS)
 def test_an_episode_that_is_spoiled_goes_whole_and_all_others_stay(fault: str, at: int, made: Callable[..., HostEnvs]):
     if at == 0 and fault in ("reward", "nan reward", "flag", "few", *faulty.REWARDS):
-        pytest.skip("nothing of the kind at reset")
+        pytest.skip("this fault cannot occur at a reset")
     limit, every = (0.3, 10) if fault in ("hang", "swallow") else (LIMIT, 5)
     said: list[str] = []
     found = played(made(0, limit=limit, fault=fault, at=at, every=every), noted(said))
@@ -110,9 +110,9 @@ def test_every_end_of_an_episode_is_told_in_the_order_of_the_ends(made: Callable
     assert told == [False] * 5
 
 
-# Waiting for one that hangs is enough.
+# One case of a hanging process is enough: each has to wait for the time limit.
 @pytest.mark.parametrize(("fault", "processes"), [("freeze", 2), *itertools.product(("exit", "raise"), (1, 2, 3))])
-def test_a_worker_that_dies_or_hangs_costs_one_episode_and_no_other(
+def test_a_process_that_dies_or_hangs_costs_one_episode_and_no_other(
     fault: str, processes: int, made: Callable[..., HostEnvs]
 ):
     said: list[str] = []
@@ -123,7 +123,7 @@ def test_a_worker_that_dies_or_hangs_costs_one_episode_and_no_other(
     assert said[0].startswith("episode 6: ")
 
 
-def test_a_worker_killed_from_outside_is_started_again(made: Callable[..., HostEnvs]):
+def test_a_process_killed_from_outside_is_restarted(made: Callable[..., HostEnvs]):
     envs = made(1)
     assert isinstance(envs, ProcessEnvs)
     said: list[str] = []
@@ -147,7 +147,7 @@ def test_a_worker_killed_from_outside_is_started_again(made: Callable[..., HostE
     assert_same(found, whole(made, lost))
 
 
-def test_workers_leave_signals_to_the_run_and_die_with_it(made: Callable[..., HostEnvs]):
+def test_processes_leave_signals_to_the_run(made: Callable[..., HostEnvs]):
     envs = made(2)
     assert isinstance(envs, ProcessEnvs)
     expected = whole(made, set())
@@ -157,35 +157,35 @@ def test_workers_leave_signals_to_the_run_and_die_with_it(made: Callable[..., Ho
         found.append(episode)
         for running in envs._processes:
             assert running is not None
-            for number in (signal.SIGTERM, signal.SIGINT):  # as a whole group of processes gets them
+            for number in (signal.SIGTERM, signal.SIGINT):  # as when they are sent to the process group
                 os.kill(running[0].pid, number)
     assert_same(found, expected)
     assert said == []
 
 
-def test_a_worker_that_hangs_in_c_ends_with_the_run():
+def test_a_process_that_hangs_in_c_ends_with_the_run():
     code = f"""
 import os, signal, time
 from memoroids.envs.host.processes import ProcessEnvs
-copies = ProcessEnvs({faulty.NAME!r}, {{"options": {{"fault": "deaf", "every": 1}}}}, 1, processes=1, time_limit=60)
-copies.reset(0, 0)
-print(copies._processes[0][0].pid, flush=True)
-copies._send(0, [(0, "step", 0), (0, "step", 0)])
+envs = ProcessEnvs({faulty.NAME!r}, {{"options": {{"fault": "deaf", "every": 1}}}}, 1, processes=1, time_limit=60)
+envs.reset(0, 0)
+print(envs._processes[0][0].pid, flush=True)
+envs._send(0, [(0, "step", 0), (0, "step", 0)])
 time.sleep(1)
 os.kill(os.getpid(), signal.SIGKILL)
 """
     env = os.environ | {"PYTHONPATH": os.pathsep.join([os.path.dirname(faulty.__file__), *sys.path])}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    worker = int(done.stdout)
+    pid = int(done.stdout)
     for _ in range(100):
         try:
-            os.kill(worker, 0)
+            os.kill(pid, 0)
         except ProcessLookupError:
             return
         time.sleep(0.05)
-    os.kill(worker, signal.SIGKILL)
-    raise AssertionError("the worker outlived the run")
+    os.kill(pid, signal.SIGKILL)
+    raise AssertionError("the process outlived the run")
 
 
 @pytest.mark.parametrize("processes", [0, 1])
@@ -204,15 +204,15 @@ def test_an_environment_that_cannot_be_closed_keeps_no_other_from_it(
     assert len(closed) == (1 if processes else len(envs))
 
 
-def test_a_worker_that_cannot_make_its_environments_says_so(made: Callable[..., HostEnvs], tmp_path: Path):
+def test_a_process_that_cannot_make_its_environments_is_reported(made: Callable[..., HostEnvs], tmp_path: Path):
     envs = ProcessEnvs(faulty.NAME, {"options": {}}, 2, processes=1, time_limit=LIMIT)
     envs._made_with = faulty.NAME, {"options": {"no_such": 1}}
-    with pytest.raises(EnvironmentFault, match=r"cannot start a worker process: .*no_such"):
+    with pytest.raises(EnvironmentFault, match=r"cannot start an environment process: .*no_such"):
         envs.reset(0, 0)
     envs.close()
 
 
-def test_closing_ends_every_worker(made: Callable[..., HostEnvs]):
+def test_closing_ends_every_process(made: Callable[..., HostEnvs]):
     envs = made(2)
     assert isinstance(envs, ProcessEnvs)
     played(envs)

@@ -1,1 +1,1 @@
-"""Kernels written by hand, one for each kind of device."""
+"""Hand-written kernels, one for each kind of device."""

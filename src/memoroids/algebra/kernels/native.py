@@ -1,7 +1,7 @@
-"""The linear recurrence as C++ on a CPU, called by XLA through its foreign function interface (recurrence.cpp).
+"""The linear recurrence in C++ for CPUs, called by XLA through its foreign function interface (recurrence.cpp).
 
-The library is compiled when the package is installed. Where it could not be, the other backends of
-`memoroids.linear_recurrence` serve.
+The library is compiled when the package is installed. If that was not possible, the other backends of
+`memoroids.linear_recurrence` remain available.
 """
 
 import ctypes
@@ -17,14 +17,14 @@ DTYPES = ("float32", "float64", "bfloat16", "complex64", "complex128")
 
 @functools.cache
 def missing() -> str | None:
-    """Why the library cannot be used, or None where it can: then XLA knows its functions."""
+    """Why the library cannot be used, or None if it can; its functions are then registered with XLA."""
     path = next(Path(__file__).parent.glob("_recurrence*.so"), None)
     if path is None:
-        return "it was not compiled when memoroids was installed (that needs a C++ compiler)"
+        return "it was not compiled when memoroids was installed, which needs a C++ compiler"
     try:
         library = ctypes.cdll.LoadLibrary(str(path))
         if not library.memoroids_runs_here():
-            return "it was compiled for a processor with AVX2 and FMA"
+            return "it was compiled for processors with AVX2 and FMA, which this one lacks"
         for name in TARGETS:
             jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
     except (OSError, AttributeError, RuntimeError) as error:
@@ -37,7 +37,7 @@ def _options(reverse: bool, varying: bool) -> dict[str, np.int32]:
 
 
 def forward(decay: jax.Array, x: jax.Array, reset: jax.Array, initial: jax.Array, *, reverse: bool) -> jax.Array:
-    """h (T, C), of the dtype of `initial`, from x (T, C), decay (C,) or (T, C), reset (T,) and initial (C,)."""
+    """h (T, C), in the dtype of `initial`, from x (T, C), decay (C,) or (T, C), reset (T,) bool and initial (C,)."""
     call = jax.ffi.ffi_call(
         "memoroids_forward", jax.ShapeDtypeStruct(x.shape, initial.dtype), vmap_method="broadcast_all"
     )
@@ -47,7 +47,7 @@ def forward(decay: jax.Array, x: jax.Array, reset: jax.Array, initial: jax.Array
 def backward(
     decay: jax.Array, reset: jax.Array, h_bar: jax.Array, h: jax.Array, initial: jax.Array, *, reverse: bool
 ) -> tuple[jax.Array, jax.Array]:
-    """The gradients with respect to x, (T, C), and to decay, of its shape, given h̄ (T, C); all of one dtype."""
+    """The cotangents of x, (T, C), and of decay, of its shape, given h and h̄ (T, C); all but reset have one dtype."""
     shapes = jax.ShapeDtypeStruct(h.shape, h.dtype), jax.ShapeDtypeStruct(decay.shape, h.dtype)
     call = jax.ffi.ffi_call("memoroids_backward", shapes, vmap_method="broadcast_all")
     x_bar, decay_bar = call(decay, reset, h_bar, h, initial, **_options(reverse, decay.ndim == h.ndim))

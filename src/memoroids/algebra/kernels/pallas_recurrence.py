@@ -9,10 +9,10 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
-# A program runs one part of time for one block of channels, a channel a thread. 16,384 steps of 256 channels make 128
-# programs, about one for each multiprocessor of a large GPU; longer tapes and batches make more.
+# A program runs one block of time for one block of channels, with one thread per channel. 16,384 steps of 256 channels
+# make 128 programs, about one for each multiprocessor of a large GPU; longer tapes and batches make more.
 TIME_BLOCK, CHANNEL_BLOCK = 256, 128
-# Rows asked for before the first of them is used: while the chain waits for one, others are on their way.
+# Rows loaded before the first of them is used, so that the latency of one load is hidden behind the others.
 AHEAD = 8
 
 
@@ -28,17 +28,18 @@ def recurrence(
     channel_block: int = CHANNEL_BLOCK,
     ahead: int = AHEAD,
 ) -> jax.Array:
-    """h_t = decay_t h_{t-1} + x_t, with 0 for the first term where reset[t]; see `memoroids.linear_recurrence`.
+    """h_t = decay_t h_{t-1} + x_t, where the first term is 0 if reset[t]; see `memoroids.linear_recurrence`.
 
-    **Arguments:** x (T, C); decay (C,), never broadcast over time, or (T, C); reset (T,) bool or None; initial (C,), of
-    the state's dtype; `time_block` steps a program runs in a row, `channel_block` channels (a power of two) and
-    `ahead` rows it asks for at once; `interpret`: run on any platform, slowly.
+    **Arguments:** `x` (T, C); `decay` (C,), never broadcast over time, or (T, C); `reset` (T,) bool or None; `initial`
+    (C,), in the dtype of the state; `time_block`, consecutive steps per program; `channel_block`, channels per program
+    (a power of two); `ahead`, rows a program loads at once; `interpret`: run on any platform, slowly.
 
-    **Returns:** h (T, C), of the dtype of `initial`.
+    **Returns:** h (T, C), in the dtype of `initial`.
 
-    A tape of one part reads x once and writes h once: 8 bytes a number in float32. A longer one is read twice, once for
-    what each part hands on, 12 bytes: programs of a single pass would have to wait for each other, which Pallas does
-    not promise. A batch that fills the GPU may set `time_block` to T. Complex numbers are run as two planes.
+    If T fits one time block, x is read once and h written once: 8 bytes per number in float32. Otherwise x is read
+    twice, the first time for the final state of each block: 12 bytes. A single pass would need programs that wait for
+    each other, which Pallas does not guarantee. If a batch fills the GPU, `time_block` may be T. Complex numbers are
+    processed as two real planes.
     """
     steps, parts = x.shape[0], -(-x.shape[0] // time_block)
     block = time_block, channel_block, ahead
@@ -49,7 +50,7 @@ def recurrence(
     nothing = jnp.zeros((parts, *initial.shape), initial.dtype)
     ends = run(decay, x, nothing, totals=True)
     if varying:
-        # The product of a part's decays is what is left of 1 with nothing added to it.
+        # The product of the decays of a block is its final state if it starts at 1 and all inputs are 0.
         products = run(decay, jnp.zeros_like(x), jnp.ones_like(nothing), totals=True)
     else:
         products = jnp.broadcast_to(lax.integer_pow(decay, time_block), nothing.shape)
@@ -73,7 +74,7 @@ def _run(
     block: tuple[int, int, int],
     interpret: bool,
 ) -> jax.Array:
-    """Every part from its `start` (parts, C): all states (T, C), or with `totals` the last of each part (parts, C)."""
+    """Runs each time block from its row of `start` (parts, C): all states (T, C), or with `totals` the last of each."""
     (steps, channels), dtype = x.shape, start.dtype
     split = _planes if jnp.issubdtype(dtype, jnp.complexfloating) else lambda array: [array]
     arrays = [split(array) for array in (decay, x, start)]
@@ -133,7 +134,7 @@ def _kernel(
         for j in range(block[2]):
             i = k * block[2] + j
             place = part * block[0] + i
-            # Past the end, or past this part's own steps, a row is neither read nor written.
+            # Rows past the end of the sequence or of this block are neither read nor written.
             ok = (i < block[0]) & (place < steps)
             t = jnp.where(ok, steps - 1 - place if reverse else place, 0)
             mask = inside & ok
@@ -141,7 +142,7 @@ def _kernel(
             loaded.append((t, ok, mask, cut, row(decay, t, mask=mask) if varying else constant, row(x, t, mask=mask)))
         for t, ok, mask, cut, a, x_t in loaded:
             moved = _product(a, h)
-            # Selected after the product, so that not even a NaN in the decay of a reset step gets through.
+            # Selected after the product, so that not even a NaN in the decay of a reset step reaches h.
             kept = moved if cut is None else [jnp.where(cut, jnp.zeros_like(m), m) for m in moved]
             new = [m + value for m, value in zip(kept, x_t, strict=True)]
             h = [jnp.where(ok, n, old) for n, old in zip(new, h, strict=True)]

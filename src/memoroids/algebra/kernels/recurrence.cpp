@@ -1,8 +1,8 @@
 // The linear recurrence h_t = decay_t h_{t-1} + x_t with resets, and its reverse pass, on the CPU: every input is read
 // once and every output written once. Called by XLA through its foreign function interface; see native.py.
 //
-// Rows hold `width` real numbers, complex ones as neighbouring pairs. A row depends on the row before it, so threads
-// share out sequences and channels; where rows are too narrow for that, segments of time (see `narrow`).
+// A row holds `width` real numbers; a complex number is an adjacent (re, im) pair. Each row depends on the one before,
+// so work is divided over sequences and channels or, if rows are too narrow for that, segments of time (see `narrow`).
 
 #include <algorithm>
 #include <atomic>
@@ -21,11 +21,11 @@ namespace {
 
 namespace ffi = xla::ffi;
 
-constexpr int64_t kInline = 1 << 15;      // below so many numbers, waking a thread costs more than it saves
-constexpr int64_t kSegmentAbove = 1 << 12;  // narrow rows: shorter sequences are run in one piece
-constexpr int kLanes = 8;                 // segments advanced together, to hide the latency of one chain
-constexpr int64_t kAhead = 8;             // steps between asking for a row and reading it
-constexpr int64_t kFlush = 256;           // steps summed in the state's precision before they go to a double
+constexpr int64_t kInline = 1 << 15;      // for fewer numbers, waking a thread costs more than it saves
+constexpr int64_t kSegmentAbove = 1 << 12;  // narrow rows: shorter sequences are not split into segments
+constexpr int kLanes = 8;                 // segments advanced together, to hide the latency of one dependency chain
+constexpr int64_t kAhead = 8;             // steps between prefetching a row and reading it
+constexpr int64_t kFlush = 256;           // steps summed in the precision of the state before they are added to a double
 
 struct BFloat16 {
   uint16_t bits;
@@ -50,7 +50,7 @@ V load(const R* from) {
   return value;
 }
 
-// (re, im) pairs to (im, re); to (re, re); to (-im, im).
+// From (re, im) pairs, (re, re) in `real` and (-im, im) in `imag`; `swapped` gives (im, re).
 template <typename R, typename V>
 void complex_factor(V a, V* real, V* imag) {
   if constexpr (sizeof(R) == 4) {
@@ -73,11 +73,11 @@ V swapped(V h) {
   }
 }
 
-// out = a * h + x over `width` real numbers; out may be x. Complex where kComplex.
+// out = a * h + x over `width` real numbers, as complex numbers if kComplex; out may alias x.
 template <bool kComplex, typename R, typename In>
 void multiply_add(R* out, const R* a, const R* h, const In* x, int64_t width) {
   if constexpr (!kComplex) {
-#pragma GCC ivdep  // of the rows only `out` is written, and where it is another of them, then at the same place
+#pragma GCC ivdep  // only `out` is written, and if it aliases another row, it does so at the same index
     for (int64_t j = 0; j < width; ++j) out[j] = a[j] * h[j] + static_cast<R>(x[j]);
   } else {
     using V = typename Vector<R>::type;
@@ -97,8 +97,8 @@ void multiply_add(R* out, const R* a, const R* h, const In* x, int64_t width) {
   }
 }
 
-// Asks for a row that is read kAhead steps from now: half rows are too short for the processor to see the stream. A
-// prefetch past either end of an array is ignored by the processor.
+// Prefetches a row that is read kAhead steps from now: half rows are too short for the hardware prefetcher to detect
+// the stream. The processor ignores a prefetch past either end of an array.
 template <typename R>
 void prefetch(const R* row, int64_t width) {
   for (int64_t j = 0; j < width; j += 64 / sizeof(R)) __builtin_prefetch(row + j);
@@ -108,8 +108,8 @@ struct Shape {
   int64_t sequences, steps, width;  // width in real numbers
 };
 
-// Runs task(0) … task(count - 1), on the threads of the pool and on this one. The caller works too and waits only for
-// tasks that another thread has begun, so handlers that fill the pool cannot wait for each other.
+// Runs task(0) … task(count - 1) on the threads of the pool and on the calling one. The caller waits only for tasks
+// that another thread has already started, so handlers that occupy the whole pool cannot deadlock.
 template <typename F>
 void parallel(ffi::ThreadPool& pool, int64_t count, F task) {
   struct Shared {
@@ -135,7 +135,7 @@ void parallel(ffi::ThreadPool& pool, int64_t count, F task) {
   shared->finished.wait(lock, [&] { return shared->done == count; });
 }
 
-// Shares sequences and blocks of channels out: body(sequence, first real number, how many).
+// Divides sequences and blocks of channels over the threads: body(sequence, first real number, how many).
 template <typename F>
 void over_channels(ffi::ThreadPool& pool, const Shape& s, F body) {
   const int64_t threads = s.sequences * s.steps * s.width < kInline ? 1 : std::max<int64_t>(1, pool.num_threads());
@@ -169,13 +169,13 @@ void wide(ffi::ThreadPool& pool, const Shape& s, bool reverse, bool varying, con
   });
 }
 
-// One real number a step: time is cut into segments, scanned from 0 side by side, and what enters a segment is added
-// afterwards, up to its first reset.
+// One real number per step: time is split into segments that are scanned from 0 in parallel; the state that enters a
+// segment is added afterwards, decayed, up to the segment's first reset.
 template <typename R, typename In>
 void narrow(ffi::ThreadPool& pool, const Shape& s, bool reverse, R decay, const In* x, const bool* reset, R initial,
             R* h) {
   const int64_t groups = std::max<int64_t>(1, pool.num_threads()), segments = groups * kLanes;
-  const int64_t length = s.steps / segments;  // the last segment takes the rest
+  const int64_t length = s.steps / segments;  // the last segment also gets the remainder
   auto slot = [&](int64_t i) { return reverse ? s.steps - 1 - i : i; };
   const int64_t direction = reverse ? -1 : 1;
   parallel(pool, groups, [&](int64_t group) {
@@ -201,7 +201,7 @@ void narrow(ffi::ThreadPool& pool, const Shape& s, bool reverse, R decay, const 
     const int64_t end = segment + 1 == segments ? s.steps : (segment + 1) * length;
     for (int64_t i = segment * length; i < end && !reset[slot(i)]; ++i) {
       carried *= decay;
-      // Never true of a NaN, which has to reach the end of its episode.
+      // False for a NaN, which has to propagate to the end of its episode.
       if (shrinks && std::abs(carried) < std::numeric_limits<R>::min()) break;
       h[slot(i)] += carried;
     }
@@ -227,8 +227,8 @@ void forward(ffi::ThreadPool& pool, const Shape& s, bool reverse, bool varying, 
   wide<kComplex>(pool, s, reverse, varying, a, in, reset, start, out);
 }
 
-// g_t = h̄_t + decay_{t+1} g_{t+1}, cut where t+1 is reset, and the sum (or, of a decay that varies, the row) of
-// g_t h_{t-1}, which a reset at t makes 0; t+1 is the next step in the direction of the scan.
+// g_t = h̄_t + decay_{t+1} g_{t+1}, or h̄_t if t+1 is reset, and g_t h_{t-1}, or 0 if t is reset: its sum over time, or
+// every row if the decay varies. t+1 is the next step in the direction of the recurrence.
 template <bool kComplex, typename R>
 void backward(ffi::ThreadPool& pool, const Shape& s, bool reverse, bool varying, const R* decay, const bool* reset,
               const R* h_bar, const R* h, const R* initial, R* g, R* decay_bar) {
@@ -271,7 +271,7 @@ void backward(ffi::ThreadPool& pool, const Shape& s, bool reverse, bool varying,
 
 bool is_complex(ffi::DataType type) { return type == ffi::DataType::C64 || type == ffi::DataType::C128; }
 
-// x is (…, T, C): axes before the last two are sequences of their own.
+// x is (…, T, C): all axes before the last two are batch axes.
 Shape shape_of(ffi::AnyBuffer x) {
   auto dims = x.dimensions();
   Shape s{1, dims[dims.size() - 2], dims[dims.size() - 1] * (is_complex(x.element_type()) ? 2 : 1)};
@@ -279,7 +279,7 @@ Shape shape_of(ffi::AnyBuffer x) {
   return s;
 }
 
-ffi::Error unserved() { return ffi::Error::InvalidArgument("memoroids: a dtype that the native kernel does not serve"); }
+ffi::Error unserved() { return ffi::Error::InvalidArgument("memoroids: dtype not supported by the native kernel"); }
 
 ffi::Error run_forward(ffi::ThreadPool pool, ffi::AnyBuffer decay, ffi::AnyBuffer x, ffi::Buffer<ffi::PRED> reset,
                        ffi::AnyBuffer initial, ffi::Result<ffi::AnyBuffer> h, int32_t reverse, int32_t varying) {

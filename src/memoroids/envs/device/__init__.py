@@ -1,4 +1,4 @@
-"""Device environments: pure JAX functions, and what an agent sees of them."""
+"""Device environments: pure JAX functions, and the view of them that agents get."""
 
 from memoroids.envs.device.environment import DeviceEnv as DeviceEnv
 from memoroids.envs.device.environment import EnvState as EnvState

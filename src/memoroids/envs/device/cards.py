@@ -1,4 +1,4 @@
-"""POPGym's card tasks. A card is drawn when it is dealt, which is as good as a shuffle before the first one."""
+"""POPGym's card tasks. Cards are drawn when they are dealt, which is equivalent to shuffling the deck first."""
 
 from typing import Any, NamedTuple
 
@@ -13,22 +13,23 @@ from memoroids.envs.device.environment import DeviceEnv, Step
 
 DECK = 52
 KINDS = {"colors": 2, "suits": 4, "ranks": 13}
-"""How many kinds of cards there are, equally many of each, by what tells them apart."""
+"""The number of kinds of cards for each deck type; all kinds have the same number of cards."""
 SUITS = KINDS["suits"]
 MOST = 2**16 // DECK
-"""Decks that `below` can choose a card of."""
+"""The most decks for which `below` can draw a card."""
 
 
 def draw(bits: jax.Array, left: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The kind of the card that 32 random bits choose, and what is left then.
+    """Draws a card by 32 random bits; returns its kind, int32, and the cards left afterwards.
 
-    `left`, (kinds,) uint16: how many cards are left of each kind and those before it.
+    `left`, (kinds,) uint16: the cumulative number of cards left, of each kind and all kinds before it.
     """
     passed = below(bits, left[-1]).astype(jnp.uint16) >= left
     return jnp.sum(passed, dtype=jnp.int32), left - ~passed
 
 
-def _paid(right: jax.Array, scale: float) -> jax.Array:
+def _reward(right: jax.Array, scale: float) -> jax.Array:
+    """`scale` for a right answer, and its negative for a wrong one."""
     return jnp.where(right, jnp.float32(scale), jnp.float32(-scale))
 
 
@@ -41,22 +42,27 @@ class _Cards(DeviceEnv):
 
     @property
     def cards(self) -> int:
+        """The number of cards in all decks."""
         return DECK * self.num_decks
 
     @property
     def max_length(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """One transition for each card but the first, which is dealt by the reset."""
         return self.cards - 1
 
     @property
     def min_length(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """All episodes have the same length."""
         return self.max_length
 
     @property
     def observation_space(self) -> gym.Space:
+        """The suit of the card dealt."""
         return spaces.Discrete(SUITS)
 
     @property
     def action_space(self) -> gym.Space:
+        """The suit to name."""
         return spaces.Discrete(SUITS)
 
     def _full(self, kinds: int = SUITS) -> jax.Array:
@@ -67,9 +73,9 @@ class _Cards(DeviceEnv):
 
 
 class Dealt(NamedTuple):
-    """Cards left (see `draw`), (4,) uint16, the suits dealt that still matter, and transitions so far, int32.
+    """The cards left (see `draw`), (4,) uint16, the remembered suits, and the number of transitions so far, int32.
 
-    `kept`: (words,) uint32, suit i in two bits of word i // 16.
+    `kept`: the suits, (words,) uint32, with suit i in two bits of word i // 16.
     """
 
     left: jax.Array
@@ -82,7 +88,7 @@ def _kept(words: jax.Array, i: jax.Array) -> jax.Array:
 
 
 def _keep(words: jax.Array, i: jax.Array, suit: jax.Array) -> jax.Array:
-    # Not a scatter, which would go through the copies one by one.
+    # Not a scatter: mapped over environments, it would be executed for one at a time.
     here = jnp.arange(words.size, dtype=jnp.int32) == i // 16
     return jnp.where(here, words & ~(jnp.uint32(3) << _shift(i)) | suit.astype(jnp.uint32) << _shift(i), words)
 
@@ -92,13 +98,15 @@ def _shift(i: jax.Array) -> jax.Array:
 
 
 class _Suits(_Cards):
-    """Keeps `memory` suits; the one dealt at time t in place t modulo `memory`."""
+    """Remembers `memory` suits; the one dealt at time t is at position t modulo `memory`."""
 
     @property
     def memory(self) -> int:
+        """The number of suits remembered."""
         return self.cards
 
     def reset(self, key: jax.Array) -> tuple[Dealt, Any]:
+        """Deals the first card."""
         suit, left = draw(jax.random.bits(key), self._full())
         time = jnp.zeros((), jnp.int32)
         kept = _keep(jnp.zeros(-(-self.memory // 16), jnp.uint32), time, suit)
@@ -111,21 +119,23 @@ class _Suits(_Cards):
 
 
 class RepeatFirst(_Suits):
-    """Every action should say the suit of the first card."""
+    """Every action should name the suit of the first card."""
 
     def step(self, state: Dealt, action: jax.Array, key: jax.Array) -> tuple[Dealt, Step]:
-        reward = _paid(action == _kept(state.kept, jnp.zeros((), jnp.int32)), 1 / (self.cards - 1))
+        """Rewards the first card's suit and deals the next card."""
+        reward = _reward(action == _kept(state.kept, jnp.zeros((), jnp.int32)), 1 / (self.cards - 1))
         time = state.time + 1
         suit, left = draw(jax.random.bits(key), state.left)
         return Dealt(left, state.kept, time), Step(suit, reward, **self._over(time))
 
     @property
     def memory(self) -> int:
+        """Only the first suit is remembered."""
         return 1
 
 
 class RepeatPrevious(_Suits):
-    """Every action should say the suit that was shown k - 1 cards ago; nothing is paid before there are k."""
+    """Every action should name the suit dealt k - 1 cards ago; the reward is 0 until k cards have been dealt."""
 
     k: int = eqx.field(static=True, default=4)
 
@@ -135,44 +145,50 @@ class RepeatPrevious(_Suits):
 
     @property
     def memory(self) -> int:
+        """The last k suits are remembered."""
         return self.k
 
     def step(self, state: Dealt, action: jax.Array, key: jax.Array) -> tuple[Dealt, Step]:
-        # The oldest suit that is kept is where the next one goes.
-        paid = _paid(action == _kept(state.kept, (state.time + 1) % self.k), 1 / (self.cards - self.k))
-        reward = jnp.where(state.time + 1 >= self.k, paid, 0)
+        """Rewards the suit dealt k - 1 cards ago and deals the next card."""
+        # The oldest suit is at the position that the next one will take.
+        reward = _reward(action == _kept(state.kept, (state.time + 1) % self.k), 1 / (self.cards - self.k))
+        reward = jnp.where(state.time + 1 >= self.k, reward, 0)
         state, suit = self._deal(state, key)
         return state, Step(suit, reward, **self._over(state.time))
 
 
 class Autoencode(_Suits):
-    """Shows all cards, which the actions should then say in the reverse order. Observations: (still showing?, suit)."""
+    """Deals all cards; afterwards the actions should name their suits in reverse order."""
 
     @property
     def max_length(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """One transition for each card but the first to deal it, and one for each card to name it."""
         return 2 * self.cards - 1
 
     @property
     def observation_space(self) -> gym.Space:
+        """Whether cards are still being dealt, and the suit dealt, 0 afterwards."""
         return spaces.Tuple((spaces.Discrete(2), spaces.Discrete(SUITS)))
 
     def reset(self, key: jax.Array) -> tuple[Dealt, tuple[jax.Array, jax.Array]]:
+        """Deals the first card."""
         state, suit = super().reset(key)
         return state, (jnp.ones((), jnp.int32), suit)
 
     def step(self, state: Dealt, action: jax.Array, key: jax.Array) -> tuple[Dealt, Step]:
+        """Deals the next card or, after the last one, rewards the suit asked for."""
         dealt, suit = self._deal(state, key)
         asking = dealt.time >= self.cards
         right = action == _kept(state.kept, jnp.clip(self.max_length - dealt.time, 0, self.cards - 1))
-        reward = jnp.where(asking, _paid(right, 1 / self.cards), 0)
+        reward = jnp.where(asking, _reward(right, 1 / self.cards), 0)
         state = Dealt(dealt.left, jnp.where(asking, state.kept, dealt.kept), dealt.time)
-        # The last card is shown as the first to be asked for.
-        shown = (dealt.time < self.cards - 1).astype(jnp.int32), jnp.where(asking, 0, suit)
-        return state, Step(shown, reward, **self._over(dealt.time))
+        # With the last card the first flag is already 0: it is the first to be named.
+        observation = (dealt.time < self.cards - 1).astype(jnp.int32), jnp.where(asking, 0, suit)
+        return state, Step(observation, reward, **self._over(dealt.time))
 
 
 class Counted(NamedTuple):
-    """Cards left to show and to ask for (see `draw`), (kinds,) uint16, the kind asked for last, transitions so far."""
+    """Cards left to deal and to ask for (see `draw`), (kinds,) uint16, the kind asked for, and transitions so far."""
 
     values: jax.Array
     queries: jax.Array
@@ -181,9 +197,9 @@ class Counted(NamedTuple):
 
 
 class CountRecall(_Cards):
-    """Shows a card and asks for another: how often was that one shown so far, the present card included?
+    """Deals a card and asks for a kind: how often has it been dealt so far, the present card included?
 
-    `error_clamp` is taken, as by POPGym, and as there it changes nothing.
+    `error_clamp` is accepted, as in POPGym, and has no effect, as in POPGym.
     """
 
     deck_type: str = eqx.field(static=True, default="colors")
@@ -195,24 +211,29 @@ class CountRecall(_Cards):
 
     @property
     def kinds(self) -> int:
+        """The number of kinds of cards."""
         return KINDS[self.deck_type]
 
     @property
     def observation_space(self) -> gym.Space:
+        """The kind dealt and the kind asked for."""
         return spaces.MultiDiscrete([self.kinds] * 2)
 
     @property
     def action_space(self) -> gym.Space:
+        """The count, from 0 to all cards of a kind."""
         return spaces.Discrete(self.cards // self.kinds + 1)
 
     def reset(self, key: jax.Array) -> tuple[Counted, jax.Array]:
+        """Deals the first card and asks for the first kind."""
         full = self._full(self.kinds)
         return self._deal(Counted(full, full, jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32)), key)
 
     def step(self, state: Counted, action: jax.Array, key: jax.Array) -> tuple[Counted, Step]:
+        """Rewards the right count, deals the next card and asks for the next kind."""
         before = jnp.where(state.query > 0, state.values[state.query - 1], 0)
-        shown = self.cards // self.kinds - (state.values[state.query] - before).astype(jnp.int32)
-        reward = _paid(action == shown, 1 / self.max_length)
+        count = self.cards // self.kinds - (state.values[state.query] - before).astype(jnp.int32)
+        reward = _reward(action == count, 1 / self.max_length)
         state, observation = self._deal(state, key)
         return state, Step(observation, reward, **self._over(state.time))
 

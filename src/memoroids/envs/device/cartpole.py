@@ -1,4 +1,4 @@
-"""POPGym's cart-poles, of which only some of the state is shown; single precision."""
+"""POPGym's cart-poles with partial observations, in single precision."""
 
 import math
 from typing import NamedTuple
@@ -17,14 +17,14 @@ X_LIMIT, ANGLE_LIMIT = 2.4, math.radians(12)
 
 
 class Pole(NamedTuple):
-    """(4,) float32: position, its velocity, angle, its velocity; and the transitions so far, int32."""
+    """Position, velocity, angle and angular velocity, (4,) float32, and the number of transitions so far, int32."""
 
     moving: jax.Array
     time: jax.Array
 
 
 def moved(state: jax.Array, push: jax.Array) -> jax.Array:
-    """The state (4,) after 0.02 s of Euler's method; `push` is 1 to the right and 0 to the left."""
+    """The state (4,) after one Euler step of 0.02 s; `push` is 1 to the right and 0 to the left."""
     x, x_dot, angle, angle_dot = state
     force = jnp.where(push == 1, FORCE, -FORCE)
     sin, cos = jnp.sin(angle), jnp.cos(angle)
@@ -45,67 +45,76 @@ class _CartPole(DeviceEnv):
 
     @property
     def max_length(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Episodes are truncated after `max_episode_length` transitions."""
         return self.max_episode_length
 
     @property
     def min_length(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """1, since the pole may fall at any step."""
         return 1
 
     @property
     def action_space(self) -> gym.Space:
+        """0 pushes to the left, 1 to the right."""
         return spaces.Discrete(2)
 
     def reset(self, key: jax.Array) -> tuple[Pole, jax.Array]:
+        """Draws each part of the state from [-0.05, 0.05)."""
         moving = jax.random.uniform(key, (4,), minval=-0.05, maxval=0.05)
-        # Positions, also where only velocities follow.
+        # As in POPGym, the position and the angle, even if later observations are the velocities.
         return Pole(moving, jnp.zeros((), jnp.int32)), moving[::2]
 
     def step(self, state: Pole, action: jax.Array, key: jax.Array) -> tuple[Pole, Step]:
+        """Pushes the cart; the episode terminates when the pole falls or the cart leaves the track."""
         moving, time = moved(state.moving, action), state.time + 1
         fallen = (jnp.abs(moving[0]) > X_LIMIT) | (jnp.abs(moving[2]) > ANGLE_LIMIT)
         reward = jnp.full((), 1 / self.max_episode_length, jnp.float32)
-        return Pole(moving, time), Step(self._shown(moving), reward, fallen, time >= self.max_episode_length)
+        return Pole(moving, time), Step(self._observation(moving), reward, fallen, time >= self.max_episode_length)
 
-    def _shown(self, moving: jax.Array) -> jax.Array:
+    def _observation(self, moving: jax.Array) -> jax.Array:
         return moving[::2]
 
 
 class PositionOnlyCartPole(_CartPole):
-    """Shows the position and the angle, not how they change."""
+    """The observation is the position and the angle, without their velocities."""
 
     @property
     def observation_space(self) -> gym.Space:
+        """Position in metres and angle in radians, up to twice the limits of an episode."""
         high = np.array([2 * X_LIMIT, 2 * ANGLE_LIMIT], np.float32)
         return spaces.Box(-high, high, dtype=np.float32)
 
 
 class VelocityOnlyCartPole(_CartPole):
-    """Shows both velocities; at a reset, where they hardly matter, both positions."""
+    """The observation is both velocities, except the first, which is the position and the angle."""
 
     @property
     def observation_space(self) -> gym.Space:
+        """Both velocities, unbounded."""
         return spaces.Box(-np.inf, np.inf, (2,), np.float32)
 
-    def _shown(self, moving: jax.Array) -> jax.Array:
+    def _observation(self, moving: jax.Array) -> jax.Array:
         return moving[1::2]
 
 
 class NoisyPositionOnlyCartPole(PositionOnlyCartPole):
-    """Shows the position and the angle with Gaussian noise, clipped to the observation space."""
+    """The observation is the position and the angle with Gaussian noise, clipped to the observation space."""
 
     noise_sigma: float = eqx.field(static=True, default=0.1)
 
     def reset(self, key: jax.Array) -> tuple[Pole, jax.Array]:
+        """As `PositionOnlyCartPole.reset`, with noise."""
         begin, noise = jax.random.split(key)
-        state, shown = super().reset(begin)
-        return state, self._noisy(shown, noise)
+        state, observation = super().reset(begin)
+        return state, self._noisy(observation, noise)
 
     def step(self, state: Pole, action: jax.Array, key: jax.Array) -> tuple[Pole, Step]:
+        """As `PositionOnlyCartPole.step`, with noise."""
         state, step = super().step(state, action, key)
         return state, step._replace(observation=self._noisy(step.observation, key))
 
-    def _noisy(self, shown: jax.Array, key: jax.Array) -> jax.Array:
+    def _noisy(self, observation: jax.Array, key: jax.Array) -> jax.Array:
         space = self.observation_space
         assert isinstance(space, spaces.Box)
-        noisy = shown + self.noise_sigma * jax.random.normal(key, (2,))
+        noisy = observation + self.noise_sigma * jax.random.normal(key, (2,))
         return jnp.clip(noisy, jnp.asarray(space.low), jnp.asarray(space.high))

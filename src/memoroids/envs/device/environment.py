@@ -1,4 +1,4 @@
-"""What a JAX environment is: pure functions on one copy, its spaces, and how long its episodes can be."""
+"""The interface of JAX environments: pure functions for one environment, its spaces and its episode lengths."""
 
 import abc
 from typing import Any, ClassVar, NamedTuple
@@ -8,11 +8,11 @@ import gymnasium as gym
 import jax
 
 EnvState = Any
-"""A pytree of arrays: what an environment carries from one step to the next."""
+"""A pytree of arrays: the state that an environment passes from one step to the next."""
 
 
 class Step(NamedTuple):
-    """What an action led to: the observation as its space has it, the reward, and how the episode ended if it did."""
+    """The result of an action: an observation in its space, the reward, and whether and how the episode ended."""
 
     observation: Any
     reward: jax.Array
@@ -21,18 +21,18 @@ class Step(NamedTuple):
 
 
 class DeviceEnv(eqx.Module):
-    """One copy of an environment as pure functions, to be compiled and mapped over copies.
+    """One environment as pure functions, to be compiled and mapped over many.
 
         state, observation = env.reset(key)
         state, (observation, reward, terminated, truncated) = env.step(state, action, key)
 
     A subclass defines the two functions, both spaces (Gymnasium's: Box, Discrete, MultiDiscrete, MultiBinary, Tuple or
-    Dict of them for observations; Discrete, MultiDiscrete or Box for actions) and `max_length`. It resets nothing by
-    itself: `step` is not called after an end.
+    Dict of them for observations; Discrete, MultiDiscrete or Box for actions), `max_length` and `min_length`. It does
+    not reset itself: the result of `step` after the end of an episode is not used.
 
-    `max_length`: transitions in the longest episode, static, since it fixes shapes; `step` sets `truncated` there or
-    earlier, or terminates. `min_length`: transitions in the shortest; equal to `max_length` where all episodes have one
-    length. `requires_previous_action`: whether the observation alone does not say enough.
+    `max_length`: transitions in the longest episode, static because it fixes shapes; `step` must set `truncated` or
+    `terminated` by then. `min_length`: transitions in the shortest episode, equal to `max_length` if all episodes have
+    the same length. `requires_previous_action`: whether agents need the previous action along with the observation.
     """
 
     max_length: eqx.AbstractVar[int]
@@ -42,17 +42,17 @@ class DeviceEnv(eqx.Module):
     @property
     @abc.abstractmethod
     def observation_space(self) -> gym.Space:
-        """What `reset` and `step` show, before anything is flattened."""
+        """The space of observations, before they are flattened."""
 
     @property
     @abc.abstractmethod
     def action_space(self) -> gym.Space:
-        """What `step` takes."""
+        """The space of actions."""
 
     @abc.abstractmethod
     def reset(self, key: jax.Array) -> tuple[EnvState, Any]:
-        """An episode's first state and observation."""
+        """The first state and observation of an episode."""
 
     @abc.abstractmethod
     def step(self, state: EnvState, action: jax.Array, key: jax.Array) -> tuple[EnvState, Step]:
-        """One action: an int32 scalar, (parts,) int32 of a MultiDiscrete space, or floats within a Box."""
+        """Takes one action: an int32 scalar, (parts,) int32 for a MultiDiscrete space, or floats within a Box."""

@@ -1,4 +1,4 @@
-"""POPGym's mine sweeper on a board that is never shown: a square is a bit, and counting neighbours is counting bits."""
+"""POPGym's mine sweeper on a hidden board. Squares are bits, so neighbouring mines are counted by counting bits."""
 
 from functools import cache
 from typing import ClassVar, NamedTuple
@@ -14,13 +14,13 @@ from memoroids.envs.device.draws import below
 from memoroids.envs.device.environment import DeviceEnv, Step
 
 BOARDS = {"easy": (4, 2), "medium": (6, 6), "hard": (8, 10)}
-"""Squares a side, and mines."""
+"""The side of the board in squares, and the number of mines, for each difficulty."""
 
 
 class Board(NamedTuple):
-    """Squares with a mine and those seen before, each (words,) uint32 with square i in bit i % 32 of word i // 32.
+    """The squares with mines and those viewed before, each (words,) uint32 with square i in bit i % 32 of word i // 32.
 
-    `time`: transitions so far, int32.
+    `time`: the number of transitions so far, int32.
     """
 
     mines: jax.Array
@@ -30,7 +30,7 @@ class Board(NamedTuple):
 
 @cache
 def _around(side: int) -> np.ndarray:
-    """Each square with its neighbours, (squares, words) uint32."""
+    """For each square the bits of itself and its neighbours, (squares, words) uint32."""
     row, column = np.divmod(np.arange(side * side), side)
     near = (np.abs(row[:, None] - row) <= 1) & (np.abs(column[:, None] - column) <= 1)
     bits = np.zeros((side**2, 32 * _words(side)), np.uint64)
@@ -42,12 +42,13 @@ def _words(side: int) -> int:
     return -(-(side**2) // 32)
 
 
-def _alone(square: jax.Array, words: int) -> jax.Array:
+def _bit(square: jax.Array, words: int) -> jax.Array:
+    """The bit of one square, (words,) uint32."""
     return jnp.where(jnp.arange(words, dtype=jnp.uint32) == square // 32, jnp.uint32(1) << (square % 32), 0)
 
 
 class MineSweeper(DeviceEnv):
-    """Shows how many mines there are around the square that was chosen, not which one that was."""
+    """The observation is the number of mines around the chosen square, but not which square was chosen."""
 
     requires_previous_action: ClassVar[bool] = True
     difficulty: str = eqx.field(static=True, default="easy")
@@ -58,41 +59,49 @@ class MineSweeper(DeviceEnv):
 
     @property
     def side(self) -> int:
+        """The side of the board in squares."""
         return BOARDS[self.difficulty][0]
 
     @property
     def num_mines(self) -> int:
+        """The number of mines."""
         return BOARDS[self.difficulty][1]
 
     @property
     def max_length(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The number of squares without a mine."""
         return self.side**2 - self.num_mines
 
     @property
     def min_length(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """1, since the first square may be a mine."""
         return 1
 
     @property
     def observation_space(self) -> gym.Space:
+        """The number of mines on the chosen square and around it."""
         return spaces.Discrete(min(self.num_mines + 1, 10))
 
     @property
     def action_space(self) -> gym.Space:
+        """The row and the column of the chosen square."""
         return spaces.MultiDiscrete([self.side] * 2)
 
     def reset(self, key: jax.Array) -> tuple[Board, jax.Array]:
+        """Places the mines."""
         mines = jnp.zeros(_words(self.side), jnp.uint32)
-        # Floyd's sampling: every set of squares is equally likely after as many draws as there are mines.
+        # Floyd's sampling: one draw per mine, and all sets of squares are equally likely.
         drawn = jax.random.bits(key, (self.num_mines,))
         for i, last in enumerate(range(self.side**2 - self.num_mines, self.side**2)):
-            square = _alone(below(drawn[i], last + 1), mines.size)
-            mines = mines | jnp.where(jnp.any(mines & square), _alone(jnp.uint32(last), mines.size), square)
+            square = _bit(below(drawn[i], last + 1), mines.size)
+            mines = mines | jnp.where(jnp.any(mines & square), _bit(jnp.uint32(last), mines.size), square)
         zero = jnp.zeros((), jnp.int32)
         return Board(mines, jnp.zeros_like(mines), zero), zero
 
     def step(self, state: Board, action: jax.Array, key: jax.Array) -> tuple[Board, Step]:
+        """Opens a square; the episode terminates at a mine or when all other squares have been opened."""
         square = action[0] * self.side + action[1]
-        chosen, around = _alone(square.astype(jnp.uint32), state.mines.size), jnp.asarray(_around(self.side))[square]
+        chosen, around = _bit(square.astype(jnp.uint32), state.mines.size), jnp.asarray(_around(self.side))[square]
         mine, seen = jnp.any(state.mines & chosen), jnp.any(state.viewed & chosen)
         viewed = jnp.where(mine, state.viewed, state.viewed | chosen)
         time = state.time + 1

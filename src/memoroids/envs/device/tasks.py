@@ -1,11 +1,11 @@
-"""The device environments by name: POPGym's tasks, other libraries' ids, or the user's own factories."""
+"""Device environments by name: POPGym's tasks, ids of other libraries, or a user's own factories."""
 
-import importlib
 import inspect
 from collections.abc import Callable
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
+from memoroids._util.imports import import_named
 from memoroids._util.messages import one_line, suggest
 from memoroids.envs.device.adapters import LIBRARIES
 from memoroids.envs.device.bandit import MultiarmedBandit
@@ -39,7 +39,7 @@ LEVELS: dict[str, tuple[Factory, tuple[dict[str, Any], ...]]] = {
     "MineSweeper": (MineSweeper, tuple({"difficulty": level} for level in ("easy", "medium", "hard"))),
     "PositionOnlyPendulum": (PositionOnlyPendulum, tuple({"max_episode_length": n} for n in (200, 150, 100))),
 }
-"""POPGym's tasks here, spelt as there: what makes each, and its options for Easy, Medium and Hard."""
+"""POPGym's tasks by POPGym's names: the factory, and its options for Easy, Medium and Hard."""
 
 DEVICE: dict[str, Factory] = {
     f"{task}{level}": partial(factory, **options)
@@ -48,16 +48,15 @@ DEVICE: dict[str, Factory] = {
 }
 """Factories by short name."""
 
-
 _LISTED = 12
-"""Names that an error lists where none is near; more would fill a screen."""
+"""The most names that an error message lists if none is similar."""
 
 
 def make_device(name: str, options: dict[str, Any] | None = None) -> DeviceEnv:
-    """The device environment of a name: a short one, library:id (gymnax, navix, xminigrid), or package.module:Factory.
+    """Makes a device environment from a short name, library:id (gymnax, navix, xminigrid) or package.module:Factory.
 
-    `options`: keyword arguments for its factory. Raises `ValueError` in one line for names and options that are not
-    known, a library that is not installed, and whatever a factory refuses.
+    `options`: keyword arguments for its factory. Raises `ValueError` with a message of one line for unknown names or
+    options, if a library is not installed, and if the factory raises or returns no valid `DeviceEnv`.
     """
     options = options or {}
     factory = _factory(name)
@@ -70,14 +69,14 @@ def make_device(name: str, options: dict[str, Any] | None = None) -> DeviceEnv:
             )
     try:
         env = factory(**options)
-    except Exception as error:  # a user's own factory, or a library's, may raise anything
+    except Exception as error:  # a user's or a library's factory may raise any exception
         given = f" with options {options}" if options else ""
         raise ValueError(f"cannot make environment {name!r}{given}: {one_line(error)}") from error
     if not isinstance(env, DeviceEnv):
         raise ValueError(f"environment {name!r} is of type {type(env).__name__}, not memoroids.envs.device.DeviceEnv")
     if not 1 <= env.min_length <= env.max_length:
         raise ValueError(
-            f"environment {name!r}: min_length {env.min_length} and max_length {env.max_length} are no lengths"
+            f"environment {name!r}: needs 1 <= min_length <= max_length, got {env.min_length} and {env.max_length}"
         )
     return env
 
@@ -98,11 +97,4 @@ def _factory(name: str) -> Factory:
         if after not in known:
             raise ValueError(f"{before} has no environment {after!r}{suggest(after, known, most=_LISTED)}")
         return partial(library.make, after)
-    try:
-        module = importlib.import_module(before)
-    except Exception as error:
-        raise ValueError(f"environment {name!r}: cannot import {before}: {one_line(error)}") from error
-    own = getattr(module, after, None)
-    if not callable(own):
-        raise ValueError(f"environment {name!r}: {before} has no callable {after!r}")
-    return cast(Factory, own)
+    return import_named(name, "environment", "callable", callable)

@@ -1,4 +1,4 @@
-"""JAX environments as the rest of the system sees them: the twin of `envs.host.HostEnv`, compiled and mapped."""
+"""JAX environments as the rest of the package sees them: the counterpart of `HostEnv`, to be compiled and mapped."""
 
 import math
 from typing import Any, NamedTuple
@@ -13,19 +13,19 @@ from memoroids.envs.spaces import Continuous, action_parts, action_width, action
 
 
 class ViewState(NamedTuple):
-    """The environment's own state, and the step of the episode, int32."""
+    """The environment's own state, and the number of steps since the reset, int32."""
 
     env: EnvState
     step: jax.Array
 
 
 class DeviceView:
-    """One copy of a `DeviceEnv`, with float32 vectors or uint8 images out and an action that networks give in.
+    """A `DeviceEnv` with float32 vectors or uint8 images out and one action in, in the form that networks give.
 
-    Observations are flattened, and previous actions, rewards and step periods joined, exactly as `HostEnv` does;
-    MultiDiscrete actions are one index into their product, Box actions are clipped to the box.
+    Observations are flattened, and previous actions, rewards and step periods appended, exactly as in `HostEnv`. A
+    MultiDiscrete action is one index into the product of its parts; a Box action is clipped to the Box.
 
-    Raises `ValueError` for a space that is not supported, or something to append to an image.
+    Raises `ValueError` for a space that is not supported, or if something is to be appended to an image.
     """
 
     def __init__(
@@ -39,11 +39,11 @@ class DeviceView:
     ):
         self.name, self.env = name, env
         self.actions = actions_of(name, env.action_space)
-        """How many there are, or the box they lie in."""
+        """The number of discrete actions, or the box of continuous ones."""
         image = self._image = image_shape(env.observation_space)
         if image and (previous_action or previous_reward or step_periods):
             raise ValueError(
-                f"{name} shows images {image}: no previous action, reward or step periods can be joined to them"
+                f"{name}: observations are images {image}: cannot append a previous action, reward or step periods"
             )
         if previous_action is None:
             previous_action = env.requires_previous_action and not image
@@ -57,17 +57,17 @@ class DeviceView:
 
     @property
     def fixed_length(self) -> bool:
-        """Whether all episodes have as many transitions."""
+        """Whether all episodes have the same number of transitions."""
         return self.min_length == self.max_length
 
     def reset(self, key: jax.Array) -> tuple[ViewState, jax.Array]:
-        """An episode's first state, and its observation of `observation_shape`."""
+        """The first state of an episode, and its first observation, of `observation_shape`."""
         state, observation = self.env.reset(key)
         step = jnp.zeros((), jnp.int32)
         return ViewState(state, step), self._observe(observation, None, jnp.zeros(()), step)
 
     def step(self, state: ViewState, action: jax.Array, key: jax.Array) -> tuple[ViewState, Step]:
-        """One action, an int32 scalar or (size,) floats; both ends told apart, terminated wins."""
+        """Takes one action, an int32 scalar or (size,) floats. If both end flags are set, only terminated is kept."""
         native = self._native(action)
         env_state, (observation, reward, terminated, truncated) = self.env.step(state.env, native, key)
         step = state.step + 1
@@ -93,7 +93,7 @@ class DeviceView:
             return jnp.asarray(observation, jnp.uint8).reshape(self._image)
         flat = [_flatten(self.env.observation_space, observation)]
         if self.previous_action:
-            flat.append(jnp.zeros(action_width(self.env.action_space)) if action is None else self._told(action))
+            flat.append(jnp.zeros(action_width(self.env.action_space)) if action is None else self._encoded(action))
         if self.previous_reward:
             flat.append(reward[None])
         if self._periods:
@@ -101,8 +101,8 @@ class DeviceView:
             flat += [jnp.sin(angle), jnp.cos(angle)]
         return jnp.concatenate(flat)
 
-    def _told(self, action: jax.Array) -> jax.Array:
-        """An action as a later observation shows it."""
+    def _encoded(self, action: jax.Array) -> jax.Array:
+        """The encoding of an action in the next observation."""
         if isinstance(self.actions, Continuous):
             return self._clipped(action)
         parts, _ = action_parts(self.env.action_space)
@@ -112,7 +112,7 @@ class DeviceView:
 
 
 def _flatten(space: Any, value: Any) -> jax.Array:
-    """As `gymnasium.spaces.flatten`, float32: discrete parts one-hot, the rest end to end."""
+    """A float32 version of `gymnasium.spaces.flatten`: discrete parts one-hot, the rest concatenated."""
     match space:
         case spaces.Discrete():
             return jax.nn.one_hot(jnp.asarray(value) - int(space.start), int(space.n))

@@ -1,1 +1,1 @@
-"""Environments on the host: Gymnasium, POPGym and Atari, in this process or in others."""
+"""Environments on the host (Gymnasium, POPGym and Atari), in this process or in others."""

@@ -1,4 +1,4 @@
-"""Copies of a host environment in processes of their own: they step side by side, and may die or hang."""
+"""Host environments in separate processes, which step in parallel and may die or hang without ending the run."""
 
 import contextlib
 import ctypes
@@ -20,24 +20,24 @@ from memoroids.envs.faults import EnvironmentFault
 from memoroids.envs.host.env import HostEnv
 from memoroids.envs.host.vector import LocalEnvs, Stepped, late
 
-_FOR_THE_RUN = (signal.SIGINT, signal.SIGTERM)
-"""Signals that a whole group of processes gets: the run takes them, and ends its workers itself."""
+_RUN_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""Signals sent to the whole process group: the run handles them, and ends its processes itself."""
 
 START_LIMIT = 120.0
-"""Seconds that a process may take to start and to make its environments."""
+"""Seconds within which a process must start and make its environments."""
 
 
 @dataclass
 class _History:
-    """What makes an episode again: its seed and its actions; and what was seen last, to tell whether it did."""
+    """What is needed to replay an episode, its seed and actions, and its latest observation, to check the replay."""
 
     seed: int
-    shown: np.ndarray
+    observation: np.ndarray
     actions: list[Any] = field(default_factory=list)
 
 
 class _Dead(Exception):
-    """A process that ended or did not answer; `fault` says which."""
+    """Raised when a process has ended or does not answer; `fault` says which."""
 
     def __init__(self, fault: EnvironmentFault):
         super().__init__(str(fault))
@@ -45,11 +45,11 @@ class _Dead(Exception):
 
 
 class ProcessEnvs:
-    """`num_envs` of `HostEnv(name, **options)`, divided over `processes` that start with the first episode.
+    """`num_envs` environments `HostEnv(name, **options)`, divided over `processes` that start with the first episode.
 
-    What comes out does not depend on their number. A process that dies or takes longer than `time_limit` seconds for an
-    answer is started again: the episode at fault is lost, the others that it held are played again from their seeds and
-    actions, and are lost too where they do not show the same again.
+    Results do not depend on the number of processes. A process that dies, or takes longer than `time_limit` seconds to
+    answer, is restarted: the episode that caused this is lost; the process's other episodes are replayed from their
+    seeds and actions, and are lost as well if the replay differs.
     """
 
     def __init__(self, name: str, options: dict[str, Any], num_envs: int, *, processes: int, time_limit: float):
@@ -63,102 +63,105 @@ class ProcessEnvs:
     def __len__(self) -> int:
         return self._num_envs
 
-    def reset(self, copy: int, seed: int) -> np.ndarray:
-        self._lost.pop(copy, None)
-        self._history.pop(copy, None)
-        worker = copy % len(self._processes)
+    def reset(self, index: int, seed: int) -> np.ndarray:
+        """See `HostEnvs.reset`."""
+        self._lost.pop(index, None)
+        self._history.pop(index, None)
+        process = index % len(self._processes)
         try:
-            self._send(worker, [(copy, "reset", seed)])
-            shown = self._receive(worker)
+            self._send(process, [(index, "reset", seed)])
+            observation = self._receive(process)
         except _Dead as dead:
-            self._restart(worker)
+            self._restart(process)
             raise EnvironmentFault(f"{dead.fault} at reset (seed {seed})") from None
-        if isinstance(shown, EnvironmentFault):
-            raise shown
-        self._history[copy] = _History(seed, shown)
-        return shown
+        if isinstance(observation, EnvironmentFault):
+            raise observation
+        self._history[index] = _History(seed, observation)
+        return observation
 
     def step(self, actions: Mapping[int, Any]) -> dict[int, Stepped | EnvironmentFault]:
+        """See `HostEnvs.step`."""
         results: dict[int, Stepped | EnvironmentFault] = {}
         waiting: dict[int, list[int]] = {}
-        for copy in actions:
-            if copy in self._lost:
-                results[copy] = self._lost.pop(copy)
+        for index in actions:
+            if index in self._lost:
+                results[index] = self._lost.pop(index)
             else:
-                waiting.setdefault(copy % len(self._processes), []).append(copy)
-        asked = {worker for worker, copies in waiting.items() if self._ask(worker, copies, actions)}
-        for worker, copies in waiting.items():
-            while copies:
-                copy = copies.pop(0)
+                waiting.setdefault(index % len(self._processes), []).append(index)
+        asked = {process for process, indices in waiting.items() if self._ask(process, indices, actions)}
+        for process, indices in waiting.items():
+            while indices:
+                index = indices.pop(0)
                 try:
-                    if worker not in asked:
-                        raise _Dead(self._died(worker))
-                    results[copy] = self._stepped(copy, actions[copy], self._receive(worker))
+                    if process not in asked:
+                        raise _Dead(self._died(process))
+                    results[index] = self._stepped(index, actions[index], self._receive(process))
                 except _Dead as dead:
-                    step = len(self._history.pop(copy).actions) + 1
-                    results[copy] = EnvironmentFault(f"{dead.fault} at step {step}")
-                    self._restart(worker)
-                    results |= {other: self._lost.pop(other) for other in copies if other in self._lost}
-                    copies[:] = [other for other in copies if other not in results]
-                    asked -= {worker}
-                    if copies and self._ask(worker, copies, actions):
-                        asked |= {worker}
+                    step = len(self._history.pop(index).actions) + 1
+                    results[index] = EnvironmentFault(f"{dead.fault} at step {step}")
+                    self._restart(process)
+                    results |= {other: self._lost.pop(other) for other in indices if other in self._lost}
+                    indices[:] = [other for other in indices if other not in results]
+                    asked -= {process}
+                    if indices and self._ask(process, indices, actions):
+                        asked |= {process}
         return results
 
-    def _ask(self, worker: int, copies: list[int], actions: Mapping[int, Any]) -> bool:
-        """Sends a worker its actions in one message, since many could fill the pipe; whether it took them."""
+    def _ask(self, process: int, indices: list[int], actions: Mapping[int, Any]) -> bool:
+        """Sends a process its actions; returns whether it could. In one message, since many might fill the pipe."""
         try:
-            self._send(worker, [(copy, "step", actions[copy]) for copy in copies])
+            self._send(process, [(index, "step", actions[index]) for index in indices])
         except _Dead:
             return False
         return True
 
-    def _stepped(self, copy: int, action: Any, answer: Any) -> Stepped | EnvironmentFault:
+    def _stepped(self, index: int, action: Any, answer: Any) -> Stepped | EnvironmentFault:
+        """The result of a step, after the episode's history is brought up to date."""
         if isinstance(answer, EnvironmentFault):
-            self._history.pop(copy)
+            self._history.pop(index)
             return answer
         stepped = Stepped(*answer)
         if stepped.terminated or stepped.truncated:
-            self._history.pop(copy)
+            self._history.pop(index)
         else:
-            self._history[copy].actions.append(action)
-            self._history[copy].shown = stepped.observation
+            self._history[index].actions.append(action)
+            self._history[index].observation = stepped.observation
         return stepped
 
-    def _start(self, worker: int) -> tuple[Any, Connection]:
-        # Spawned: a process forked after JAX has started its threads may hang.
+    def _start(self, process: int) -> tuple[Any, Connection]:
+        # Spawned, since a process forked after JAX has started its threads may hang.
         context = multiprocessing.get_context("spawn")
         here, there = context.Pipe()
-        mine = range(worker, self._num_envs, len(self._processes))
+        indices = range(process, self._num_envs, len(self._processes))
         main = threading.current_thread() is threading.main_thread()
-        work = (there, *self._made_with, list(mine), os.getpid(), main)
-        process = context.Process(target=_work, args=work, daemon=True)
-        resource_tracker.ensure_running()  # which `start` would do, and then take signals again
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_RUN)
+        arguments = (there, *self._made_with, list(indices), os.getpid(), main)
+        child = context.Process(target=_serve, args=arguments, daemon=True)
+        resource_tracker.ensure_running()  # otherwise `start` does it, which unblocks the signals
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _RUN_SIGNALS)
         try:
-            process.start()  # deaf to them from its first moment on
+            child.start()  # inherits the mask, so the signals are blocked from its first instruction on
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         there.close()
-        self._processes[worker] = process, here
+        self._processes[process] = child, here
         try:
-            fault = self._receive(worker, START_LIMIT)
+            fault = self._receive(process, START_LIMIT)
         except _Dead as dead:
             fault = dead.fault
         if fault is not None:
-            self._end(worker)  # what it may still answer is no answer to what it is asked next
-            raise EnvironmentFault(f"cannot start a worker process: {fault}")
-        return process, here
+            self._end(process)  # a late answer must not be taken for the answer to the next request
+            raise EnvironmentFault(f"cannot start an environment process: {fault}")
+        return child, here
 
-    def _send(self, worker: int, requests: list[tuple[int, str, Any]]) -> None:
-        _, connection = self._processes[worker] or self._start(worker)
+    def _send(self, process: int, requests: list[tuple[int, str, Any]]) -> None:
+        _, connection = self._processes[process] or self._start(process)
         try:
             connection.send(requests)
         except OSError:
-            raise _Dead(self._died(worker)) from None
+            raise _Dead(self._died(process)) from None
 
-    def _receive(self, worker: int, limit: float | None = None) -> Any:
-        running = self._processes[worker]
+    def _receive(self, process: int, limit: float | None = None) -> Any:
+        running = self._processes[process]
         assert running is not None
         limit = limit or self._limit
         try:
@@ -166,73 +169,75 @@ class ProcessEnvs:
                 raise _Dead(late(self.example.id, limit))
             return running[1].recv()
         except (EOFError, OSError):
-            raise _Dead(self._died(worker)) from None
+            raise _Dead(self._died(process)) from None
 
-    def _died(self, worker: int) -> EnvironmentFault:
-        running = self._processes[worker]
+    def _died(self, process: int) -> EnvironmentFault:
+        running = self._processes[process]
         assert running is not None
         running[0].join(1.0)
         return EnvironmentFault(f"{self.example.id}: its process ended with exit status {running[0].exitcode}")
 
-    def _restart(self, worker: int) -> None:
-        """Starts a process anew and plays its open episodes again; one that ends it once more is lost as well."""
-        self._end(worker)
-        for copy in range(worker, self._num_envs, len(self._processes)):
-            history = self._history.get(copy)
+    def _restart(self, process: int) -> None:
+        """Restarts a process and replays its unfinished episodes; one that ends the process again is lost as well."""
+        self._end(process)
+        for index in range(process, self._num_envs, len(self._processes)):
+            history = self._history.get(index)
             if history is None:
                 continue
             try:
-                if np.array_equal(self._again(worker, copy, history), history.shown):
+                if np.array_equal(self._replay(process, index, history), history.observation):
                     continue
-                self._lose(copy, EnvironmentFault(f"{self.example.id} did not show the same when it was played again"))
+                self._lose(index, EnvironmentFault(f"{self.example.id}: a replayed episode diverged"))
             except EnvironmentFault as fault:
-                self._lose(copy, fault)
+                self._lose(index, fault)
             except _Dead as dead:
-                self._lose(copy, dead.fault)
-                return self._restart(worker)
+                self._lose(index, dead.fault)
+                return self._restart(process)
 
-    def _lose(self, copy: int, fault: EnvironmentFault) -> None:
-        self._history.pop(copy)
-        self._lost[copy] = EnvironmentFault(f"{fault}, after the process that it shared had to be started again")
+    def _lose(self, index: int, fault: EnvironmentFault) -> None:
+        self._history.pop(index)
+        self._lost[index] = EnvironmentFault(f"{fault}, after its process was restarted because of another episode")
 
-    def _again(self, worker: int, copy: int, history: _History) -> Any:
-        self._send(worker, [(copy, "reset", history.seed)])
-        shown = self._receive(worker)
+    def _replay(self, process: int, index: int, history: _History) -> Any:
+        """Plays an episode again; returns its latest observation. Raises `EnvironmentFault` or `_Dead`."""
+        self._send(process, [(index, "reset", history.seed)])
+        observation = self._receive(process)
         for action in history.actions:
-            if isinstance(shown, EnvironmentFault):
-                raise shown
-            self._send(worker, [(copy, "step", action)])
-            answer = self._receive(worker)
-            shown = answer if isinstance(answer, EnvironmentFault) else answer[0]
-        if isinstance(shown, EnvironmentFault):
-            raise shown
-        return shown
+            if isinstance(observation, EnvironmentFault):
+                raise observation
+            self._send(process, [(index, "step", action)])
+            answer = self._receive(process)
+            observation = answer if isinstance(answer, EnvironmentFault) else answer[0]
+        if isinstance(observation, EnvironmentFault):
+            raise observation
+        return observation
 
-    def _end(self, worker: int) -> None:
-        running, self._processes[worker] = self._processes[worker], None
+    def _end(self, process: int) -> None:
+        running, self._processes[process] = self._processes[process], None
         if running is not None:
             running[0].kill()
             running[0].join()
             running[1].close()
 
     def close(self) -> None:
-        for worker in range(len(self._processes)):
-            self._end(worker)
+        """Kills all processes and closes `example`."""
+        for process in range(len(self._processes)):
+            self._end(process)
         LocalEnvs([self.example], time_limit=self._limit).close()
 
 
-def _work(
-    connection: Connection, name: str, options: dict[str, Any], copies: list[int], parent: int, with_thread: bool
+def _serve(
+    connection: Connection, name: str, options: dict[str, Any], indices: list[int], parent: int, with_thread: bool
 ) -> None:
-    """A worker's whole life: makes its copies, then answers each request with a result or a fault."""
-    for number in _FOR_THE_RUN:
+    """What a process runs: makes its environments, then answers each request with a result or a fault."""
+    for number in _RUN_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _FOR_THE_RUN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _RUN_SIGNALS)
     if with_thread:
         _die_with_parent()
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_exit_with_parent, args=(parent,), daemon=True).start()
     try:
-        envs = {copy: HostEnv(name, **options) for copy in copies}
+        envs = {index: HostEnv(name, **options) for index in indices}
         connection.send(None)
     except ValueError as error:
         connection.send(EnvironmentFault(str(error)))
@@ -242,9 +247,9 @@ def _work(
             requests = connection.recv()
         except EOFError:
             break
-        for copy, kind, value in requests:
+        for index, kind, value in requests:
             try:
-                answer = envs[copy].reset(value) if kind == "reset" else envs[copy].step(value)
+                answer = envs[index].reset(value) if kind == "reset" else envs[index].step(value)
             except EnvironmentFault as fault:
                 answer = fault
             connection.send(answer)
@@ -254,13 +259,13 @@ def _work(
 
 
 def _die_with_parent() -> None:
-    """Has Linux kill this process with the thread that started it, even where it hangs in C."""
-    with contextlib.suppress(OSError, AttributeError):  # another system: the thread below has to do
+    """Asks Linux to kill this process when the thread that started it ends, even if it hangs in C."""
+    with contextlib.suppress(OSError, AttributeError):  # not Linux: `_exit_with_parent` has to do
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
-def _end_with(parent: int) -> None:
-    """A run that is killed leaves no worker behind."""
+def _exit_with_parent(parent: int) -> None:
+    """Exits when the run's process is gone, so that a killed run leaves no process behind."""
     while os.getppid() == parent:
         time.sleep(1.0)
     os._exit(1)

@@ -1,4 +1,4 @@
-"""Copies of a host environment, stepped together within a time limit; what goes wrong in one stays in that one."""
+"""Several host environments stepped together within a time limit; a fault in one does not affect the others."""
 
 import contextlib
 import signal
@@ -14,7 +14,7 @@ from memoroids.envs.host.env import HostEnv
 
 
 class Stepped(NamedTuple):
-    """What one copy answered to an action."""
+    """What one environment returned for an action."""
 
     observation: np.ndarray
     reward: float
@@ -23,23 +23,25 @@ class Stepped(NamedTuple):
 
 
 class HostEnvs(Protocol):
-    """Several copies of one environment; `example` is one of them or like them, to ask for shapes."""
+    """Several environments of one kind, addressed by their index from 0."""
 
     @property
-    def example(self) -> HostEnv: ...
+    def example(self) -> HostEnv:
+        """One of the environments, or one like them, for shapes and spaces."""
+        ...
 
     def __len__(self) -> int: ...
 
-    def reset(self, copy: int, seed: int) -> np.ndarray:
-        """Starts the episode of `seed` in one copy; returns o_0. Raises `EnvironmentFault`."""
+    def reset(self, index: int, seed: int) -> np.ndarray:
+        """Resets one environment with `seed`; returns o_0. Raises `EnvironmentFault` if the environment misbehaves."""
         ...
 
     def step(self, actions: Mapping[int, Any]) -> dict[int, Stepped | EnvironmentFault]:
-        """Does one action in each of the named copies; a fault stands where a copy misbehaved."""
+        """Steps each environment in `actions`, index to action; the result is a fault if the environment misbehaved."""
         ...
 
     def close(self) -> None:
-        """Closes all environments."""
+        """Closes all environments. An error while closing one is ignored."""
         ...
 
 
@@ -47,14 +49,14 @@ T = TypeVar("T")
 
 
 class _TooLong(BaseException):
-    """Not an Exception, which an environment may catch."""
+    """Raised by the alarm; not an `Exception`, since an environment might catch those."""
 
 
 class LocalEnvs:
-    """Copies in this process, one after the other.
+    """Environments in this process, stepped one after the other.
 
-    `time_limit`, in seconds, holds for every reset and step, in the main thread alone, and for Python code alone: a
-    call that hangs in C does not hear the alarm. `ProcessEnvs` ends such a process.
+    `time_limit` in seconds applies to every reset and step, but only in the main thread and only to Python code: a call
+    that hangs in C does not notice the alarm. `ProcessEnvs` kills the process in that case.
     """
 
     def __init__(self, envs: Sequence[HostEnv], *, time_limit: float | None = None):
@@ -62,45 +64,48 @@ class LocalEnvs:
 
     @property
     def example(self) -> HostEnv:
+        """The first environment."""
         return self.envs[0]
 
     def __len__(self) -> int:
         return len(self.envs)
 
-    def reset(self, copy: int, seed: int) -> np.ndarray:
+    def reset(self, index: int, seed: int) -> np.ndarray:
+        """See `HostEnvs.reset`."""
         with self._alarm() as timed:
-            return timed(self.envs[copy], lambda env: env.reset(seed))
+            return timed(self.envs[index], lambda env: env.reset(seed))
 
     def step(self, actions: Mapping[int, Any]) -> dict[int, Stepped | EnvironmentFault]:
+        """See `HostEnvs.step`."""
         results: dict[int, Stepped | EnvironmentFault] = {}
         with self._alarm() as timed:
-            for copy, action in actions.items():
+            for index, action in actions.items():
                 try:
-                    results[copy] = Stepped(*timed(self.envs[copy], lambda env, action=action: env.step(action)))
+                    results[index] = Stepped(*timed(self.envs[index], lambda env, action=action: env.step(action)))
                 except EnvironmentFault as fault:
-                    results[copy] = fault
+                    results[index] = fault
         return results
 
     @contextmanager
     def _alarm(self) -> Iterator[Callable[[HostEnv, Callable[[HostEnv], T]], T]]:
-        """Gives a call that raises `EnvironmentFault` where it takes longer than the limit."""
+        """Yields a function (env, call) that runs `call(env)` and raises `EnvironmentFault` if it exceeds the limit."""
         if self._limit is None or threading.current_thread() is not threading.main_thread():
             yield lambda env, call: call(env)
             return
         limit = self._limit
-        armed = rung = False
+        armed = fired = False
 
-        def ring(number: int, frame: Any) -> None:
-            nonlocal rung
-            rung = True
+        def on_alarm(number: int, frame: Any) -> None:
+            nonlocal fired
+            fired = True
             if armed:
                 raise _TooLong
 
         def timed(env: HostEnv, call: Callable[[HostEnv], T]) -> T:
-            nonlocal armed, rung
-            rung, armed = False, True
+            nonlocal armed, fired
+            fired, armed = False, True
             try:
-                # Again and again: whoever catches everything may have caught the first.
+                # Repeated, since code that catches everything may have caught the first alarm.
                 signal.setitimer(signal.ITIMER_REAL, limit, max(limit, 1.0))
                 answer = call(env)
                 armed = False
@@ -109,18 +114,18 @@ class LocalEnvs:
             finally:
                 armed = False
                 signal.setitimer(signal.ITIMER_REAL, 0)
-            if rung:
+            if fired:
                 raise late(env.id, limit)
             return answer
 
-        before = signal.signal(signal.SIGALRM, ring)
+        before = signal.signal(signal.SIGALRM, on_alarm)
         try:
             yield timed
         finally:
             signal.signal(signal.SIGALRM, before)
 
     def close(self) -> None:
-        """Closes all; one that cannot be closed keeps no run from its end."""
+        """Closes all environments. An error while closing one is ignored, so that the run can still end."""
         with self._alarm() as timed:
             for env in self.envs:
                 with contextlib.suppress(Exception, SystemExit):
@@ -128,5 +133,5 @@ class LocalEnvs:
 
 
 def late(name: str, limit: float) -> EnvironmentFault:
-    """The fault of an environment that does not answer."""
+    """The fault of an environment that exceeded the time limit."""
     return EnvironmentFault(f"{name} did not answer within {limit:g} s (--time-limit)")

@@ -1,4 +1,4 @@
-"""The benchmark of returns at tiny sizes: what it measures, that what it compares agrees, and what it writes."""
+"""`memoroids bench returns` at tiny sizes: what it measures, that all methods agree, and what it writes."""
 
 import csv
 import itertools
@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from memoroids.algebra.linear_recurrence import available_backends, default_backend
+from memoroids.algebra.recurrence_backends import available_backends, default_backend
 from memoroids.benchmarks import padded_returns as bench
 from memoroids.cli.main import main
 

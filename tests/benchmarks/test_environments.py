@@ -1,4 +1,4 @@
-"""`memoroids bench environments`: what it counts, and that it runs for every kind of action."""
+"""`memoroids bench environments`: the transitions it counts, and that it supports every kind of action."""
 
 import numpy as np
 
@@ -23,7 +23,7 @@ def test_variable_lengths_are_counted_without_their_resets():
 def test_rows_hold_rates_and_their_ratio(capsys):
     bench.run(1, ("MultiarmedBanditEasy", "PositionOnlyPendulumHard"), num_envs=4)
     head, names, *rows, lowest = capsys.readouterr().out.splitlines()
-    assert "4 copies" in head and names.split() == ["environment", "device", "POPGym", "ratio"]
+    assert "4 environments" in head and names.split() == ["environment", "device", "POPGym", "ratio"]
     assert [row.split()[0] for row in rows] == ["MultiarmedBanditEasy", "PositionOnlyPendulumHard"]
     ratios = []
     for row in rows:

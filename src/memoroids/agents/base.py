@@ -1,0 +1,116 @@
+"""The interface of agents: the training loops read an agent's traits and functions, never its name."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
+
+import equinox as eqx
+import jax
+
+from memoroids.memory.memoroid import State
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What loops, presets and commands need to know about a kind of agent before a network is built."""
+
+    learns_from_replay: bool
+    """Whether it learns from samples of a replay buffer (True) or from rollouts of its current policy (False)."""
+    continuous_actions: bool
+    """Whether it supports continuous actions."""
+    action_values: bool
+    """Whether its network's output is Q(s, a) for every action, (T, actions)."""
+    exploration: Literal["epsilon", "policy"]
+    """How it explores: `epsilon`, by a share ε of random actions; `policy`, by sampling from its own policy."""
+
+
+class Plan(NamedTuple):
+    """What an agent needs to know about the run that it is made for."""
+
+    batch_size: int = 1
+    """Transitions in a batch from replay: the constant B by which the weighted sum of losses is divided."""
+    updates: int | None = None
+    """Gradient steps in the whole run, for schedules; None if it cannot be known beforehand."""
+
+
+class LearnerState(Protocol):
+    """The fields of an agent's state that the loops read. The state is a pytree, saved and donated as a whole."""
+
+    @property
+    def params(self) -> Any:
+        """The parameters with which the agent acts."""
+        ...
+
+    @property
+    def updates(self) -> jax.Array:
+        """Gradient steps taken, an int32 scalar."""
+        ...
+
+    @property
+    def skipped(self) -> jax.Array:
+        """Gradient steps skipped because of a non-finite loss or gradient, an int32 scalar."""
+        ...
+
+    @property
+    def divergence(self) -> Any:
+        """Which tensors were non-finite in the skipped steps; see `memoroids.agents.optimiser.Divergence`."""
+        ...
+
+    def _replace(self, **changes: Any) -> Any: ...
+
+
+class Agent(NamedTuple):
+    """An agent for one network: pure functions, unbatched and not jitted, for callers to compose, `vmap` and `jit`.
+
+        state = agent.init(network)
+        network = agent.network(state.params)
+        action, memory = agent.act(state.params, memory, observation, begin, explore, key)   # one environment
+        state, metrics, aux = agent.update(state, batch, key)
+
+    `init(network)`: the learner's state, which satisfies `LearnerState`. `network(params)`: the network with these
+    parameters. `act`: `explore` is the share ε of random actions for an agent that explores by it; for others 0 takes
+    the policy's mode and 1 a sample from the policy.
+
+    `update`: `batch` is a `memoroids.replay.Sample` or `SegmentSample`, or a `memoroids.agents.rollout_batch.Rollout`
+    for an agent without replay. `metrics` are scalars by name; `loss`, `td_error`, `q_mean` and `grad_norm` become
+    columns of metrics.csv, `transitions` and `slots` are summed over the run. `aux` is None without replay; otherwise
+    the TD errors (N,) of the sample's slots, 0 where there is no transition, from which priorities are computed.
+    """
+
+    init: Callable[[Any], Any]
+    network: Callable[[Any], Any]
+    act: Callable[..., tuple[jax.Array, State]]
+    update: Callable[[Any, Any, jax.Array], tuple[Any, dict[str, jax.Array], Any]]
+    traits: Traits
+    gradient_steps: int = 1
+    """Gradient steps in one `update`."""
+
+
+def _one_step(settings: Any) -> int:
+    del settings
+    return 1
+
+
+def _no_check(settings: Any, num_envs: int) -> None:
+    del settings, num_envs
+
+
+@dataclass(frozen=True)
+class AgentType:
+    """A kind of agent as the registry holds it: its settings, its network, and the function that makes an `Agent`.
+
+        REGISTRY["mine"] = AgentType(MySettings, MyNetwork, make, Traits(...))      # or --algorithm package.module:name
+
+    `settings`: a frozen dataclass whose fields all have defaults; each field becomes a command-line option.
+    `network(observation_shape, actions, memory, *, key, width, sizes, chunk)`: a `memoroids.agents.networks.Recurrent`
+    with its initial parameters. `make(settings, network, plan)`: the agent.
+    """
+
+    settings: type
+    network: Callable[..., eqx.Module]
+    make: Callable[[Any, Any, Plan], Agent]
+    traits: Traits
+    gradient_steps: Callable[[Any], int] = _one_step
+    """Gradient steps in one `update` with these settings, from which the length of schedules is computed."""
+    check: Callable[[Any, int], None] = _no_check
+    """Called with settings and `num_envs`; raises `ValueError` if the two are incompatible."""

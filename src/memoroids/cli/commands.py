@@ -1,0 +1,70 @@
+"""The commands of `memoroids`: what each does, in one line, and the function that runs it."""
+
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """One command of `memoroids`."""
+
+    summary: str
+    """The line that `memoroids --help` and the command's own `--help` show."""
+    module: str
+    """The module of its function, imported only when the command is run."""
+    function: str
+    """The name of its function, which takes the arguments that follow the command's name."""
+    opens_runs: bool = False
+    """Whether it opens an existing run or grid, which may come from somebody else; see `memoroids.cli.parse`."""
+
+
+COMMANDS = {
+    "train": Command(
+        "Train a recurrent agent (or, with --memory mlp, a memoryless one) on an environment.",
+        "memoroids.cli.train_command",
+        "train",
+    ),
+    "resume": Command(
+        "Continue a run from its newest checkpoint.",
+        "memoroids.cli.train_command",
+        "resume",
+        opens_runs=True,
+    ),
+    "evaluate": Command(
+        "Evaluate a run's newest checkpoint: mean return and 95% interval of greedy episodes on fresh seeds.",
+        "memoroids.cli.inspect_commands",
+        "evaluate",
+        opens_runs=True,
+    ),
+    "sensitivity": Command(
+        "Measure how far back a run's values depend on observations, and how far back its rewards do.",
+        "memoroids.cli.inspect_commands",
+        "sensitivity",
+        opens_runs=True,
+    ),
+    "reproduce": Command(
+        "Run the grid behind one of the paper's figures, resuming an unfinished one, and write its report.",
+        "memoroids.cli.experiment_commands",
+        "reproduce",
+    ),
+    "report": Command(
+        "Rewrite the report of a grid, finished or not: one HTML page, figures and CSV tables.",
+        "memoroids.cli.experiment_commands",
+        "report",
+        opens_runs=True,
+    ),
+    "compare": Command(
+        "Compare runs: a table of their results, and their learning curves in one figure.",
+        "memoroids.cli.inspect_commands",
+        "compare",
+        opens_runs=True,
+    ),
+    "bench": Command(
+        "Run benchmarks; each result is printed beside references and limits measured in the same process.",
+        "memoroids.cli.bench_command",
+        "bench",
+    ),
+    "list": Command(
+        "List the environments, memories or presets that can be named on the command line.",
+        "memoroids.cli.list_command",
+        "list_names",
+    ),
+}

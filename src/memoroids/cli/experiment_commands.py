@@ -1,0 +1,117 @@
+"""`memoroids reproduce` and `memoroids report`: the paper's figures, from grids of runs to their reports."""
+
+import dataclasses
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from memoroids.cli.failures import CommandFailed, UsageError
+from memoroids.cli.parse import parse
+
+
+@dataclass(frozen=True)
+class ReproduceOptions:
+    """Options of `memoroids reproduce`. Raises `ValueError` for numbers out of range."""
+
+    figure: Annotated[
+        Literal["figure3", "figure4", "figure5-returns", "figure5-training", "figure6", "figure7", "figure8", "popgym"],
+        tyro.conf.Positional,
+    ]
+    """A figure of Morad et al. 2024. 3 and 8: sensitivity; 4 and 6: tapes against segments; 5: wall-clock time; 7:
+    Atari. Or popgym: its tasks at three levels of difficulty, on device, against published results."""
+    scale: Literal["smoke", "laptop", "paper"] = "laptop"
+    """smoke: every part runs, in minutes, and nothing is learned; laptop: tuned presets (Atari reduced), 3 seeds;
+    paper: as published, 10 seeds."""
+    tasks: tuple[str, ...] = ()
+    """Environments in place of the figure's, each with every memory; RepeatPreviousEasy-k10 is Figure 3's."""
+    memories: tuple[str, ...] = ()
+    """Memories in place of the figure's, each on every task."""
+    segment_lengths: tuple[int, ...] | None = None
+    """Segment lengths L in place of the figure's."""
+    segment_state: Literal["zero", "stored", "burn-in"] = "zero"
+    """Memory state that segments start from."""
+    segment_count: Literal["slots", "transitions"] = "slots"
+    """What the batch size counts for segments: slots, padding included, or real transitions."""
+    ablations: tuple[Literal["next-state", "loss"], ...] = ()
+    """Also run every batching with one choice of the paper's code: next states without o_0, or the segments' loss."""
+    seeds: int | None = None
+    """Number of seeds of each run, counted from 0."""
+    random_episodes: int | None = None
+    """Random episodes of every run, in place of its preset's."""
+    train_episodes: int | None = None
+    """Training episodes of every run, in place of its preset's."""
+    jobs: int | None = None
+    """Runs at a time; by default one for each core."""
+    output: Path | None = None
+    """Directory of the grid; by default runs/FIGURE-SCALE."""
+    retry: bool = False
+    """Also rerun the cells that failed before."""
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "train_episodes", "jobs"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.random_episodes is not None and self.random_episodes < 0:
+            raise ValueError(f"random_episodes must be at least 0, got {self.random_episodes}")
+        if any(length < 1 for length in self.segment_lengths or ()):
+            raise ValueError(f"segment_lengths must be at least 1, got {min(self.segment_lengths or ())}")
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """Options of `memoroids report`."""
+
+    grid: Annotated[Path, tyro.conf.Positional]
+    """Directory of the grid."""
+
+
+def reproduce(arguments: list[str]) -> None:
+    """Runs a figure's grid, or the timings of Figure 5, and writes the report."""
+    options: ReproduceOptions = parse(ReproduceOptions, "reproduce", arguments)
+    from memoroids._util.allocator import keep_freed_memory
+
+    keep_freed_memory()
+    root = options.output or Path("runs") / f"{options.figure}-{options.scale}"
+    command = shlex.join(("memoroids", "reproduce", *arguments))
+    if options.figure == "figure5-returns":
+        _time_returns(options, root, command)
+    else:
+        _run_grid(options, root, command)
+
+
+def _time_returns(options: ReproduceOptions, root: Path, command: str) -> None:
+    """Measures Figure 5's returns and advantages in this process; there are no runs, so no other option applies."""
+    from memoroids.benchmarks import padded_returns
+    from memoroids.experiments import report, runner
+
+    given = dataclasses.asdict(dataclasses.replace(options, figure="figure4", scale="laptop", output=None))
+    plain = dataclasses.asdict(ReproduceOptions("figure4"))
+    if unused := sorted(name for name in given if given[name] != plain[name]):
+        raise UsageError(f"reproduce figure5-returns takes --scale and --output only, got {unused[0]}")
+    if (root / runner.GRID).exists():
+        raise UsageError(f"{root} holds a grid: choose another --output")
+    padded_returns.run(5 if options.scale == "smoke" else 20, root)
+    print(f"report: {report.write_returns(root, command)}")
+
+
+def _run_grid(options: ReproduceOptions, root: Path, command: str) -> None:
+    from memoroids.experiments import report
+    from memoroids.experiments.grid import Choice
+    from memoroids.experiments.reproduce import default_jobs
+    from memoroids.experiments.reproduce import reproduce as run_grid
+
+    choice = Choice(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Choice)})
+    jobs = options.jobs or default_jobs()
+    if not run_grid(choice, root, jobs=jobs, retry=options.retry, command=command):
+        raise CommandFailed(f"some cells failed; the report says which and why: {root / report.REPORT / report.PAGE}")
+
+
+def report(arguments: list[str]) -> None:
+    """Rewrites a grid's report and prints where it is."""
+    options: ReportOptions = parse(ReportOptions, "report", arguments)
+    from memoroids.experiments import report as reports
+
+    print(reports.write(options.grid))

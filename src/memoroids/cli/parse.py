@@ -1,0 +1,76 @@
+"""Reading a command's options with tyro, and asking for --trust before a run's own code is imported."""
+
+import contextlib
+import io
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from memoroids.cli.commands import COMMANDS
+from memoroids.cli.failures import UsageError
+
+if TYPE_CHECKING:
+    from memoroids.runs.settings import TrainConfig
+
+RunDirectory = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(help="Directory of the run.")]
+"""The option of a command that opens one run."""
+Trust = Annotated[
+    bool,
+    tyro.conf.arg(
+        help="Import and run the code that the run's settings name (a memory or environment package.module:name)."
+    ),
+]
+"""The option of a command that may import what a run's settings name."""
+
+
+def parse(options: Any, command: str, arguments: list[str], default: Any = None) -> Any:
+    """The options of `command`: an instance of the dataclass `options`, read from `arguments`.
+
+    Where an option is not given, `default`, if any, has its value. `--help` prints the options and raises `SystemExit`.
+    Raises `UsageError` with tyro's complaint in one line.
+    """
+    complaint = io.StringIO()
+    defaults = {} if default is None else {"default": default}
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(
+                options,
+                prog=f"memoroids {command}",
+                description=COMMANDS[command].summary,
+                args=arguments,
+                **defaults,
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        said = _first_box(complaint.getvalue()) or "cannot read the options"
+        raise UsageError(f"{command}: {said}; see memoroids {command} --help") from None
+
+
+def _first_box(complaint: str) -> str:
+    """The text of the first box in what tyro prints, in one line.
+
+    Where the terminal's encoding lacks the characters of a box, lines of dashes stand above and below the text.
+    """
+    lines = [re.sub(r"^[│|+\s]+|[│|+\s]+$", "", line) for line in complaint.splitlines()]
+    rules = [i for i, line in enumerate(lines) if re.match(r"[╭╰─-]{2}", line)] + [len(lines)] * 2
+    return " ".join(line for line in lines[rules[0] + 1 : rules[1]] if line)
+
+
+def load_trusted_config(run: Path, *, trust: bool) -> "TrainConfig":
+    """The settings of the run in `run`.
+
+    Raises `UsageError` if they name code to import and `trust` is False: a run may come from somebody else, and its
+    code would run with the user's rights. Raises `ValueError` if they cannot be read.
+    """
+    from memoroids.runs.run_directory import load_config
+
+    config = load_config(run)
+    if config.own_code and not trust:
+        raise UsageError(
+            f"{run} names code of its own, {' and '.join(config.own_code)}: add --trust to import it, if you know "
+            "where the run comes from"
+        )
+    return config

@@ -1,0 +1,141 @@
+"""What the terminal shows of a run: live progress while it trains, then a table of its results."""
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, ProgressColumn, Task, TextColumn
+from rich.progress import Progress as ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from memoroids._util.clock import clock
+from memoroids.cli.run_names import batching_of
+from memoroids.envs import short_name
+from memoroids.runs.progress import Outcome, Progress, episodes_to
+from memoroids.runs.run_directory import CURVE, METRICS
+from memoroids.runs.settings import TrainConfig
+
+
+class _Figures(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        """The task's figures as plain text, in which rich finds no markup."""
+        return Text(task.fields["figures"])
+
+
+class ProgressDisplay:
+    """A live progress bar on a terminal; elsewhere a plain line every five seconds or more."""
+
+    def __init__(self, config: TrainConfig, run_dir: Path, *, resume: bool):
+        self.config = config
+        self.console = Console()
+        self.banner: str | None = _banner(config, run_dir, resume=resume)
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=18), _Figures())
+        self.bar = ProgressBar(*columns, console=self.console, disable=not self.console.is_terminal)
+        self.task = self.bar.add_task("random", total=max(config.budget.random_episodes, 1), figures="")
+        self.printed = -math.inf
+
+    def __enter__(self) -> "ProgressDisplay":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.bar.stop()
+
+    def show(self, moment: Progress) -> None:
+        """Shows where the run is; the first call prints what is being trained."""
+        if self.banner is not None:
+            self.console.print(self.banner, highlight=False, soft_wrap=True, markup=False)
+            self.banner = None
+        phase, done, total, figures = _describe(self.config, moment)
+        if self.console.is_terminal:
+            self.bar.update(self.task, description=phase, completed=done, total=max(total, 1), figures=figures)
+        elif time.monotonic() - self.printed >= 5 or done >= total:
+            self.printed = time.monotonic()
+            print(f"{phase}: {figures}", flush=True)
+
+    def conclude(self, outcome: Outcome, seconds: float) -> None:
+        """Prints the table of results and the commands to try next; `seconds` is how long training took."""
+        self.console.print(_results(self.config, outcome, seconds))
+        for command in _next_commands(self.config, outcome):
+            self.console.print(f"try: {command}", highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+
+def _banner(config: TrainConfig, run_dir: Path, *, resume: bool) -> str:
+    verb = "resuming" if resume else "training"
+    seeds = f"seed {config.seed}"
+    if config.placement.seeds > 1:
+        seeds = f"seeds {config.seed} to {config.seed + config.placement.seeds - 1}"
+    random = f"{config.budget.random_episodes} random and " if config.budget.random_episodes else ""
+    until = f"{config.budget.train_episodes} training episodes"
+    if config.budget.train_steps is not None:
+        until = f"training to {config.budget.train_steps:,} environment steps"
+    return (
+        f"{verb} {config.network.memory} on {config.env.id}, {batching_of(config)}, {seeds}, "
+        f"preset {config.preset}: {random}{until} -> {run_dir}"
+    )
+
+
+def _describe(config: TrainConfig, moment: Progress) -> tuple[str, int, int, str]:
+    """The phase of a run, how much of it is done, of what total, and the figures to show."""
+    counters, row = moment.counters, moment.row
+    if counters.random < config.budget.random_episodes:
+        phase, done, total = "random", counters.random, config.budget.random_episodes
+        figures = f"{done}/{total} episodes  {counters.env_steps:,} steps"
+    elif row is None:
+        phase, done, total = "training", 0, 1
+        figures = f"{counters.episode} episodes  {counters.env_steps:,} steps"
+    else:
+        phase, done, total = "training", counters.episode, config.budget.train_episodes
+        if config.budget.train_steps is not None:
+            done, total = counters.env_steps, config.budget.train_steps
+        episodes = (
+            f"{counters.episode}" if config.budget.train_steps else f"{counters.episode}/{config.budget.train_episodes}"
+        )
+        figures = (
+            f"{episodes} episodes  {counters.env_steps:,} steps  {counters.updates:,} updates  "
+            f"loss {row['loss']:.2g}  ε {row['epsilon']:.2f}  return {row['eval_return']:+.3f}  "
+            f"{row['steps_per_s']:,.0f} steps/s  {clock(moment.seconds_left)} left"
+        )
+    if row is not None and row["skipped"]:
+        figures += f"  {row['skipped']:.0f} non-finite updates skipped"
+    return phase, done, total, figures
+
+
+def _results(config: TrainConfig, outcome: Outcome, seconds: float) -> Table:
+    run, rows = outcome.run_dir, outcome.rows
+    table = Table(show_header=False, title="interrupted" if outcome.final is None else "finished")
+    if outcome.final is not None:
+        low, high = outcome.final.interval()
+        count = len(outcome.final.returns)
+        table.add_row(f"final return, {count} fresh seeds", f"{outcome.final.mean:.3f}  [{low:.3f}, {high:.3f}]")
+    if rows:
+        returns = [row["eval_return"] for row in rows]
+        mean = sum(returns) / len(returns)
+        reached = episodes_to(rows, 0.95)
+        table.add_row("evaluation return", f"last {returns[-1]:.3f}  mean {mean:.3f}  max {max(returns):.3f}")
+        table.add_row("0.95 reached and kept", f"after {reached} training episodes" if reached else "no")
+        table.add_row("training episodes", f"{rows[-1]['episode']:,.0f}")
+        table.add_row("environment steps", f"{rows[-1]['env_steps']:,.0f}")
+        table.add_row("updates", f"{rows[-1]['updates']:,.0f}, {rows[-1]['transitions']:,.0f} transitions")
+    table.add_row("time", f"{seconds:.0f} s")
+    metrics = run / METRICS if config.placement.seeds == 1 else f"{run}/seed*/{METRICS}"
+    table.add_row("written", escape(f"{metrics}, {run / CURVE}"))
+    return table
+
+
+def _next_commands(config: TrainConfig, outcome: Outcome) -> list[str]:
+    """Commands worth trying after a run: to resume it, or to look at it and to train something to compare it with."""
+    run, trust = outcome.run_dir, " --trust" if config.own_code else ""
+    if outcome.final is None:
+        return [f"memoroids resume {run}{trust}"]
+    look = (
+        f"memoroids evaluate {run} --episodes 100{trust}"
+        if config.placement.seeds == 1
+        else f"memoroids compare {run}/seed*"
+    )
+    other = "mlp" if config.network.memory != "mlp" else "lru"
+    return [look, f"memoroids train --env {short_name(config.env.id)} --memory {other}"]

@@ -1,0 +1,48 @@
+"""Loads a run from its directory: its settings, its parts and its parameters."""
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from memoroids.acting.evaluation import Evaluation
+from memoroids.runs import checkpoint
+from memoroids.runs.build import DeviceParts, HostParts, build
+from memoroids.runs.checkpoint import CheckpointError
+from memoroids.runs.run_directory import CHECKPOINTS, load_config, seed_dir
+from memoroids.runs.seeds import REPORT, environment_seeds
+from memoroids.runs.settings import TrainConfig
+
+
+def load(run_dir: Path, *, best: bool = False) -> tuple[TrainConfig, HostParts | DeviceParts, Any]:
+    """Loads the settings, parts and newest parameters of a run; with `best`, the parameters of its best evaluation.
+
+    It imports and calls the code that `TrainConfig.own_code` names; the commands do so only for runs that they are told
+    to trust. Raises `ValueError` if the settings cannot be read, if the run has several seeds, or if it has no best
+    parameters, and `CheckpointError` if no checkpoint can be read.
+    """
+    config = load_config(run_dir)
+    if config.placement.seeds > 1:
+        one = seed_dir(run_dir, config.seed)
+        raise ValueError(f"{run_dir} holds {config.placement.seeds} runs: name one, as {one}")
+    parts = build(config)
+    path = checkpoint.newest_good(
+        run_dir / CHECKPOINTS, lambda error: print(f"memoroids: {error}", file=sys.stderr), asdict(config)
+    )
+    if path is None:
+        raise CheckpointError(f"no checkpoint in {run_dir / CHECKPOINTS}")
+    learner = parts.agent.init(parts.network)
+    if not best:
+        return config, parts, checkpoint.restore(path, "learner", learner).params
+    if checkpoint.counters(path)["best"] is None:
+        raise ValueError(f"{run_dir} has no best parameters: it was not evaluated before its newest checkpoint")
+    return config, parts, checkpoint.restore(path, "best", learner.params)
+
+
+def evaluate_run(run_dir: Path, episodes: int, seed: int, *, best: bool = False) -> Evaluation:
+    """Plays greedy episodes with a run's newest or `best` parameters, on environment seeds that the run did not use."""
+    config, parts, params = load(run_dir, best=best)
+    try:
+        return parts.evaluator(params, episodes, environment_seeds(config.seed, REPORT, seed))
+    finally:
+        parts.close()

@@ -1,0 +1,21 @@
+"""Disjoint streams of environment seeds."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+RANDOM, TRAIN, EVALUATE, FINAL, REPORT = range(5)
+"""The streams: random episodes, training, evaluation during training, final evaluation, later evaluations."""
+
+
+def environment_seeds(seed: int, stream: int, *index: int) -> Callable[[int], int]:
+    """A function from episode number to 32-bit environment seed.
+
+    Seeds of different run seeds, or of different `index`, are drawn independently; no two streams share a seed.
+    """
+
+    def seed_of(number: int) -> int:
+        drawn = int(np.random.SeedSequence((seed, stream, *index, number)).generate_state(1)[0])
+        return (drawn & ~7) | stream  # the lowest bits hold the stream, since random draws could collide
+
+    return seed_of

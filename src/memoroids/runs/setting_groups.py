@@ -1,0 +1,233 @@
+"""Groups of settings with their checks; every field is a command-line option and its docstring the help text."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from memoroids.envs import DEVICE_PREFIX
+from memoroids.envs.device import LIBRARIES
+from memoroids.replay.segment_buffer import SegmentState
+
+
+def at_least(group: Any, **lows: int) -> None:
+    """Raises `ValueError` for the first named field that is below its bound; None is not checked."""
+    for name, low in lows.items():
+        value = getattr(group, name)
+        if value is not None and value < low:
+            raise ValueError(f"{name} must be at least {low}, got {value}")
+
+
+@dataclass(frozen=True)
+class EnvSettings:
+    """The environment, and what is joined to its observations."""
+
+    id: str = "popgym-RepeatPreviousEasy-v0"
+    """Gymnasium id, short name of a POPGym task such as RepeatFirstEasy, or module:Id-v0. The prefix device: selects a
+    JAX environment: device:RepeatFirstEasy, device:gymnax:CartPole-v1, or device:module:factory for one of your own."""
+    options: dict[str, int | float | bool | str] = field(default_factory=dict)
+    """Keyword arguments of the environment as name value pairs: --env-options k 10 num_decks 2."""
+    previous_action: bool | None = None
+    """Join the previous action, one-hot, to the observation; None: if the environment asks for it."""
+    previous_reward: bool = False
+    """Join the previous reward to the observation."""
+    step_periods: tuple[float, ...] = ()
+    """Join sine and cosine of the time step at these periods (in steps), for memories without order: --step-periods 4
+    104."""
+    time_limit: float = 60.0
+    """Seconds that a reset or a step may take before the episode is dropped (host)."""
+    check_bounds: bool = True
+    """Drop episodes with observations outside the bounds of the observation space (host)."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.time_limit <= 1e6:
+            raise ValueError(f"time_limit must be positive and at most 1,000,000 seconds, got {self.time_limit}")
+        for period in self.step_periods:
+            if not 0 < period < math.inf:
+                raise ValueError(f"step_periods must be positive and finite, got {period}")
+
+    @property
+    def on_device(self) -> bool:
+        """Whether it is a JAX environment, compiled into one program with the agent."""
+        return self.id.startswith(DEVICE_PREFIX)
+
+    @property
+    def device_name(self) -> str:
+        """The name of a device environment without the prefix device:."""
+        return self.id.removeprefix(DEVICE_PREFIX)
+
+    @property
+    def own_code(self) -> bool:
+        """Whether the name makes us import code that is neither this package's nor a known library's."""
+        known = self.on_device and self.device_name.partition(":")[0] in LIBRARIES
+        return ":" in self.device_name and not known
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """The memory and the network around it."""
+
+    memory: str = "lru"
+    """A name from `memoroids list memories`, or package.module:factory for a memory of your own."""
+    memory_sizes: dict[str, int | float] = field(default_factory=dict)
+    """Keyword arguments of the memory as name value pairs: --memory-sizes layers 1 state_size 64."""
+    width: int = 256
+    """Width of the layers around the memory, and the memory's input and output size."""
+    chunk: int | None = None
+    """Slots of a tape that the network processes at once; longer tapes are processed chunk by chunk, with the same
+    result; None: 16,384."""
+
+    def __post_init__(self) -> None:
+        at_least(self, width=1, chunk=1)
+
+
+@dataclass(frozen=True)
+class BudgetSettings:
+    """How long a run trains."""
+
+    random_episodes: int = 5_000
+    """Episodes of uniform random actions that are stored before training."""
+    train_episodes: int = 5_000
+    """Episodes collected while training."""
+    train_steps: int | None = None
+    """Environment steps, those of random episodes included, after which training stops; None: after train_episodes."""
+
+    def __post_init__(self) -> None:
+        at_least(self, train_episodes=1, random_episodes=0, train_steps=1)
+
+    def share_done(self, episode: int, env_steps: int) -> float:
+        """The share of the budget, at most 1, used by this number of training episodes and of environment steps."""
+        done, total = (episode, self.train_episodes) if self.train_steps is None else (env_steps, self.train_steps)
+        return min(done / total, 1.0)
+
+    def share_at(self, number: Any) -> Any:
+        """The share of training at which the training episodes with these numbers begin, an array; 0 below 0."""
+        return (number / max(self.train_episodes - 1, 1)).clip(0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class CollectionSettings:
+    """How episodes are collected."""
+
+    num_envs: int = 8
+    """Environments that are stepped together."""
+    processes: int = 0
+    """Processes in which the environments are stepped, without effect on the results; 0: this process (host)."""
+    rollout: int | None = None
+    """Slots that each environment collects between updates; None: one episode, or at most 64 slots if episodes differ
+    in length (device)."""
+    max_faults: int = 10
+    """Episodes in a row that may be dropped because of a fault of their environment; one more ends the run."""
+
+    def __post_init__(self) -> None:
+        at_least(self, num_envs=1, processes=0, rollout=1, max_faults=0)
+
+
+@dataclass(frozen=True)
+class ReplaySettings:
+    """The replay buffer and its batches, for agents that learn from replay."""
+
+    batching: Literal["tape", "segments"] = "tape"
+    """How batches are formed: tape, of whole episodes end to end; segments, of episodes cut into segments padded with
+    zeros (host)."""
+    segment_length: int = 10
+    """Largest number of transitions in a segment (segments only)."""
+    segment_state: SegmentState = "zero"
+    """Memory state at the start of a segment: zero; stored: computed when its episode was stored; burn-in: from a pass
+    over the segment before (segments only)."""
+    segment_count: Literal["slots", "transitions"] = "slots"
+    """What batch_size counts: slots including padding, or transitions on average (segments only)."""
+    batch_size: int = 1_000
+    """Transitions in a batch, which is filled with whole episodes until it has as many; for segments see
+    segment_count."""
+    cut_batch: bool = False
+    """Give weight 0 to transitions past batch_size, as the paper's code does; favours early steps (tape only)."""
+    buffer_size: int = 1_000_000
+    """Slots in the replay buffer; an episode of T actions takes T + 1, a segment its padded length."""
+    updates_per_episode: int = 1
+    """Updates after each training episode."""
+    tapes: int = 1
+    """Tapes over which a batch is divided equally, so that several devices can share it (device)."""
+    prioritised: bool = False
+    """Draw episodes by their TD errors instead of uniformly, with importance weights in the loss (device)."""
+
+    def __post_init__(self) -> None:
+        at_least(self, batch_size=1, segment_length=1, tapes=1, updates_per_episode=0, buffer_size=2)
+
+
+@dataclass(frozen=True)
+class ExplorationSettings:
+    """The share ε of random actions over training, for agents that explore by ε."""
+
+    epsilon_start: float = 0.2
+    """Share of random actions in the first training episode."""
+    epsilon_end: float = 0.01
+    """Share of random actions in the last training episode, reached linearly."""
+
+    def __post_init__(self) -> None:
+        for name in ("epsilon_start", "epsilon_end"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
+
+    def epsilon_at(self, share: Any) -> Any:
+        """ε after this share of training, a number or an array."""
+        return self.epsilon_start + share * (self.epsilon_end - self.epsilon_start)
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """Greedy evaluation, during training and at its end."""
+
+    eval_every: int = 10
+    """Training episodes between greedy evaluations."""
+    eval_episodes: int = 20
+    """Episodes in each evaluation."""
+    final_episodes: int = 100
+    """Episodes in the evaluation at the end, on seeds that are used for nothing else."""
+    sensitivity_every: int = 0
+    """Training episodes between measurements of how far back in time values depend on observations; 0: never (host)."""
+
+    def __post_init__(self) -> None:
+        at_least(self, eval_every=1, eval_episodes=1, final_episodes=1, sensitivity_every=0)
+
+
+@dataclass(frozen=True)
+class CheckpointSettings:
+    """Checkpoints, and how many updates in a row may be skipped."""
+
+    checkpoint_every: int = 500
+    """Training episodes between checkpoints; one is always written at the end."""
+    keep_checkpoints: int = 2
+    """How many of the newest checkpoints are kept; each includes the parameters of the best evaluation."""
+    max_skipped: int = 20
+    """Gradient steps in a row that may be skipped because of a non-finite loss or gradient; one more ends the run."""
+
+    def __post_init__(self) -> None:
+        at_least(self, checkpoint_every=1, keep_checkpoints=1, max_skipped=0)
+
+
+@dataclass(frozen=True)
+class PlacementSettings:
+    """Seeds and devices of a run with a device environment."""
+
+    seeds: int = 1
+    """Number of independent runs, with seed, seed + 1, and so on, in one program (device)."""
+    mapping: Literal["auto", "vmap", "loop"] = "auto"
+    """How several seeds run: vmap advances all in one call, loop one after the other; auto: loop on a CPU, else vmap
+    (device)."""
+    devices: int = 1
+    """Devices among which the seeds, or the environments of a single seed, are divided (device)."""
+
+    def __post_init__(self) -> None:
+        at_least(self, seeds=1, devices=1)
+        if self.seeds > 1 and self.seeds % self.devices:
+            raise ValueError(f"devices must divide seeds: {self.seeds} seeds on {self.devices} devices")
+
+
+@dataclass(frozen=True)
+class TrackerSettings:
+    """Trackers that receive metrics besides metrics.csv."""
+
+    tensorboard: bool = False
+    """Also write TensorBoard events (needs the extra: pip install 'memoroids[tensorboard]')."""
+    wandb: bool = False
+    """Also log to Weights & Biases (needs the extra: pip install 'memoroids[wandb]')."""

@@ -1,0 +1,45 @@
+"""Experiment trackers: TensorBoard and Weights & Biases."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+
+class Trackers:
+    """Sends rows of metrics to TensorBoard, Weights & Biases, both or neither.
+
+    Raises `ValueError` if the package of a requested tracker is not installed.
+    """
+
+    def __init__(self, run_dir: Path, config: dict[str, Any], *, tensorboard: bool, wandb: bool):
+        self._tensorboard = self._wandb = None
+        modules = [_extra(name) for name, wanted in (("tensorboardX", tensorboard), ("wandb", wandb)) if wanted]
+        # Nothing is written before all imports have succeeded: a run that cannot start must not create its directory.
+        if tensorboard:
+            self._tensorboard = modules[0].SummaryWriter(str(run_dir / "tensorboard"))
+        if wandb:
+            run_dir.mkdir(parents=True, exist_ok=True)
+            self._wandb = modules[-1].init(project="memoroids", dir=str(run_dir), config=config)
+
+    def write(self, row: dict[str, float]) -> None:
+        """Sends a row of metrics, with its training episode as the step."""
+        if self._tensorboard is not None:
+            for name, value in row.items():
+                self._tensorboard.add_scalar(name, value, int(row["episode"]))
+        if self._wandb is not None:
+            self._wandb.log(row, step=int(row["episode"]))
+
+    def close(self) -> None:
+        """Sends what is still buffered and ends the tracking."""
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+
+def _extra(module: str) -> Any:
+    name = module.removesuffix("X").lower()
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ValueError(f"--{name} needs the extra: pip install 'memoroids[{name}]'") from error

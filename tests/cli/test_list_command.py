@@ -1,0 +1,47 @@
+"""`memoroids list`: environments, memories and presets."""
+
+import io
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from memoroids.cli.main import main
+from memoroids.envs import popgym_ids
+from memoroids.memory import REGISTRY
+from memoroids.runs import presets
+
+pytestmark = pytest.mark.usefixtures("workplace")
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_a_listing_does_not_fail_for_letters_that_cannot_be_shown(encoding: str, terminal: Callable[[str], io.BytesIO]):
+    shown = terminal(encoding)
+    main(["list", "memories"])
+    assert "linear_transformer" in shown.getvalue().decode(encoding)
+
+
+def test_environments_memories_and_presets_are_listed_by_the_names_to_use(ran: Callable[..., str]):
+    listed = ran("list", "envs")
+    assert all(name in listed.split() for name in popgym_ids())
+    listed = ran("list", "memories")
+    assert all(f" {name} " in listed for name in REGISTRY)
+    listed = ran("list", "presets")
+    assert all(f"{task} {name}: " in listed for task in presets.TASKS for name in ("tuned", "paper"))
+    assert listed.count("atari") == 2 and "any ALE game atari: width=512" in listed
+    assert "RepeatFirstEasy tuned, lru: memory_sizes={'r_min': 0.9" in listed
+    assert "MineSweeperEasy paper: random_episodes=10000, train_episodes=40000" in listed
+
+
+def test_a_memory_is_listed_with_its_title_and_its_sizes(
+    terminal: Callable[[str], io.BytesIO], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("COLUMNS", "400")
+    shown = terminal("utf-8")
+    main(["list", "memories"])
+    listed = shown.getvalue().decode()
+    for name in ("ffm", "gru", "mlp", "linear_transformer"):
+        model: Any = REGISTRY[name]
+        assert f" {name} " in listed and (sys.modules[model.__module__].__doc__ or "").splitlines()[0] in listed
+    assert "layers=2, state_size=128" in listed and "trace_size=64" in listed

@@ -1,0 +1,42 @@
+"""Reading the results of a grid: a run that cannot be read is reported as missing."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fake_cell
+import pytest
+from written_grids import CHOICE, FIRST, make
+
+from memoroids.experiments import cell_process, results, tables
+
+
+@pytest.mark.parametrize(
+    ("damage", "word"),
+    [
+        (lambda run: (run / "summary.json").unlink(), "summary"),
+        (lambda run: (run / "summary.json").write_text("{"), "summary.json"),
+        (lambda run: (run / "summary.json").write_text("{}"), "final_return"),
+        (lambda run: (run / "metrics.csv").unlink(), "metrics.csv"),
+        (lambda run: (run / "metrics.csv").write_text(fake_cell.HEADER + "\n"), "metrics.csv"),
+        (lambda run: (run / "metrics.csv").write_text("a,b\n"), "metrics.csv"),
+        (lambda run: write_nan_return(run), "metrics.csv"),
+        (lambda run: (run / "sensitivity.json").write_text("{"), "sensitivity.csv"),
+        (lambda run: (run / "sensitivity.csv").write_text("a,b\n1,2\n"), "sensitivity.csv"),
+    ],
+)
+def test_a_run_that_cannot_be_read_is_a_gap_that_names_the_file(
+    damage: Callable[[Path], Any], word: str, tmp_path: Path
+):
+    found = make(tmp_path / "grid", dataclasses.replace(CHOICE, tasks=FIRST[:1]))
+    damage(cell_process.cell_dir(tmp_path / "grid", found[0]) / "run")
+    read = results.load(tmp_path / "grid")
+    (gap,) = read.gaps
+    assert gap.cell == found[0] and word in gap.reason and str(tmp_path) in gap.reason and "\n" not in gap.reason
+    for make_table in tables.TABLES.values():
+        make_table(read)
+
+
+def write_nan_return(run: Path) -> None:
+    (run / "metrics.csv").write_text(fake_cell.HEADER + "\n" + ",".join(["10"] * 11 + ["nan"] + ["0"] * 3) + "\n")
