@@ -1,4 +1,4 @@
-"""What every test shares: strictness of JAX, deterministic Hypothesis, and the seed."""
+"""Shared by all tests: strict dtypes in JAX, deterministic Hypothesis, fast compilation, and the seed."""
 
 import contextlib
 import functools
@@ -19,7 +19,7 @@ os.environ["MEMOROIDS_KEEP_MEMORY"] = "0"
 
 SEED = int(os.environ.get("MEMOROIDS_TEST_SEED", "0"))
 
-# A silent broadcast over a missing axis is how a state of one episode gets into all others.
+# Silent broadcasting over a missing axis could copy the state of one episode into all others.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 settings.register_profile("deterministic", derandomize=True, deadline=None, print_blob=True)
@@ -53,7 +53,7 @@ WISHED = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_
 
 @functools.cache
 def quick_options() -> dict[str, bool | int]:
-    """Those that this XLA knows: newer ones lack the generator, and end a process that is told a name they lack."""
+    """The options that this XLA knows: newer versions lack the generator and abort on unknown names."""
     known = {}
     for name, value in WISHED.items():
         with contextlib.suppress(jax.errors.JaxRuntimeError):
@@ -83,7 +83,7 @@ def compiled_quickly(request: pytest.FixtureRequest):
 
 @pytest.fixture(scope="module", autouse=True)
 def forgotten():
-    """What earlier modules traced and compiled is of little use to later ones: kept, it is 5 GB at the end."""
+    """Clears JAX's caches between modules, which would grow to 5 GB and are of little use to later modules."""
     yield
     if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > 2_500_000:  # KiB; bytes on macOS, where it is always so
         jax.clear_caches()
@@ -91,7 +91,7 @@ def forgotten():
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled_once(tmp_path_factory: pytest.TempPathFactory):
-    """Equal programs are compiled once by each worker: nearly all the time of a small test goes there."""
+    """Lets each test process compile equal programs once, since compilation takes most of the time of a small test."""
     jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,4 @@
-"""Finished runs for tests that begin from one: with equal settings each worker trains once, and copies."""
+"""Finished runs for tests that start from one: each test process trains once per settings and copies the result."""
 
 import hashlib
 import shutil

@@ -1,10 +1,10 @@
-"""Golden runs: digests of what small runs learn, store and write, to hold two versions of the code against each other.
+"""Golden runs: digests of what small runs learn, store and write, to compare two versions of the code.
 
     python tests/golden.py --output before.json
-    python tests/golden.py --output after.json --against before.json    # exits 1 where one differs
+    python tests/golden.py --output after.json --against before.json    # exits 1 if one differs
 
-The numbers belong to a machine and its versions of XLA, so no digests are kept in the repository: write them before a
-change that must not change behaviour, and again after it.
+Digests depend on the machine and the version of XLA, so none are kept in the repository: write them before and after a
+change that must not affect behaviour.
 """
 
 import argparse
@@ -54,7 +54,7 @@ RUNS = {
 
 
 def digest_of_arrays(path: Path) -> str:
-    """Of one tree of a checkpoint; the order of its leaves, which follows from how states are built, does not count."""
+    """The digest of one part of a checkpoint, independent of the order of its leaves."""
     with ocp.StandardCheckpointer() as checkpointer:
         leaves = checkpointer.restore(path.absolute())
     each = []
@@ -72,7 +72,7 @@ def digest_of_rows(path: Path) -> str:
 
 
 def digests(run_dir: Path) -> dict[str, str]:
-    """Of the newest checkpoint's parts and of the metrics, timing columns aside."""
+    """Digests of the newest checkpoint's parts and of the metrics without timing columns."""
     found = {"metrics": digest_of_rows(run_dir / "metrics.csv")}
     newest = max(path for path in (run_dir / "checkpoints").iterdir() if path.is_dir())
     others = []
@@ -87,7 +87,7 @@ def digests(run_dir: Path) -> dict[str, str]:
 
 def run(name: str, root: Path) -> dict[str, str]:
     run_dir = root / name.replace(" ", "-")
-    # The options of a run come after the shared ones: the last of two equal options holds.
+    # The options of a run come after the shared ones, since the last occurrence of an option counts.
     command = [sys.executable, "-m", "memoroids", "train", *SMALL.split(), *RUNS[name].split()]
     done = subprocess.run([*command, "--run-dir", str(run_dir)], capture_output=True, text=True)
     if done.returncode:
@@ -100,7 +100,7 @@ def run(name: str, root: Path) -> dict[str, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, help="file to write the digests to, as JSON")
-    parser.add_argument("--against", type=Path, help="digests of another version, to be the same")
+    parser.add_argument("--against", type=Path, help="digests of another version, which must be equal")
     parser.add_argument("--only", nargs="*", default=list(RUNS), choices=list(RUNS), help="some of the runs")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as root, ThreadPoolExecutor(2) as pool:

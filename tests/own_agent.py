@@ -9,8 +9,9 @@ import jax.numpy as jnp
 
 from memoroids.agents import optimiser as optimisers
 from memoroids.agents.base import Agent, AgentType, Plan, Traits
+from memoroids.agents.dqn import DQN, DQNConfig, dqn
 from memoroids.agents.losses import squared_error, weighted_mean
-from memoroids.agents.networks import ActorCritic
+from memoroids.agents.networks import ActorCritic, QNetwork
 from memoroids.returns import gae
 
 
@@ -70,3 +71,20 @@ A2C = AgentType(
     traits=Traits(learns_from_replay=False, continuous_actions=True, action_values=False, exploration="policy"),
 )
 NOT_AN_AGENT = a2c
+
+
+def twice(config: DQNConfig, network: QNetwork, plan: Plan) -> Agent:
+    """DQN that takes two gradient steps on each sample."""
+    once = dqn(config, network, plan)
+
+    def update(state, sample, key):
+        state, first, _ = once.update(state, sample, key)
+        state, second, td_errors = once.update(state, sample, key)
+        sums = {name: first[name] + second[name] for name in first}
+        counts = ("transitions", "slots")
+        return state, {name: leaf if name in counts else leaf / 2 for name, leaf in sums.items()}, td_errors
+
+    return once._replace(update=update, gradient_steps=2)
+
+
+TWICE = AgentType(DQNConfig, QNetwork, twice, DQN.traits, gradient_steps=lambda settings: 2)

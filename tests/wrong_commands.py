@@ -258,19 +258,19 @@ def _huge() -> Iterator[Case]:
 
 
 def _contradictions() -> Iterator[Case]:
-    yield _case("contradiction", "train --ppo.epochs 2", "epochs is set for ppo, but the algorithm is dqn")
+    yield _case("contradiction", "train --ppo.epochs 2", "epochs is a setting of ppo, but the algorithm is dqn")
     yield _case(
-        "contradiction", "train --pqn.max-grad-norm 2", "max_grad_norm is set for pqn, but the algorithm is dqn"
+        "contradiction", "train --pqn.max-grad-norm 2", "max_grad_norm is a setting of pqn, but the algorithm is dqn"
     )
     for algorithm in ("ppo", "pqn"):
         start = f"train --env device:RepeatFirstEasy --algorithm {algorithm}"
-        yield _case("contradiction", f"{start} --polyak 0.5", f"polyak is set for dqn, but .* {algorithm}")
+        yield _case("contradiction", f"{start} --polyak 0.5", f"polyak is a setting of dqn, but .* {algorithm}")
         yield _case("contradiction", f"{start} --batching segments", "batching segments is for agents with replay")
         yield _case("contradiction", f"{start} --random-episodes 5", "random_episodes 5 is for agents with replay")
         yield _case("contradiction", f"{start} --cut-batch", "cut_batch True is for agents with replay")
         yield _case("contradiction", f"{start} --prioritised", "prioritised True is for agents with replay")
         yield _case("contradiction", f"{start} --tapes 2", "tapes 2 is for agents with replay")
-        yield _case("contradiction", f"{start} --num-envs 7", "minibatches must divide num_envs: 7 tapes")
+        yield _case("contradiction", f"{start} --num-envs 7", "minibatches must divide num_envs: 7 environments")
         yield _case("contradiction", f"{start} --{algorithm}.minibatches 5", "must divide num_envs: .* 5 minibatches")
     for option in ("rollout 8", "tapes 2", "seeds 2", "mapping vmap", "devices 2", "prioritised"):
         name = option.split()[0]

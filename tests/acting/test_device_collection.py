@@ -16,7 +16,7 @@ quickly = functools.partial(jax.jit, compiler_options={"xla_backend_optimization
 
 
 def act(params, memory, observation, begin, explore, key):
-    """A policy with a memory: how many observations it has taken in since the begin flag, and the last tag."""
+    """A policy whose memory counts observations since the begin flag and keeps the last tag."""
     count, _ = memory
     count = jnp.where(begin, 0, count) + 1
     action = jnp.where(explore > 0, jax.random.randint(key, (), 0, 3), params)
@@ -29,7 +29,7 @@ KEY = jax.random.key(3)
 
 
 def collected(slots_each, *, num_envs=NUM_ENVS, view=VIEW, explore=1.0, act=act, memory=MEMORY):
-    """Chunks of slots, end to end, with the memory before each and the states of the environments after."""
+    """Chunks of slots end to end, the memory before each, and the states of the environments after the last."""
     env_states = quickly(lambda: start(view, memory, num_envs, KEY))()
     run = quickly(
         lambda env_states, slots: collect_slots(
@@ -122,7 +122,7 @@ def test_the_following_slot_holds_what_comes_next_or_nothing():
     assert kinds == {True, False}
 
 
-def test_what_is_drawn_does_not_depend_on_other_copies():
+def test_random_draws_do_not_depend_on_other_environments():
     few, _, _ = collected([9], num_envs=2)
     many, _, _ = collected([9], num_envs=5)
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[:2]), few.tape, many.tape)
@@ -193,7 +193,7 @@ BAD = DeviceView("toy", Lengths(spoiled=SPOILED))
 
 
 @pytest.mark.parametrize("pieces", [[60], [7] * 8 + [4], [1] * 60], ids=["one", "several", "slot by slot"])
-def test_an_episode_that_is_spoiled_is_padding_from_the_piece_on_that_it_is_found_in(pieces):
+def test_a_spoiled_episode_is_padding_from_the_chunk_in_which_it_becomes_spoiled(pieces):
     # Toy episodes do not depend on what they have shown, so what is left is as it would have been.
     healthy, _, _ = collected([60])
     got, _, after = collected(pieces, view=BAD)

@@ -1,4 +1,4 @@
-"""Evaluation: greedy, repeatable, on seeds of its own, and without a trace in what is being trained."""
+"""Evaluation is greedy, repeatable, on its own seeds, and does not change what is being trained."""
 
 from pathlib import Path
 from typing import Any
@@ -111,7 +111,7 @@ def assert_equal(left: Evaluation, right: Evaluation) -> None:
     np.testing.assert_array_equal(left.lengths, right.lengths)
 
 
-def test_the_same_parameters_and_seeds_give_the_same_episodes_each_time_and_with_any_number_of_copies():
+def test_the_same_parameters_and_seeds_give_the_same_episodes_each_time_and_with_any_num_envs():
     evaluate, _, params = evaluator(2)
     first = evaluate(params, 7, lambda n: n)
     other = evaluate(params, 7, lambda n: n + 100)

@@ -1,4 +1,4 @@
-"""Collection: whole episodes, in the order they started, the same whatever the number of copies."""
+"""Host collection: episodes come out in the order in which they started, the same for every number of environments."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -178,7 +178,7 @@ def test_the_previous_action_joins_the_observation_of_the_slot_after_it():
         np.testing.assert_array_equal(shown[1:], np.eye(ACTIONS)[np.asarray(episode.tape.action)[:-1]])
 
 
-def test_a_policy_is_told_the_begin_number_and_step_of_every_copy():
+def test_a_policy_receives_begin_number_and_step_of_every_environment():
     seen: list[tuple[int, int, bool]] = []
 
     def watching(observation: np.ndarray, begin: np.ndarray, number: np.ndarray, step: np.ndarray) -> np.ndarray:
@@ -196,7 +196,7 @@ def random_actions(num_envs: int, seed: int = 0) -> list[Episode]:
     return list(collect(envs(num_envs), RandomPolicy(ACTIONS, seed), seed_of, 0, 30))
 
 
-def test_random_actions_of_an_episode_do_not_depend_on_the_number_of_copies():
+def test_random_actions_of_an_episode_do_not_depend_on_num_envs():
     alone = random_actions(1)
     for num_envs in (3, 8):
         assert_same(random_actions(num_envs), alone)
@@ -227,12 +227,12 @@ def recurrent(num_envs: int, epsilon: float, *, memory: str = "gru", key: int = 
         net.initial_state(),
         num_envs,
         params=lambda: params,
-        epsilon=lambda number: np.full(number.shape, epsilon, np.float32),
+        explore=lambda number: np.full(number.shape, epsilon, np.float32),
         key=jax.random.key(key),
     )
 
 
-def test_exploring_actions_of_an_episode_do_not_depend_on_the_number_of_copies():
+def test_exploring_actions_of_an_episode_do_not_depend_on_num_envs():
     alone = list(collect(envs(1), recurrent(1, 0.4), seed_of, 0, 16))
     for num_envs in (3, 8):
         assert_same(list(collect(envs(num_envs), recurrent(num_envs, 0.4), seed_of, 0, 16)), alone)
@@ -257,7 +257,7 @@ def test_the_share_of_random_actions_follows_the_number_of_the_episode():
 
     def policy(epsilon: Callable[[np.ndarray], np.ndarray]) -> Policy:
         key = jax.random.key(0)
-        return RecurrentPolicy(algorithm.act, net.initial_state(), 2, params=lambda: params, epsilon=epsilon, key=key)
+        return RecurrentPolicy(algorithm.act, net.initial_state(), 2, params=lambda: params, explore=epsilon, key=key)
 
     greedy = list(collect(envs(2), policy(lambda n: np.zeros(n.shape, np.float32)), seed_of, 0, 12))
     late = list(collect(envs(2), policy(lambda n: (n >= 6).astype(np.float32)), seed_of, 0, 12))
@@ -284,7 +284,7 @@ def test_acting_and_one_pass_over_the_episode_give_the_same_values(memory: str):
         net.initial_state(),
         3,
         params=lambda: params,
-        epsilon=lambda number: np.zeros(number.shape, np.float32),
+        explore=lambda number: np.zeros(number.shape, np.float32),
         key=jax.random.key(0),
     )
 
@@ -342,11 +342,11 @@ def test_a_fault_names_its_episode_and_step_and_the_episodes_before_it_are_whole
     assert_same(before, healthy[: len(before)])
 
 
-# --- going on from where a collection stood -----------------------------------------------------------------------
+# --- resuming a collection -------------------------------------------------------------------------------------------
 
 
 def stopped(num_envs: int, policy: Any, after: int) -> tuple[list[Episode], Any]:
-    """The first `after` episodes, and where the collection stood then, through JSON and arrays."""
+    """The first `after` episodes, and the state of the collection then, packed and unpacked."""
     collector = Collector(LocalEnvs(envs(num_envs)), policy, seed_of, 0, 20)
     episodes = list(islice(collector, after))
     plan, saved = pack(collector.state())
@@ -359,18 +359,18 @@ def stopped(num_envs: int, policy: Any, after: int) -> tuple[list[Episode], Any]
 
 @pytest.mark.parametrize("kind", ["random", "recurrent"])
 @pytest.mark.parametrize("after", [1, 4, 9, 19])
-def test_a_collection_goes_on_from_where_it_stood_bit_for_bit(kind: str, after: int):
+def test_a_collection_resumes_bit_for_bit(kind: str, after: int):
     def policy() -> Any:
         return RandomPolicy(ACTIONS, 3) if kind == "random" else recurrent(3, 0.4)
 
     whole = list(collect(envs(3), policy(), seed_of, 0, 20))
     first, state = stopped(3, policy(), after)
-    going_on = Collector(LocalEnvs(envs(3)), policy(), seed_of, after, 20)
-    assert going_on.restore(state) == []
-    assert_same([*first, *going_on], whole)
+    resumed = Collector(LocalEnvs(envs(3)), policy(), seed_of, after, 20)
+    assert resumed.restore(state) == []
+    assert_same([*first, *resumed], whole)
 
 
-def test_only_episodes_that_do_not_show_the_same_again_begin_anew():
+def test_only_episodes_whose_replay_diverges_start_again():
     whole = list(collect(envs(3), RandomPolicy(ACTIONS, 3), seed_of, 0, 20))
     first, state = stopped(3, RandomPolicy(ACTIONS, 3), 4)
     changed = next(episode.number for episode in state.in_progress if episode is not None and episode.actions)
@@ -389,7 +389,7 @@ def test_only_episodes_that_do_not_show_the_same_again_begin_anew():
     assert_same([both[changed]], anew)
 
 
-def test_an_episode_that_its_environment_spoils_is_dropped_whole_and_another_takes_its_place(
+def test_an_episode_with_a_fault_is_dropped_and_replaced(
     fault: Callable[[Callable[[int, int], None]], None],
 ):
     healthy = list(collect(envs(3), fixed_actions, seed_of, 0, 22))

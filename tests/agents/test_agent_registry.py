@@ -15,8 +15,7 @@ from own_agent import A2C, A2CConfig
 
 SMALL = (
     "--algorithm own_agent:A2C --memory ffm --memory-sizes trace_size 4 context_size 2 --width 8 --num-envs 2 "
-    "--eval-every 4 --eval-episodes 2 --final-episodes 2 --train-episodes 8 --checkpoint-every 4 --train-steps None "
-    "--learning-rate-end None"
+    "--eval-every 4 --eval-episodes 2 --final-episodes 2 --train-episodes 8 --checkpoint-every 4 --train-steps None"
 )
 
 
@@ -57,7 +56,8 @@ def test_a_fourth_agent_trains_is_resumed_and_evaluated(env: str, tmp_path: Path
     config = load_config(run)
     assert config.agent["trace"] == 0.8 and config.own_code == ["own_agent:A2C"]
     agent = with_typed_agent(config).agent
-    assert isinstance(agent, A2CConfig) and agent.trace == 0.8
+    # Presets leave the settings of a user's agent as its author chose them.
+    assert agent == A2CConfig(trace=0.8)
     for command in (["evaluate", str(run), "--episodes", "2"], ["resume", str(run)]):
         with pytest.raises(SystemExit) as stop:
             main(command)
@@ -66,6 +66,16 @@ def test_a_fourth_agent_trains_is_resumed_and_evaluated(env: str, tmp_path: Path
         assert capsys.readouterr().err == ""
     main(["compare", str(run)])  # reads settings only
     assert "own_agent:A2C" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("env", ["RepeatPreviousEasy", "device:RepeatPreviousEasy"])
+def test_every_gradient_step_of_an_agent_with_replay_is_counted_and_planned(env: str, tmp_path: Path):
+    small = SMALL.replace("own_agent:A2C", "own_agent:TWICE") + " --random-episodes 4 --batch-size 60"
+    small += " --buffer-size 1000 --updates-per-episode 3 --learning-rate-end 0"
+    main(["train", "--env", env, *shlex.split(small), "--run-dir", str(tmp_path / "run")])
+    last = read_rows(tmp_path / "run")[-1]
+    assert (last["episode"], last["updates"]) == (8, 8 * 3 * 2)
+    assert last["loss"] > 0 and last["transitions"] >= 8 * 3 * 2 * 60
 
 
 def test_settings_of_a_fourth_agent_come_back_from_json():

@@ -41,7 +41,7 @@ def episodes():
 
 
 class AnyBatchSize:
-    """An agent whose batch size is given with each update, where the real one is made for one of them."""
+    """An agent whose batch size is an argument of each update, whereas the real one is made for a fixed batch size."""
 
     def __init__(self, config, network):
         self._config, self._network = config, network

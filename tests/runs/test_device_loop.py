@@ -200,7 +200,7 @@ def test_steps_can_end_training(tmp_path: Path):
         ({"algorithm": "ppo", "agent": DQNConfig()}, "agent holds DQNConfig, but the algorithm ppo takes PPOConfig"),
         ({"algorithm": "ppo"}, "random_episodes 8 is for agents with replay: ppo has none"),
         ({"agent": PPOConfig(epochs=9)}, "agent holds PPOConfig, but the algorithm dqn takes DQNConfig"),
-        ({"epochs": 9}, "epochs is set for ppo, but the algorithm is dqn"),
+        ({"epochs": 9}, "epochs is a setting of ppo and pqn, but the algorithm is dqn"),
         ({"buffer_size": 20}, "raise --buffer-size or lower --num-envs"),
         ({"env": "popgym-RepeatFirstEasy-v0"}, "rollout 6 needs a device environment"),
         ({"env": "popgym-RepeatFirstEasy-v0", "rollout": None, "seeds": 3}, "seeds 3 needs a device environment"),
@@ -295,7 +295,9 @@ def test_spoiled_episodes_are_dropped_and_counted_and_the_run_goes_on(algorithm:
     assert all(np.isfinite(row["train_return"]) for row in outcome.rows)
     counters = checkpoint.counters(checkpoint.latest(tmp_path / "run" / CHECKPOINTS))
     assert counters["faults"] > 5
-    assert "toy_env:Lengths returned a non-finite observation or reward in" in (tmp_path / "run/warnings.txt").read_text()
+    assert (
+        "toy_env:Lengths returned a non-finite observation or reward in" in (tmp_path / "run/warnings.txt").read_text()
+    )
 
 
 def test_a_fault_in_one_seeds_final_evaluation_leaves_every_seed_as_it_stands(

@@ -32,10 +32,17 @@ def test_an_agents_settings_are_set_by_their_names_or_as_a_whole():
     assert config.replace(algorithm="dqn").agent == DQNConfig()
 
 
+def test_an_agent_without_replay_begins_without_random_episodes():
+    config = TrainConfig.of(env="CartPole-v1", algorithm="ppo", lambda_=0.9)
+    assert config.budget.random_episodes == 0 and config.agent == PPOConfig(lambda_=0.9)
+    with pytest.raises(ValueError, match="random_episodes 5 is for agents with replay"):
+        TrainConfig.of(algorithm="ppo", random_episodes=5)
+
+
 def test_a_setting_that_there_is_not_is_named_with_its_nearest_or_with_the_agent_that_has_it():
     with pytest.raises(ValueError, match="unknown setting 'widht'; did you mean width"):
         TrainConfig.of(widht=3)
-    with pytest.raises(ValueError, match="lambda_ is set for ppo, but the algorithm is dqn"):
+    with pytest.raises(ValueError, match="lambda_ is a setting of ppo and pqn, but the algorithm is dqn"):
         TrainConfig.of(lambda_=0.5)
     with pytest.raises(ValueError, match="agent holds PPOConfig, but the algorithm dqn takes DQNConfig"):
         TrainConfig.of(agent=PPOConfig())

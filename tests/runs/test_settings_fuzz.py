@@ -17,7 +17,7 @@ from memoroids.replay import PriorityConfig
 from memoroids.runs.settings import TrainConfig, options
 from memoroids.runs.settings_file import from_json, to_json
 
-PARTS = tuple(each.name for each in dataclasses.fields(TrainConfig) if each.name not in options()) + ("env",)
+PARTS = (*(each.name for each in dataclasses.fields(TrainConfig) if each.name not in options()), "env")
 # Other settings are read or refused by what these say.
 DECIDING = {"env.id", "algorithm", "replay.prioritised"}
 BASES = {

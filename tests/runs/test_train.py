@@ -126,7 +126,9 @@ def segments_of(settings: TrainConfig, run_dir: Path) -> SegmentBufferState:
     parts = build_host(settings)
     observation = np.zeros((2, parts.envs.example.observation_size), np.float32)
     example = tapes.episode(observation, np.zeros(1, np.int32), np.zeros(1), True, False)
-    return checkpoint.restore(checkpoint.latest(run_dir / CHECKPOINTS), "replay", host_replay(settings, parts).like(example))
+    return checkpoint.restore(
+        checkpoint.latest(run_dir / CHECKPOINTS), "replay", host_replay(settings, parts).like(example)
+    )
 
 
 def contents(run_dir: Path) -> dict[str, bytes]:

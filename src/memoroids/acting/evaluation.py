@@ -59,7 +59,7 @@ class Evaluator:
             initial_state,
             len(envs),
             params=lambda: self._params,
-            epsilon=lambda number: np.zeros(number.shape, np.float32),
+            explore=lambda number: np.zeros(number.shape, np.float32),
             key=jax.random.key(0),  # has no effect, since ε is 0
         )
 

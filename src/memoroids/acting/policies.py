@@ -69,8 +69,8 @@ class RandomPolicy:
 class RecurrentPolicy:
     """An agent's `act` for n environments in one jitted call, with their memory states kept on the device.
 
-    `act(params, memory, observation, begin, epsilon, key)`: unbatched and pure, see `memoroids.agents.base.Agent`.
-    `initial_state`: the memory state of one environment. `params()`: the parameters to act with now. `epsilon(number)`:
+    `act(params, memory, observation, begin, explore, key)`: unbatched and pure, see `memoroids.agents.base.Agent`.
+    `initial_state`: the memory state of one environment. `params()`: the parameters to act with now. `explore(number)`:
     how much to explore in episodes with these numbers, (n,) → (n,) float32. `key`: the random key into which the number
     of the episode and the step are folded.
     """
@@ -82,25 +82,25 @@ class RecurrentPolicy:
         num_envs: int,
         *,
         params: Callable[[], Any],
-        epsilon: Callable[[np.ndarray], np.ndarray],
+        explore: Callable[[np.ndarray], np.ndarray],
         key: jax.Array,
     ):
         def act_all(
-            params: Any, memory: State, observation: jax.Array, meta: jax.Array, epsilon: jax.Array
+            params: Any, memory: State, observation: jax.Array, meta: jax.Array, explore: jax.Array
         ) -> tuple[jax.Array, State]:
-            def act_one(memory: State, observation: jax.Array, meta: jax.Array, epsilon: jax.Array) -> Any:
+            def act_one(memory: State, observation: jax.Array, meta: jax.Array, explore: jax.Array) -> Any:
                 number, step = meta
                 step_key = jax.random.fold_in(jax.random.fold_in(key, number), step)
-                return act(params, memory, observation, step == 0, epsilon, step_key)
+                return act(params, memory, observation, step == 0, explore, step_key)
 
-            return jax.vmap(act_one)(memory, observation, meta, epsilon)
+            return jax.vmap(act_one)(memory, observation, meta, explore)
 
         # A filtered jit would cost twice as much per call, and there is a call for every step. For a few environments,
         # running a kernel takes less time than handing it to another thread of the CPU.
         in_turn = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
         options = in_turn if jax.default_backend() == "cpu" else None
         self._act = jax.jit(act_all, donate_argnums=1, compiler_options=options)
-        self._params, self._epsilon = params, epsilon
+        self._params, self._explore = params, explore
         self._memory = jax.tree.map(
             lambda leaf: jnp.array(jnp.broadcast_to(leaf, (num_envs, *leaf.shape))), initial_state
         )
@@ -109,7 +109,7 @@ class RecurrentPolicy:
         """The agent's actions. The call waits for the device."""
         del begin  # equals step == 0
         meta = np.stack((number, step), axis=1)
-        actions, self._memory = self._act(self._params(), self._memory, observation, meta, self._epsilon(number))
+        actions, self._memory = self._act(self._params(), self._memory, observation, meta, self._explore(number))
         return np.asarray(actions)
 
     def memory(self) -> State:

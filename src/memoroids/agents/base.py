@@ -21,7 +21,8 @@ class Traits:
     action_values: bool
     """Whether its network's output is Q(s, a) for every action, (T, actions)."""
     exploration: Literal["epsilon", "policy"]
-    """How it explores: `epsilon`, by a share ε of random actions; `policy`, by sampling from its own policy."""
+    """How it explores: `epsilon`, by a share ε of random actions; `policy`, by sampling from its own policy,
+    in random episodes on the device too."""
 
 
 class Plan(NamedTuple):

@@ -45,7 +45,7 @@ class DQNConfig:
 
 
 class DQNState(NamedTuple):
-    """The fields of a `LearnerState` and the target network's parameters."""
+    """The fields of an `AdamState` and the target network's parameters."""
 
     params: Any
     optimiser: optax.OptState

@@ -13,7 +13,7 @@ from memoroids.algebra.resettable import select
 
 
 class OptimiserConfig(Protocol):
-    """The settings that every agent's config has; see e.g. `memoroids.agents.dqn.DQNConfig`."""
+    """The settings that `adam` needs of an agent; see e.g. `memoroids.agents.dqn.DQNConfig`."""
 
     @property
     def learning_rate(self) -> float:
@@ -74,7 +74,7 @@ def grad_norm_and_nonfinite(loss: jax.Array, grads: Any) -> tuple[jax.Array, jax
     return norm, ~jnp.isfinite(jnp.concatenate((loss[None], squares, norm[None])))
 
 
-class LearnerState(NamedTuple):
+class AdamState(NamedTuple):
     """Everything that learning changes: parameters, optimiser state, and counters of taken and skipped gradient steps.
 
     An agent with further state declares a NamedTuple with these fields and its own, which `descend` accepts as well.
@@ -88,7 +88,7 @@ class LearnerState(NamedTuple):
 
 
 Learner = TypeVar("Learner", bound=Any)
-"""A `LearnerState`, or a NamedTuple with its fields and others."""
+"""An `AdamState`, or a NamedTuple with its fields and others."""
 
 
 def check(config: OptimiserConfig, *, positive: tuple[str, ...] = (), shares: tuple[str, ...] = ()) -> None:
@@ -127,11 +127,11 @@ def schedule(config: OptimiserConfig, updates: int | None) -> optax.Schedule:
     return optax.join_schedules([optax.linear_schedule(0.0, rate, warmup), after], [warmup]) if warmup else after
 
 
-def init(optimiser: optax.GradientTransformation, network: eqx.Module) -> LearnerState:
+def init(optimiser: optax.GradientTransformation, network: eqx.Module) -> AdamState:
     """The state before the first step. It holds copies of the network's parameters, since it may be donated."""
     params = jax.tree.map(jnp.copy, eqx.filter(network, eqx.is_inexact_array))
     zeros = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
-    return LearnerState(params, optimiser.init(params), *zeros, Divergence.none(params))
+    return AdamState(params, optimiser.init(params), *zeros, Divergence.none(params))
 
 
 def descend(

@@ -13,7 +13,7 @@ from memoroids.agents import optimiser as optimisers
 from memoroids.agents.base import Agent, AgentType, Plan, Traits
 from memoroids.agents.losses import ppo_clip, squared_error, standardise, weighted_mean
 from memoroids.agents.networks import ActorCritic
-from memoroids.agents.optimiser import LearnerState
+from memoroids.agents.optimiser import AdamState
 from memoroids.agents.rollout_batch import Rollout, check_minibatches, minibatches, take_rows
 from memoroids.memory.memoroid import State
 from memoroids.returns import gae
@@ -138,16 +138,14 @@ def ppo(config: PPOConfig, network: ActorCritic, plan: Plan) -> Agent:
         }
         return mean(losses), (metrics, None)
 
-    def update(
-        state: LearnerState, rollout: Rollout, key: jax.Array
-    ) -> tuple[LearnerState, dict[str, jax.Array], None]:
+    def update(state: AdamState, rollout: Rollout, key: jax.Array) -> tuple[AdamState, dict[str, jax.Array], None]:
         chosen = minibatches(key, rollout.tape.begin.shape[0], config.minibatches, config.epochs)
         batch = at_entry(state.params, rollout)
         share = 0.0 if plan.updates is None else jnp.minimum(state.updates / plan.updates, 1.0)
         end = config.entropy if config.entropy_end is None else config.entropy_end
         entropy_weight = config.entropy + share * (end - config.entropy)
 
-        def step(state: LearnerState, chosen: jax.Array) -> tuple[LearnerState, dict[str, jax.Array]]:
+        def step(state: AdamState, chosen: jax.Array) -> tuple[AdamState, dict[str, jax.Array]]:
             return optimisers.descend(optimiser, state, loss, take_rows(batch, chosen), entropy_weight)[:2]
 
         state, metrics = jax.lax.scan(step, state, chosen)

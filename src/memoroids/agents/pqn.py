@@ -13,7 +13,7 @@ from memoroids.agents.base import Agent, AgentType, Plan, Traits
 from memoroids.agents.distributions import epsilon_greedy
 from memoroids.agents.losses import squared_td, weighted_mean
 from memoroids.agents.networks import QNetwork
-from memoroids.agents.optimiser import LearnerState
+from memoroids.agents.optimiser import AdamState
 from memoroids.agents.rollout_batch import Rollout, check_minibatches, minibatches, take_rows
 from memoroids.memory.memoroid import State
 from memoroids.returns import lambda_return
@@ -98,13 +98,11 @@ def pqn(config: PQNConfig, network: QNetwork, plan: Plan) -> Agent:
         }
         return mean(losses), (metrics, None)
 
-    def update(
-        state: LearnerState, rollout: Rollout, key: jax.Array
-    ) -> tuple[LearnerState, dict[str, jax.Array], None]:
+    def update(state: AdamState, rollout: Rollout, key: jax.Array) -> tuple[AdamState, dict[str, jax.Array], None]:
         chosen = minibatches(key, rollout.tape.begin.shape[0], config.minibatches, config.epochs)
         batch = rollout, targets(state.params, rollout)
 
-        def step(state: LearnerState, chosen: jax.Array) -> tuple[LearnerState, dict[str, jax.Array]]:
+        def step(state: AdamState, chosen: jax.Array) -> tuple[AdamState, dict[str, jax.Array]]:
             return optimisers.descend(optimiser, state, loss, *take_rows(batch, chosen))[:2]
 
         state, metrics = jax.lax.scan(step, state, chosen)

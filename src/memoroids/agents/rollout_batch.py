@@ -29,7 +29,9 @@ class Rollout(NamedTuple):
 def check_minibatches(settings: Any, num_envs: int) -> None:
     """Raises `ValueError` if `settings.minibatches` does not divide a rollout's tapes, one per environment."""
     if num_envs % settings.minibatches:
-        raise ValueError(f"minibatches must divide num_envs: {num_envs} tapes in {settings.minibatches} minibatches")
+        raise ValueError(
+            f"minibatches must divide num_envs: {num_envs} environments in {settings.minibatches} minibatches"
+        )
 
 
 def minibatches(key: jax.Array, rows: int, count: int, epochs: int) -> jax.Array:

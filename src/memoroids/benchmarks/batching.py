@@ -37,7 +37,7 @@ def measure(repeats: int, *, env: str, memories: Sequence[str], lengths: Sequenc
             parts.network.initial_state(),
             base.collection.num_envs,
             params=lambda params=params: params,
-            epsilon=lambda number: np.ones(number.shape, np.float32),
+            explore=lambda number: np.ones(number.shape, np.float32),
             key=parts.act_key,
         )
         played = iter(Collector(parts.envs, policy, environment_seeds(0, TRAIN), 0, 4 * EPISODES))

@@ -29,7 +29,7 @@ def figures(repeats: int, num_envs: tuple[int, ...] = (1, 8, 1_024)) -> Iterator
             network.initial_state(),
             n,
             params=lambda: params,
-            epsilon=lambda number: np.full(number.shape, 0.1, np.float32),
+            explore=lambda number: np.full(number.shape, 0.1, np.float32),
             key=jax.random.key(0),
         )
         observation, begin = np.ones((n, OBSERVATION), np.float32), np.zeros(n, bool)

@@ -30,7 +30,10 @@ def _list_environments() -> None:
 
     for name in popgym_ids():
         print(name)
-    print("and any Gymnasium id with discrete actions, such as ALE/Pong-v5; short names such as RepeatFirstEasy work")
+    print(
+        "and any Gymnasium id with discrete or, for ppo, continuous actions; your own as module:Id-v0; "
+        "short names such as RepeatFirstEasy work, and device:RepeatFirstEasy for the same task in JAX"
+    )
 
 
 def _list_memories() -> None:

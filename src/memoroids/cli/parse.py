@@ -19,7 +19,8 @@ RunDirectory = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(help="Directo
 Trust = Annotated[
     bool,
     tyro.conf.arg(
-        help="Import and run the code that the run's settings name (a memory or environment package.module:name)."
+        help="Import and run the code that the run's settings name: a memory, an environment or an agent given as "
+        "package.module:name."
     ),
 ]
 """The option of a command that may import what a run's settings name."""
@@ -56,7 +57,9 @@ def _first_box(complaint: str) -> str:
     """
     lines = [re.sub(r"^[│|+\s]+|[│|+\s]+$", "", line) for line in complaint.splitlines()]
     rules = [i for i, line in enumerate(lines) if re.match(r"[╭╰─-]{2}", line)] + [len(lines)] * 2
-    return " ".join(line for line in lines[rules[0] + 1 : rules[1]] if line)
+    said = " ".join(line for line in lines[rules[0] + 1 : rules[1]] if line)
+    # The names of settings' types and groups mean nothing to whoever typed an option.
+    return re.sub(r"^Error parsing [A-Za-z]\w*: ", "", said)
 
 
 def load_trusted_config(run: Path, *, trust: bool) -> "TrainConfig":

@@ -6,16 +6,17 @@ from typing import Annotated, Any
 
 import tyro
 
+from memoroids._util.messages import suggest
 from memoroids.agents.agent_registry import REGISTRY, resolve_agent
 from memoroids.cli.failures import UsageError
-from memoroids.runs.settings import OPTIONS, TrainConfig, options
+from memoroids.runs.settings import RENAMED, TrainConfig, options
 
 
 def flagged(config: TrainConfig) -> TrainConfig:
     """`config` in a type that tyro reads: groups without a prefix, the agent's settings in their own type."""
     kind = _flagged_type(config)
     values = _fields(config)
-    for group in OPTIONS:
+    for group in RENAMED:
         values[group] = kind.__dataclass_fields__[group].default_factory(**_fields(values[group]))
     return kind(**values)
 
@@ -23,34 +24,43 @@ def flagged(config: TrainConfig) -> TrainConfig:
 def plain(config: TrainConfig) -> TrainConfig:
     """A config that tyro gave, in the types that it has everywhere else."""
     values = _fields(config)
-    for group in OPTIONS:
+    for group in RENAMED:
         kind = type(values[group]).__mro__[1]
         values[group] = kind(**_fields(values[group]))
     return TrainConfig(**values)
 
 
 def without_prefix(arguments: list[str], algorithm: str) -> list[str]:
-    """`arguments` where an option of the agent may stand with the agent's name: --ppo.lambda_ for --lambda_.
+    """`arguments` as tyro takes them: --ppo.lambda_, with the agent's name, becomes --lambda_.
 
-    Raises `UsageError` for an option that only another agent has.
+    Names that end with an underscore because Python reserves the word may be given without it: --lambda. Raises
+    `UsageError` for an option that only other agents have.
     """
     kinds = {name: {each.name for each in dataclasses.fields(kind.settings)} for name, kind in REGISTRY.items()}
     own = {each.name for each in dataclasses.fields(resolve_agent(algorithm).settings)} | set(options())
     out = []
     for argument in arguments:
-        if not argument.startswith("--"):
+        option, equals, value = argument.partition("=")
+        if not option.startswith("--"):
             out.append(argument)
             continue
-        prefix, dot, rest = argument[2:].partition(".")
-        named = dot and prefix in REGISTRY
-        name = (rest if named else argument[2:]).partition("=")[0].removeprefix("no-").replace("-", "_")
-        if named and name not in kinds[prefix]:
-            raise UsageError(f"train: no option --{prefix}.{rest.partition('=')[0]}: {prefix} has no setting {name}")
-        others = [other for other, fields in kinds.items() if name in fields]
-        other = prefix if named and prefix != algorithm else others[0] if others and name not in own else None
-        if other is not None:
-            raise UsageError(f"train: {name} is set for {other}, but the algorithm is {algorithm}")
-        out.append(f"--{rest}" if named else argument)
+        negated = option.startswith("--no-")
+        agent, dot, rest = option[2:].removeprefix("no-").partition(".")
+        named = bool(dot) and agent in REGISTRY
+        if named:
+            negated, rest = negated or rest.startswith("no-"), rest.removeprefix("no-")
+        else:
+            rest = option[2:].removeprefix("no-")
+        name = rest.replace("-", "_")
+        if any(f"{name}_" in fields for fields in (own, *kinds.values())):
+            rest, name = f"{rest}_", f"{name}_"
+        if named and name not in kinds[agent]:
+            near = suggest(name, kinds[agent], most=0)
+            raise UsageError(f"train: no option {option}: {agent} has no setting {name}{near}")
+        others = [agent] if named else [other for other, fields in kinds.items() if name in fields]
+        if others and (algorithm not in others if named else name not in own):
+            raise UsageError(f"train: {name} is a setting of {' and '.join(others)}, but the algorithm is {algorithm}")
+        out.append(f"--{'no-' * negated}{rest}{equals}{value}")
     return out
 
 
@@ -65,8 +75,8 @@ def _flagged_type(config: TrainConfig) -> Any:
         if not dataclasses.is_dataclass(value):
             continue
         kind: Any = type(value)
-        if each.name in OPTIONS:
-            kind = _renamed(kind, OPTIONS[each.name])
+        if each.name in RENAMED:
+            kind = _renamed(kind, RENAMED[each.name])
         annotation = kind if each.name == "priority" else Annotated[kind, tyro.conf.OmitArgPrefixes]
         fields.append((each.name, annotation, dataclasses.field(default_factory=kind)))
     made = dataclasses.make_dataclass("TrainConfig", fields, bases=(TrainConfig,), frozen=True)

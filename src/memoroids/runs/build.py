@@ -124,15 +124,16 @@ def _planned_updates(config: TrainConfig, slots: int | None, length: int | None)
     """
     steps, num_envs, kind = config.budget.train_steps, config.collection.num_envs, config.agent_type()
     episodes = config.budget.train_episodes if steps is None else length and -(-steps // length)
+    gradient_steps = kind.gradient_steps(with_typed_agent(config).agent)
     if kind.traits.learns_from_replay:
-        return episodes and episodes * config.replay.updates_per_episode
+        return episodes and episodes * config.replay.updates_per_episode * gradient_steps
     if slots is not None and steps is not None:
         rollouts = -(-steps // (num_envs * slots))
     elif episodes and (slots is None or (length is not None and slots == length + 1)):
         rollouts = -(-episodes // num_envs)
     else:
         return None
-    return rollouts * kind.gradient_steps(with_typed_agent(config).agent)
+    return rollouts * gradient_steps
 
 
 def _agent(

@@ -126,17 +126,25 @@ def _chunk(program: Program, state: DeviceState, keys: Keys) -> tuple[DeviceStat
     trained = _trained(program, entered) - _trained(program, state.entered)
     state = state._replace(env_states=env_states, entered=entered)
     if program.rings is not None:
-        updates = trained * program.config.replay.updates_per_episode
+        number = trained * program.config.replay.updates_per_episode
+        updates = number * program.agent.gradient_steps
         state = state._replace(replay=program.rings.add(state.replay, tape))
-        state, sums = _learn_from_replay(program, program.rings, state, updates, update_key)
+        state, sums = _learn_from_replay(program, program.rings, state, number, update_key)
+        sums = _over_steps(program, sums)
     else:
         updates = jnp.full((), program.agent.gradient_steps, jnp.int32)
         done = state.learner.updates + state.learner.skipped
         batch = program.place_batch(Rollout(append_next_observation(tape, env_states), before.memory))
         learner, metrics, _ = program.agent.update(state.learner, batch, jax.random.fold_in(update_key, done))
         state = state._replace(learner=learner)
-        sums = {name: updates * leaf if name in MEANS else leaf for name, leaf in metrics.items()}
+        sums = _over_steps(program, metrics)
     return state, {"happened": _happened(program, state, collected, updates), "sums": sums}
+
+
+def _over_steps(program: Program, metrics: dict[str, Any]) -> dict[str, Any]:
+    """Metrics of updates, where those that are means over an update's gradient steps become sums over them."""
+    steps = program.agent.gradient_steps
+    return {name: steps * leaf if name in MEANS else leaf for name, leaf in metrics.items()}
 
 
 def _explore(program: Program, number: jax.Array, slot: jax.Array) -> jax.Array:

@@ -133,8 +133,7 @@ class HostRun:
             for _ in range(config.replay.updates_per_episode):
                 key = jax.random.fold_in(self.parts.update_key, counters.updates)
                 self.learner, metrics, _ = self.update(self.learner, self.replay.state, key)
-                self.recent.append(metrics)
-                counters.updates += 1
+                self.add_metrics(metrics)
             counters.episode += 1
             self.after(1)
             yield
@@ -144,7 +143,6 @@ class HostRun:
     def learn_on_policy(self) -> Any:
         """Collects an episode per environment with fixed parameters, then updates on them; yields after each update."""
         config, counters = self.config, self.counters
-        each = self.parts.agent.gradient_steps
         while not self.done():
             policy = self.policy()
             played = list(self.collect(policy, TRAIN, config.collection.num_envs))
@@ -157,8 +155,7 @@ class HostRun:
             state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *initial)
             key = jax.random.fold_in(self.parts.update_key, counters.updates)
             self.learner, metrics, _ = self.update(self.learner, Rollout(tape, state), key)
-            self.recent.append({name: leaf * each if name in MEANS else leaf for name, leaf in metrics.items()})
-            counters.updates += each
+            self.add_metrics(metrics)
             counters.env_steps += sum(episode.length for episode in played)
             counters.episode += len(played)
             self.recorder.add_returns(sum(episode.total for episode in played), len(played))
@@ -173,7 +170,7 @@ class HostRun:
             parts.network.initial_state(),
             self.config.collection.num_envs,
             params=lambda: self.learner.params,
-            epsilon=self.explore,
+            explore=self.explore,
             key=parts.act_key,
         )
 
@@ -244,8 +241,14 @@ class HostRun:
             self.profiles.write(counters.episode, Profile.of(found))
         self.fetch()
         newest = np.asarray([counters.episode - 1])
-        share = float(np.float32(epsilon(config, newest, np.full(1, self.steps_share()))[0]))
-        self.recorder.write_row(evaluation.mean, share, int(self.learner.skipped), lambda: self.learner.params)
+        explored = float(np.float32(epsilon(config, newest, np.full(1, self.steps_share()))[0]))
+        self.recorder.write_row(evaluation.mean, explored, int(self.learner.skipped), lambda: self.learner.params)
+
+    def add_metrics(self, metrics: dict[str, jax.Array]) -> None:
+        """Counts an update's gradient steps, and keeps its metrics on the device: means as sums over the steps."""
+        steps = self.parts.agent.gradient_steps
+        self.recent.append({name: leaf * steps if name in MEANS else leaf for name, leaf in metrics.items()})
+        self.counters.updates += steps
 
     def fetch(self) -> None:
         """Moves the metrics of recent updates from the device to the counters, which checkpoints contain."""

@@ -4,7 +4,7 @@ import copy
 import dataclasses
 from typing import Any
 
-from memoroids.agents.agent_registry import resolve_agent
+from memoroids.agents.agent_registry import REGISTRY, resolve_agent
 from memoroids.envs import DEVICE_PREFIX, is_atari, resolve, task_of
 from memoroids.runs import preset_values as values
 from memoroids.runs.settings import options
@@ -39,7 +39,9 @@ def preset(name: str, env: str, memory: str, algorithm: str = "dqn") -> dict[str
         found = values.PAPER_ALL | values.PAPER.get(task, {"previous_action": None})
     else:
         found = values.TUNED_ALL | values.TUNED.get(task, {}) | values.TUNED_MEMORY.get((task, memory), {})
-    known = {*options(), *(each.name for each in dataclasses.fields(kind.settings))}
+    known = set(options())
+    if algorithm in REGISTRY:  # what the settings of a user's agent are best at, its own defaults say
+        known |= {each.name for each in dataclasses.fields(kind.settings)}
     return copy.deepcopy({option: value for option, value in found.items() if option in known})
 
 

@@ -114,7 +114,8 @@ class Recorder:
     def add_faults(self, number: int, fault: str, *, since: bool = False) -> None:
         """Counts `number` episodes dropped because of an environment fault, and logs a warning.
 
-        `since`: whether an episode without a fault was completed after the previous fault. Raises `EnvironmentFault` if
+        `since`: whether a good episode finished among these; the row then starts again at 1, since their order is not
+        known. Raises `EnvironmentFault` if
         more episodes in a row were dropped than `max_faults` allows.
         """
         counters = self.counters

@@ -26,9 +26,9 @@ from memoroids.runs.setting_groups import (
     at_least,
 )
 
-OPTIONS = {"env": {"id": "env", "options": "env_options"}}
+RENAMED = {"env": {"id": "env", "options": "env_options"}}
 """Group → field → name of its option, for options that are not named like the field."""
-APART = ("agent", "priority")
+NOT_FLAT = ("agent", "priority")
 """Groups outside `options()`: the agent's fields depend on the algorithm, those of priority keep their prefix."""
 
 
@@ -45,7 +45,7 @@ class TrainConfig:
     """The agent: dqn learns from replay, ppo and pqn from rollouts of their current policy; package.module:name for one
     of your own."""
     preset: Literal["tuned", "paper", "atari"] = "tuned"
-    """Where settings that are not given come from: tuned (ours), paper or atari (as published)."""
+    """Where settings that are not given come from: tuned (ours), paper or atari (as published; for dqn)."""
     seed: int = 0
     """Seed of all random numbers in the run."""
     run_dir: Path | None = None
@@ -87,16 +87,16 @@ class TrainConfig:
         self._check_environment_kind()
 
     def _check_agent(self, kind: AgentType) -> None:
-        """Raises `ValueError` for settings that are not of the agent's type, or that the agent would not use."""
+        """Raises `ValueError` for settings of another agent, and for replay where the agent learns without."""
         if not isinstance(self.agent, kind.settings):
             raise ValueError(
                 f"agent holds {type(self.agent).__name__}, but the algorithm {self.algorithm} takes "
                 f"{kind.settings.__name__}"
             )
+        kind.check(self.agent, self.collection.num_envs)
         if kind.traits.learns_from_replay:
             return
-        kind.check(self.agent, self.collection.num_envs)
-        self._only(
+        self._require(
             {"batching": "tape", "random_episodes": 0, "cut_batch": False, "prioritised": False, "tapes": 1},
             f"is for agents with replay: {self.algorithm} has none",
         )
@@ -104,12 +104,12 @@ class TrainConfig:
     def _check_environment_kind(self) -> None:
         """Raises `ValueError` for settings that are not supported with host, or with device environments."""
         if not self.env.on_device:
-            self._only(
+            self._require(
                 {"rollout": None, "tapes": 1, "seeds": 1, "mapping": "auto", "devices": 1, "prioritised": False},
                 "needs a device environment, such as --env device:RepeatPreviousEasy",
             )
             return
-        self._only({"processes": 0, "time_limit": 60.0, "check_bounds": True}, "is for host environments")
+        self._require({"processes": 0, "time_limit": 60.0, "check_bounds": True}, "is for host environments")
         replay, placement = self.replay, self.placement
         if replay.batching != "tape":
             raise ValueError("batching segments is for host environments; use --batching tape")
@@ -129,7 +129,7 @@ class TrainConfig:
                         f"devices must divide {name}: {self.get(name)} {name} on {placement.devices} devices"
                     )
 
-    def _only(self, values: dict[str, Any], why: str) -> None:
+    def _require(self, values: dict[str, Any], why: str) -> None:
         for name, only in values.items():
             if (value := self.get(name)) != only:
                 raise ValueError(f"{name} {value} {why}")
@@ -159,7 +159,10 @@ class TrainConfig:
 
         Raises `ValueError` for an unknown name, and for values that are out of range or incompatible.
         """
-        return cls(**_changed(_defaults(), values))
+        defaults = _defaults()
+        if not resolve_agent(values.get("algorithm", defaults["algorithm"])).traits.learns_from_replay:
+            defaults["budget"] = dataclasses.replace(defaults["budget"], random_episodes=0)
+        return cls(**_changed(defaults, values))
 
     def replace(self, **values: Any) -> "TrainConfig":
         """A copy with these values, named as for `of`, or whole groups by their names. Raises `ValueError`."""
@@ -169,6 +172,7 @@ class TrainConfig:
 
 
 def _defaults() -> dict[str, Any]:
+    """The fields of `TrainConfig` with their default values."""
     found = {}
     for each in dataclasses.fields(TrainConfig):
         made = each.default_factory
@@ -199,9 +203,9 @@ def _agent_field(name: str, algorithm: str, agent: Any) -> tuple[str, str]:
     own = [each.name for each in dataclasses.fields(agent)] if dataclasses.is_dataclass(agent) else []
     if name in own:
         return "agent", name
-    for other, kind in REGISTRY.items():
-        if name in [each.name for each in dataclasses.fields(kind.settings)]:
-            raise ValueError(f"{name} is set for {other}, but the algorithm is {algorithm}")
+    others = [other for other, kind in REGISTRY.items() if name in {f.name for f in dataclasses.fields(kind.settings)}]
+    if others:
+        raise ValueError(f"{name} is a setting of {' and '.join(others)}, but the algorithm is {algorithm}")
     raise ValueError(f"unknown setting {name!r}{suggest(name, [*options(), *own], most=0)}")
 
 
@@ -218,9 +222,9 @@ def options() -> dict[str, tuple[str | None, str]]:
     for name, default in _defaults().items():
         if not dataclasses.is_dataclass(default):
             found[name] = None, name
-        elif name not in APART:
+        elif name not in NOT_FLAT:
             for inner in dataclasses.fields(default):
-                found[OPTIONS.get(name, {}).get(inner.name, inner.name)] = name, inner.name
+                found[RENAMED.get(name, {}).get(inner.name, inner.name)] = name, inner.name
     return found
 
 
@@ -232,6 +236,6 @@ def flat(values: dict[str, Any]) -> dict[str, Any]:
             found[name] = value
             continue
         prefix = "priority." if name == "priority" else ""
-        names = OPTIONS.get(name or "", {})
+        names = RENAMED.get(name or "", {})
         found |= {f"{prefix}{names.get(inner, inner)}": each for inner, each in value.items()}
     return found

@@ -93,10 +93,10 @@ class RestoredRun(Generic[PartsT]):
         self.learner: Any = self.parts.agent.init(self.parts.network)
         self.restored: Path | None = None
         """The checkpoint that was restored; None for a new run, or one that was killed before its first checkpoint."""
-        self.damaged: list[CheckpointError] = []
-        """Newer checkpoints that could not be read."""
+        self.refused: list[CheckpointError] = []
+        """Errors of newer checkpoints that were passed over."""
         if resume:
-            self.restored = checkpoint.newest_good(run_dir / CHECKPOINTS, self.damaged.append, asdict(config))
+            self.restored = checkpoint.newest_good(run_dir / CHECKPOINTS, self.refused.append, asdict(config))
             if self.restored is None and not (run_dir / CONFIG).exists():
                 raise CheckpointError(f"no run to resume in {run_dir}: it has neither {CONFIG} nor a checkpoint")
             if self.restored is None and (run_dir / SUMMARY).exists():
@@ -132,13 +132,14 @@ class RestoredRun(Generic[PartsT]):
         recorder = Recorder(config, run_dir, self.counters, loggers, watch, learner=self.learner, best=self.best)
         if lost:
             recorder.warn(f"{run_dir} has no checkpoint: the run starts again and overwrites its {METRICS}")
-        for error in self.damaged:
+        for error in self.refused:
             recorder.warn(f"{error}; resuming from an earlier checkpoint")
         if self.restored is not None:
             for name, value in conditions().items():
                 if (before := self.machine.get(name)) != value:
                     recorder.warn(
-                        f"the resumed run may not match an uninterrupted one bit for bit: {name} was {before}, now {value}"
+                        f"the resumed run may not match an uninterrupted one bit for bit: {name} was {before}, "
+                        f"now {value}"
                     )
         return recorder
 

@@ -1,4 +1,4 @@
-"""The tape: whole episodes end to end. All that follows from episode boundaries is derived here and nowhere else."""
+"""The tape: whole episodes end to end. What flags mean and what follows from them is defined here and nowhere else."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -57,8 +57,8 @@ class Tape(eqx.Module):
     def next_slot(self, values: Any) -> Any:
         """The values of the next slot, for each slot of arrays (N, …); zeros for the last one.
 
-        The next Markov state of a transition is the state in the next slot. It is never recomputed by running the
-        memory from `next_observation` alone.
+        The next Markov state of a transition is the state in the next slot. It is not recomputed by running the
+        memory from `next_observation` alone, which forgets o_0 (DQN's `next_state="recomputed"` does, to compare).
         """
 
         def shift(v: jax.Array) -> jax.Array:
