@@ -128,10 +128,10 @@ class DeviceRun:
             recorder.add_returns(float(happened["returns"]), int(happened["returned"]))
             if passed(config.checkpoint.checkpoint_every, before, counters.episode) or self.done(seed):
                 save.append(seed)
-            number, since = int(happened["faults"]), bool(happened["entered"])
+            number, good_between = int(happened["faults"]), bool(happened["entered"])
             if number:
-                checks.append(lambda seed=seed, number=number, since=since: self.fault(seed, number, since, "episodes"))
-            elif since:
+                checks.append(partial(self.fault, seed, number, good_between, "episodes"))
+            elif good_between:
                 counters.faults_in_a_row = 0
             checks.append(partial(recorder.watch_divergence, happened["skipped"], happened["divergence"]))
         due = [seed for seed in self.seeds_of(group) if self.recorders[seed].due()]
@@ -149,13 +149,13 @@ class DeviceRun:
                     faults.append(fault)
         return faults
 
-    def fault(self, seed: int, number: int, since: bool, what: str) -> None:
-        """Counts `number` dropped episodes of a kind; `since`: whether a good one has finished as well.
+    def fault(self, seed: int, number: int, good_between: bool, what: str) -> None:
+        """Counts `number` dropped episodes of a kind; `good_between`: whether a good one has finished as well.
 
         Raises `EnvironmentFault` after too many dropped episodes in a row.
         """
         fault = f"{self.config.env.id} returned a non-finite observation or reward in {number} {what}"
-        self.recorders[seed].add_faults(number, fault, since=since)
+        self.recorders[seed].add_faults(number, fault, good_between=good_between)
 
     def evaluate(self, group: int, due: list[int]) -> None:
         """Evaluates a group and writes a row of metrics for each seed in `due`."""

@@ -111,16 +111,15 @@ class Recorder:
             # A copy, because the arrays themselves are donated to the next update.
             self._best = jax.tree.map(lambda leaf: np.array(leaf), params())
 
-    def add_faults(self, number: int, fault: str, *, since: bool = False) -> None:
+    def add_faults(self, number: int, fault: str, *, good_between: bool = False) -> None:
         """Counts `number` episodes dropped because of an environment fault, and logs a warning.
 
-        `since`: whether a good episode finished among these; the row then starts again at 1, since their order is not
-        known. Raises `EnvironmentFault` if
-        more episodes in a row were dropped than `max_faults` allows.
+        `good_between`: whether a good episode finished among these; the row then starts again at 1, since their order
+        is not known. Raises `EnvironmentFault` if more episodes in a row were dropped than `max_faults` allows.
         """
         counters = self.counters
         counters.faults += number
-        counters.faults_in_a_row = 1 if since else counters.faults_in_a_row + number
+        counters.faults_in_a_row = 1 if good_between else counters.faults_in_a_row + number
         if counters.faults_in_a_row <= self.config.collection.max_faults:
             self.warn(f"dropped {fault}")
             return

@@ -91,33 +91,33 @@ class RestoredRun(Generic[PartsT]):
         self.parts = parts
         self.counters = Counters()
         self.learner: Any = self.parts.agent.init(self.parts.network)
-        self.restored: Path | None = None
+        self.checkpoint: Path | None = None
         """The checkpoint that was restored; None for a new run, or one that was killed before its first checkpoint."""
         self.refused: list[CheckpointError] = []
         """Errors of newer checkpoints that were passed over."""
         if resume:
-            self.restored = checkpoint.newest_good(run_dir / CHECKPOINTS, self.refused.append, asdict(config))
-            if self.restored is None and not (run_dir / CONFIG).exists():
+            self.checkpoint = checkpoint.newest_good(run_dir / CHECKPOINTS, self.refused.append, asdict(config))
+            if self.checkpoint is None and not (run_dir / CONFIG).exists():
                 raise CheckpointError(f"no run to resume in {run_dir}: it has neither {CONFIG} nor a checkpoint")
-            if self.restored is None and (run_dir / SUMMARY).exists():
+            if self.checkpoint is None and (run_dir / SUMMARY).exists():
                 raise CheckpointError(
                     f"{run_dir} holds a finished run whose checkpoints are gone: it cannot be resumed"
                 )
         self.machine: dict[str, str] = {}
         """Versions and hardware with which the checkpoint was written, see `conditions`."""
         self.best: Any = None
-        if self.restored is not None:
-            found = checkpoint.manifest(self.restored)
+        if self.checkpoint is not None:
+            found = checkpoint.manifest(self.checkpoint)
             try:
                 self.counters = Counters(**found["counters"])
                 self.machine = dict(found["machine"])
             except TypeError as error:
                 raise CheckpointError(
-                    f"unreadable checkpoint {self.restored}: invalid counters or machine: {error}"
+                    f"unreadable checkpoint {self.checkpoint}: invalid counters or machine: {error}"
                 ) from error
-            self.learner = checkpoint.restore(self.restored, "learner", self.learner)
+            self.learner = checkpoint.restore(self.checkpoint, "learner", self.learner)
             if self.counters.best is not None:
-                self.best = checkpoint.restore(self.restored, "best", self.learner.params)
+                self.best = checkpoint.restore(self.checkpoint, "best", self.learner.params)
 
     def recorder(self, run_dir: Path, watch: Callable[[Progress], None]) -> Recorder:
         """Opens the output files in `run_dir`; writes the settings of a new run, logs warnings about a resumed one."""
@@ -125,7 +125,7 @@ class RestoredRun(Generic[PartsT]):
         loggers = Trackers(
             run_dir, asdict(config), tensorboard=config.trackers.tensorboard, wandb=config.trackers.wandb
         )
-        lost = self.resume and self.restored is None and _lines(run_dir / METRICS) > 1
+        lost = self.resume and self.checkpoint is None and _lines(run_dir / METRICS) > 1
         if not self.resume:
             run_dir.mkdir(parents=True, exist_ok=True)
             atomic_write_text(run_dir / CONFIG, to_json(config) + "\n")
@@ -134,7 +134,7 @@ class RestoredRun(Generic[PartsT]):
             recorder.warn(f"{run_dir} has no checkpoint: the run starts again and overwrites its {METRICS}")
         for error in self.refused:
             recorder.warn(f"{error}; resuming from an earlier checkpoint")
-        if self.restored is not None:
+        if self.checkpoint is not None:
             for name, value in conditions().items():
                 if (before := self.machine.get(name)) != value:
                     recorder.warn(
@@ -152,8 +152,8 @@ def _lines(path: Path) -> int:
 def _train_host(restored: RestoredRun[HostParts], recorder: Recorder) -> Outcome:
     run = HostRun(restored.config, restored.parts, recorder, restored.learner)
     try:
-        if restored.restored is not None:
-            run.restore(restored.restored)
+        if restored.checkpoint is not None:
+            run.restore(restored.checkpoint)
         with _interruptible() as interrupted:
             return run.run(interrupted)
     except (EnvironmentFault, TrainingError):
@@ -174,7 +174,7 @@ def _train_device(
         config, placement, [each.parts for each in restored], recorders, [each.learner for each in restored]
     )
     try:
-        run.restore([each.restored for each in restored])
+        run.restore([each.checkpoint for each in restored])
         with _interruptible() as interrupted:
             for _ in run.run(interrupted):
                 report()
