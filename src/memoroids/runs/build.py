@@ -69,6 +69,7 @@ def build(config: TrainConfig) -> HostParts | DeviceParts:
 
 def build_host(config: TrainConfig) -> HostParts:
     """The parts of a run with host environments, in this process or in others. Raises `ValueError`."""
+    config = with_typed_agent(config)
     config.memory_factory()  # reports an unknown memory before environments are made
     network_key, act_key, update_key = _keys(config)
     options = {"options": config.env.options, "check_bounds": config.env.check_bounds, **_joined(config)}
@@ -89,6 +90,7 @@ def build_host(config: TrainConfig) -> HostParts:
 
 def build_device(config: TrainConfig) -> DeviceParts:
     """The parts of a run with a device environment. Raises `ValueError`."""
+    config = with_typed_agent(config)
     config.memory_factory()
     network_key, act_key, update_key = _keys(config)
     view = DeviceView(config.env.id, make_device(config.env.device_name, config.env.options), **_joined(config))
@@ -124,7 +126,7 @@ def _planned_updates(config: TrainConfig, slots: int | None, length: int | None)
     """
     steps, num_envs, kind = config.budget.train_steps, config.collection.num_envs, config.agent_type()
     episodes = config.budget.train_episodes if steps is None else length and -(-steps // length)
-    gradient_steps = kind.gradient_steps(with_typed_agent(config).agent)
+    gradient_steps = kind.gradient_steps(config.agent)
     if kind.traits.learns_from_replay:
         return episodes and episodes * config.replay.updates_per_episode * gradient_steps
     if slots is not None and steps is not None:
@@ -140,7 +142,7 @@ def _agent(
     config: TrainConfig, observation_shape: tuple[int, ...], actions: Actions, updates: int | None, key: jax.Array
 ) -> tuple[Any, Agent]:
     """The network with its initial parameters, and the agent that `config` names. Raises `ValueError`."""
-    kind, settings = config.agent_type(), with_typed_agent(config).agent
+    kind = config.agent_type()
     if isinstance(actions, Continuous) and not kind.traits.continuous_actions:
         able = " or ".join(f"--algorithm {name}" for name, each in REGISTRY.items() if each.traits.continuous_actions)
         raise ValueError(
@@ -164,7 +166,7 @@ def _agent(
             f"cannot build a network of width {config.network.width} with memory "
             f"{config.network.memory!r}{size_options}: {reason[:300]}"
         ) from error
-    return network, kind.make(settings, network, Plan(config.replay.batch_size, updates))
+    return network, kind.make(config.agent, network, Plan(config.replay.batch_size, updates))
 
 
 def _rings(config: TrainConfig, view: DeviceView) -> RingBuffer:
