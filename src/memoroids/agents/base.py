@@ -1,7 +1,7 @@
 """The interface of agents: the training loops read an agent's traits and functions, never its name."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, NamedTuple, Protocol
 
 import equinox as eqx
@@ -115,3 +115,8 @@ class AgentType:
     """Gradient steps in one `update` with these settings, from which the length of schedules is computed."""
     check: Callable[[Any, int], None] = _no_check
     """Called with settings and `num_envs`; raises `ValueError` if the two are incompatible."""
+
+    @property
+    def setting_names(self) -> frozenset[str]:
+        """The names of the fields of `settings`."""
+        return frozenset(each.name for each in fields(self.settings))

@@ -36,21 +36,19 @@ def without_prefix(arguments: list[str], algorithm: str) -> list[str]:
     Names that end with an underscore because Python reserves the word may be given without it: --lambda. Raises
     `UsageError` for an option that only other agents have.
     """
-    kinds = {name: {each.name for each in dataclasses.fields(kind.settings)} for name, kind in REGISTRY.items()}
-    own = {each.name for each in dataclasses.fields(resolve_agent(algorithm).settings)} | set(options())
+    kinds = {name: kind.setting_names for name, kind in REGISTRY.items()}
+    own = resolve_agent(algorithm).setting_names | set(options())
     out = []
     for argument in arguments:
         option, equals, value = argument.partition("=")
         if not option.startswith("--"):
             out.append(argument)
             continue
-        negated = option.startswith("--no-")
-        agent, dot, rest = option[2:].removeprefix("no-").partition(".")
+        negated, rest = option.startswith("--no-"), option[2:].removeprefix("no-")
+        agent, dot, inner = rest.partition(".")
         named = bool(dot) and agent in REGISTRY
         if named:
-            negated, rest = negated or rest.startswith("no-"), rest.removeprefix("no-")
-        else:
-            rest = option[2:].removeprefix("no-")
+            negated, rest = negated or inner.startswith("no-"), inner.removeprefix("no-")
         name = rest.replace("-", "_")
         if any(f"{name}_" in fields for fields in (own, *kinds.values())):
             rest, name = f"{rest}_", f"{name}_"

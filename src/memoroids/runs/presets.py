@@ -1,7 +1,6 @@
 """Presets: the settings of everything that the user does not set."""
 
 import copy
-import dataclasses
 from typing import Any
 
 from memoroids.agents.agent_registry import REGISTRY, resolve_agent
@@ -41,7 +40,7 @@ def preset(name: str, env: str, memory: str, algorithm: str = "dqn") -> dict[str
         found = values.TUNED_ALL | values.TUNED.get(task, {}) | values.TUNED_MEMORY.get((task, memory), {})
     known = set(options())
     if algorithm in REGISTRY:  # what the settings of a user's agent are best at, its own defaults say
-        known |= {each.name for each in dataclasses.fields(kind.settings)}
+        known |= kind.setting_names
     return copy.deepcopy({option: value for option, value in found.items() if option in known})
 
 

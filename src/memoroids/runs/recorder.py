@@ -23,6 +23,7 @@ from memoroids.runs.metrics import MEANS, MetricsFile
 from memoroids.runs.plots import draw_curve
 from memoroids.runs.progress import Counters, Progress, TrainingError, Watch, episodes_to
 from memoroids.runs.run_directory import CHECKPOINTS, CURVE, METRICS, SUMMARY, WARNINGS
+from memoroids.runs.schedule import passed
 from memoroids.runs.settings import TrainConfig
 from memoroids.runs.trackers import Trackers
 
@@ -178,9 +179,7 @@ class Recorder:
         config, episode = self.config, self.counters.episode
         last = int(self.rows[-1]["episode"]) if self.rows else 0
         over = config.budget.share_done(episode, self.counters.env_steps) >= 1
-        return episode // config.evaluation.eval_every > last // config.evaluation.eval_every or (
-            over and episode > last
-        )
+        return passed(config.evaluation.eval_every, last, episode) or (over and episode > last)
 
     def report(self) -> None:
         """Reports the progress of the run to its `Watch`."""

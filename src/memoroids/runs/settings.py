@@ -203,7 +203,7 @@ def _agent_field(name: str, algorithm: str, agent: Any) -> tuple[str, str]:
     own = [each.name for each in dataclasses.fields(agent)] if dataclasses.is_dataclass(agent) else []
     if name in own:
         return "agent", name
-    others = [other for other, kind in REGISTRY.items() if name in {f.name for f in dataclasses.fields(kind.settings)}]
+    others = [other for other, kind in REGISTRY.items() if name in kind.setting_names]
     if others:
         raise ValueError(f"{name} is a setting of {' and '.join(others)}, but the algorithm is {algorithm}")
     raise ValueError(f"unknown setting {name!r}{suggest(name, [*options(), *own], most=0)}")
@@ -212,7 +212,7 @@ def _agent_field(name: str, algorithm: str, agent: Any) -> tuple[str, str]:
 @cache
 def _groups() -> frozenset[str]:
     """The fields of `TrainConfig` that are groups."""
-    return frozenset(each.name for each in dataclasses.fields(TrainConfig) if each.name not in options()) | {"env"}
+    return frozenset(name for name, default in _defaults().items() if dataclasses.is_dataclass(default))
 
 
 @cache
