@@ -28,7 +28,7 @@ class A2CConfig:
 
 def make(config: A2CConfig, network: ActorCritic, plan: Plan) -> Agent:
     """Pure functions for one network; the parameters are in the state that `init` returns."""
-    adam = optimiser.adam(config, plan.updates)
+    adam = optimiser.adam(config)
     with_params = partial(eqx.combine, eqx.partition(network, eqx.is_inexact_array)[1])
 
     def act(params, memory, observation, begin, explore, key):
@@ -45,8 +45,8 @@ def make(config: A2CConfig, network: ActorCritic, plan: Plan) -> Agent:
         losses = 0.5 * (target - value) ** 2 - policy.log_prob(tape.action) * advantage - 0.01 * policy.entropy()
         return mean(losses), ({"td_error": mean(jnp.abs(advantage)), "q_mean": mean(value)}, None)
 
-    def update(state, rollout, key):
-        return optimiser.descend(adam, state, loss, rollout)
+    def update(state, rollout, key, share):
+        return optimiser.descend(adam, state, loss, rollout, factor=optimiser.decay(config, share.after))
 
     return Agent(partial(optimiser.init, adam), with_params, act, update, TRAITS)
 

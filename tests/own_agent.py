@@ -34,7 +34,7 @@ class A2CConfig:
 def a2c(config: A2CConfig, network: ActorCritic, plan: Plan) -> Agent:
     """Advantage actor-critic with the structure of `network`."""
     static = eqx.partition(network, eqx.is_inexact_array)[1]
-    optimiser = optimisers.adam(config, plan.updates)
+    optimiser = optimisers.adam(config)
 
     def with_params(params):
         return eqx.combine(params, static)
@@ -57,9 +57,9 @@ def a2c(config: A2CConfig, network: ActorCritic, plan: Plan) -> Agent:
         counts = {"transitions": jnp.sum(weight), "slots": jnp.full((), weight.size, jnp.float32)}
         return total, ({"td_error": mean(jnp.abs(error)), "q_mean": mean(value), **counts}, None)
 
-    def update(state, rollout, key):
+    def update(state, rollout, key, share):
         del key
-        return optimisers.descend(optimiser, state, loss, rollout)
+        return optimisers.descend(optimiser, state, loss, rollout, factor=optimisers.decay(config, share.after))
 
     return Agent(partial(optimisers.init, optimiser), with_params, act, update, A2C.traits)
 
@@ -77,9 +77,10 @@ def twice(config: DQNConfig, network: QNetwork, plan: Plan) -> Agent:
     """DQN that takes two gradient steps on each sample."""
     once = dqn(config, network, plan)
 
-    def update(state, sample, key):
-        state, first, _ = once.update(state, sample, key)
-        state, second, td_errors = once.update(state, sample, key)
+    def update(state, sample, key, share):
+        middle = share._replace(after=share.at(0, 2))
+        state, first, _ = once.update(state, sample, key, middle)
+        state, second, td_errors = once.update(state, sample, key, share)
         sums = {name: first[name] + second[name] for name in first}
         counts = ("transitions", "slots")
         return state, {name: leaf if name in counts else leaf / 2 for name, leaf in sums.items()}, td_errors
@@ -87,4 +88,4 @@ def twice(config: DQNConfig, network: QNetwork, plan: Plan) -> Agent:
     return once._replace(update=update, gradient_steps=2)
 
 
-TWICE = AgentType(DQNConfig, QNetwork, twice, DQN.traits, gradient_steps=lambda settings: 2)
+TWICE = AgentType(DQNConfig, QNetwork, twice, DQN.traits)

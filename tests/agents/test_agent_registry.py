@@ -23,7 +23,7 @@ SMALL = (
 def test_registered_agents_are_found_by_name_and_their_settings_have_defaults(name: str):
     kind = resolve_agent(name)
     assert kind is REGISTRY[name]
-    assert isinstance(kind.settings(), kind.settings) and kind.gradient_steps(kind.settings()) >= 1
+    assert isinstance(kind.settings(), kind.settings)
 
 
 def test_an_agent_of_the_users_own_is_found_by_its_module():

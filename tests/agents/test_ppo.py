@@ -8,7 +8,7 @@ import pytest
 import ragged
 from ragged import ACTIONS, BOX, OBSERVATION, QUICKLY, SMALL, WIDTH, assert_trees_close, gradient
 
-from memoroids.agents.base import Plan
+from memoroids.agents.base import Plan, TrainingShare
 from memoroids.agents.networks import ActorCritic
 from memoroids.agents.ppo import PPOConfig, ppo
 from memoroids.agents.rollout_batch import Rollout
@@ -17,7 +17,7 @@ from memoroids.memory import REGISTRY
 KEY = jax.random.key(7)
 
 
-def build(name, actions=ACTIONS, *, updates=None, **settings):
+def build(name, actions=ACTIONS, **settings):
     network = ActorCritic(
         OBSERVATION, actions, REGISTRY[name], key=jax.random.key(0), width=WIDTH, sizes=SMALL.get(name)
     )
@@ -25,9 +25,7 @@ def build(name, actions=ACTIONS, *, updates=None, **settings):
     network = eqx.tree_at(
         lambda n: n.head, network, jax.tree.map(lambda leaf: 8 * leaf if leaf.ndim == 2 else leaf, network.head)
     )
-    algorithm = ppo(
-        PPOConfig(**({"max_grad_norm": 1e9, "epochs": 1, "minibatches": 1} | settings)), network, Plan(updates=updates)
-    )
+    algorithm = ppo(PPOConfig(**({"max_grad_norm": 1e9, "epochs": 1, "minibatches": 1} | settings)), network, Plan())
     return network, algorithm, algorithm.init(network)
 
 
@@ -221,14 +219,15 @@ def test_a_minibatch_that_is_not_finite_changes_nothing_and_is_counted():
 
 def test_the_weight_of_entropy_falls_linearly_to_its_end():
     settings = {"value_weight": 0.0, "learning_rate": 1e-12, "entropy": 1.0, "entropy_end": 0.0}
-    network, algorithm, state = build("mlp", **settings, updates=4, minibatches=2)
+    network, algorithm, state = build("mlp", **settings, minibatches=2)
     rollout = ragged.ragged(network)
     update, weights = jax.jit(algorithm.update, compiler_options=QUICKLY), []
-    for _ in range(3):
-        state, metrics, _ = update(state, rollout, KEY)
+    for i in range(3):
+        state, metrics, _ = update(state, rollout, KEY, TrainingShare(i / 3, (i + 1) / 3))
         # Minibatches are alike often enough for the mean of products to be near the product of means.
         weights.append(float((metrics["policy_loss"] - metrics["loss"]) / metrics["entropy"]))
-    np.testing.assert_allclose(weights, [1.0, 0.5, 0.0], atol=1e-3)
+    # The weights after gradient steps 1 to 6 of 6 are 5/6 … 0, two in each update.
+    np.testing.assert_allclose(weights, [0.75, 5 / 12, 1 / 12], atol=1e-3)
 
 
 def test_tapes_that_minibatches_do_not_divide_are_refused_before_compiling():
@@ -260,6 +259,7 @@ def test_settings_out_of_range_are_refused_by_name(field):
 
 
 @pytest.mark.parametrize("field", ["learning_rate_end", "entropy_end"])
-def test_an_end_without_the_number_of_updates_is_refused(field):
-    with pytest.raises(ValueError, match=f"^{field} needs the number of updates$"):
-        build("mlp", **{field: 0.0})
+def test_an_end_without_a_share_of_training_is_refused(field):
+    network, algorithm, state = build("mlp", **{field: 0.0})
+    with pytest.raises(ValueError, match=f"^{field} needs the share of training that is done: pass a TrainingShare"):
+        jax.eval_shape(algorithm.update, state, ragged.ragged(network), KEY)

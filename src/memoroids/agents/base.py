@@ -30,8 +30,21 @@ class Plan(NamedTuple):
 
     batch_size: int = 1
     """Transitions in a batch from replay: the constant B by which the weighted sum of losses is divided."""
-    updates: int | None = None
-    """Gradient steps in the whole run, for schedules; None if it cannot be known beforehand."""
+
+
+class TrainingShare(NamedTuple):
+    """The shares of the training, 0 to 1, that are done before and after an update, for schedules.
+
+    `before`, `after`: float32 scalars. After the last update of a run `after` is 1.
+    """
+
+    before: Any
+    after: Any
+
+    def at(self, step: Any, steps: int) -> Any:
+        """The share that is done after gradient step `step`, counted from 0, of the update's `steps`."""
+        part = (step + 1) / steps
+        return (1 - part) * self.before + part * self.after
 
 
 class LearnerState(Protocol):
@@ -66,7 +79,7 @@ class Agent(NamedTuple):
         state = agent.init(network)
         network = agent.network(state.params)
         action, memory = agent.act(state.params, memory, observation, begin, explore, key)   # one environment
-        state, metrics, aux = agent.update(state, batch, key)
+        state, metrics, aux = agent.update(state, batch, key, share)
 
     `init(network)`: the learner's state, which satisfies `LearnerState`. `network(params)`: the network with these
     parameters. `act`: `explore` is the share ε of random actions for an agent that explores by it; for others 0 takes
@@ -76,20 +89,16 @@ class Agent(NamedTuple):
     for an agent without replay. `metrics` are scalars by name; `loss`, `td_error`, `q_mean` and `grad_norm` become
     columns of metrics.csv, `transitions` and `slots` are summed over the run. `aux` is None without replay; otherwise
     the TD errors (N,) of the sample's slots, 0 where there is no transition, from which priorities are computed.
+    `share`: a `TrainingShare`. The built-in agents need it only for settings that change over training.
     """
 
     init: Callable[[Any], Any]
     network: Callable[[Any], Any]
     act: Callable[..., tuple[jax.Array, State]]
-    update: Callable[[Any, Any, jax.Array], tuple[Any, dict[str, jax.Array], Any]]
+    update: Callable[..., tuple[Any, dict[str, jax.Array], Any]]
     traits: Traits
     gradient_steps: int = 1
     """Gradient steps in one `update`."""
-
-
-def _one_step(settings: Any) -> int:
-    del settings
-    return 1
 
 
 def _no_check(settings: Any, num_envs: int) -> None:
@@ -111,8 +120,6 @@ class AgentType:
     network: Callable[..., eqx.Module]
     make: Callable[[Any, Any, Plan], Agent]
     traits: Traits
-    gradient_steps: Callable[[Any], int] = _one_step
-    """Gradient steps in one `update` with these settings, from which the length of schedules is computed."""
     check: Callable[[Any, int], None] = _no_check
     """Called with settings and `num_envs`; raises `ValueError` if the two are incompatible."""
 

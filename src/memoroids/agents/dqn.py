@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from memoroids.agents import optimiser as optimisers
-from memoroids.agents.base import Agent, AgentType, Plan, Traits
+from memoroids.agents.base import Agent, AgentType, Plan, TrainingShare, Traits
 from memoroids.agents.distributions import epsilon_greedy
 from memoroids.agents.losses import double_q_target, huber_of_mean, huber_td, weighted_mean
 from memoroids.agents.networks import QNetwork
@@ -24,7 +24,7 @@ class DQNConfig:
     learning_rate: float = 1e-4
     """Adam's learning rate after warm-up."""
     learning_rate_end: float | None = None
-    """Learning rate at the last update, reached linearly from the end of warm-up; None: constant."""
+    """Learning rate at the last update, reached linearly over training; None: constant."""
     warmup: int = 200
     """Updates over which the learning rate rises linearly from 0."""
     max_grad_norm: float = 0.01
@@ -62,11 +62,11 @@ def dqn(config: DQNConfig, network: QNetwork, plan: Plan) -> Agent:
         state = agent.init(network)
         state, metrics, td_errors = agent.update(state, sample, key)
 
-    See `memoroids.agents.base.Agent`; `update` does not use its key. Raises `ValueError` if `config.learning_rate_end`
-    is set but `plan.updates` is None.
+    See `memoroids.agents.base.Agent`; `update` does not use its key. It raises `ValueError` if
+    `config.learning_rate_end` is set but no share of training is given.
     """
     static = eqx.partition(network, eqx.is_inexact_array)[1]
-    optimiser = optimisers.adam(config, plan.updates)
+    optimiser = optimisers.adam(config)
 
     def init(network: QNetwork) -> DQNState:
         state = optimisers.init(optimiser, network)
@@ -109,14 +109,15 @@ def dqn(config: DQNConfig, network: QNetwork, plan: Plan) -> Agent:
         return value, (metrics, jnp.where(tape.transition, error, 0))
 
     def update(
-        state: DQNState, sample: Sample | SegmentSample, key: jax.Array
+        state: DQNState, sample: Sample | SegmentSample, key: jax.Array, share: TrainingShare | None = None
     ) -> tuple[DQNState, dict[str, jax.Array], jax.Array]:
         del key
 
         def follow(params: Any) -> dict[str, Any]:
             return {"target": optax.incremental_update(params, state.target, 1 - config.polyak)}
 
-        return optimisers.descend(optimiser, state, loss, state.target, sample, follow=follow)
+        factor = optimisers.decay(config, share and share.after)
+        return optimisers.descend(optimiser, state, loss, state.target, sample, factor=factor, follow=follow)
 
     return Agent(init, with_params, act, update, DQN.traits)
 

@@ -1,4 +1,4 @@
-"""What all agents share of optimisation: clipped Adam on a schedule, and gradient steps that skip non-finite values."""
+"""What all agents share of optimisation: clipped Adam, schedules, and gradient steps that skip non-finite values."""
 
 import math
 from collections.abc import Callable
@@ -22,7 +22,7 @@ class OptimiserConfig(Protocol):
 
     @property
     def learning_rate_end(self) -> float | None:
-        """Learning rate at the last update; None: constant."""
+        """Learning rate at the end of training; None: constant."""
         ...
 
     @property
@@ -108,23 +108,33 @@ def check(config: OptimiserConfig, *, positive: tuple[str, ...] = (), shares: tu
         raise ValueError(f"warmup must not be negative, got {config.warmup}")
 
 
-def adam(config: OptimiserConfig, updates: int | None) -> optax.GradientTransformation:
-    """Adam with the learning rate `schedule`, on gradients clipped to the global norm `config.max_grad_norm`."""
-    return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(schedule(config, updates)))
+def adam(config: OptimiserConfig) -> optax.GradientTransformation:
+    """Adam on gradients clipped to the global norm `config.max_grad_norm`, with a linear warm-up of the learning rate.
 
-
-def schedule(config: OptimiserConfig, updates: int | None) -> optax.Schedule:
-    """The learning rate: linearly up from 0 over the warm-up, then constant, or linearly down until the last update.
-
-    Raises `ValueError` if `config.learning_rate_end` is set but `updates`, the number of updates in all, is None.
+    `decay` gives the factor by which the learning rate changes over training, apart from the warm-up.
     """
     rate, warmup = config.learning_rate, config.warmup
-    after = optax.constant_schedule(rate)
-    if config.learning_rate_end is not None:
-        if updates is None:
-            raise ValueError("learning_rate_end needs the number of updates")
-        after = optax.linear_schedule(rate, config.learning_rate_end, max(updates - warmup, 1))
-    return optax.join_schedules([optax.linear_schedule(0.0, rate, warmup), after], [warmup]) if warmup else after
+    schedule = optax.constant_schedule(rate)
+    if warmup:
+        schedule = optax.join_schedules([optax.linear_schedule(0.0, rate, warmup), schedule], [warmup])
+    return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(schedule))
+
+
+def decay(config: OptimiserConfig, share: Any) -> jax.Array | None:
+    """The factor of the learning rate after this share of training; None: it stays 1.
+
+    Raises `ValueError` if `config.learning_rate_end` is set but the share is None.
+    """
+    if config.learning_rate_end is None:
+        return None
+    return linear(1.0, config.learning_rate_end / config.learning_rate, share, "learning_rate_end")
+
+
+def linear(start: float, end: float, share: Any, setting: str) -> jax.Array:
+    """From `start` to `end` linearly over training. Raises `ValueError` naming `setting` if the share is None."""
+    if share is None:
+        raise ValueError(f"{setting} needs the share of training that is done: pass a TrainingShare to `update`")
+    return (1 - share) * start + share * jnp.asarray(end, jnp.float32)
 
 
 def init(optimiser: optax.GradientTransformation, network: eqx.Module) -> AdamState:
@@ -139,11 +149,13 @@ def descend(
     state: Learner,
     loss: Callable[..., tuple[jax.Array, tuple[dict[str, jax.Array], Any]]],
     *batch: Any,
+    factor: jax.Array | None = None,
     follow: Callable[[Any], dict[str, Any]] = lambda params: {},
 ) -> tuple[Learner, dict[str, jax.Array], Any]:
     """One gradient step on `loss(params, *batch) -> (loss, (metrics, aux))`.
 
-    `follow(params)`: new values of further fields of the state, given the new parameters, such as a target network.
+    `factor`: a factor of the learning rate, see `decay`. `follow(params)`: new values of further fields of the state,
+    given the new parameters, such as a target network.
 
     If the loss or the gradient is non-finite, the step is skipped: only `skipped` and `divergence` change.
 
@@ -152,6 +164,8 @@ def descend(
     (value, (metrics, aux)), grads = jax.value_and_grad(loss, has_aux=True)(state.params, *batch)
     norm, nonfinite = grad_norm_and_nonfinite(value, grads)
     steps, optimiser_state = optimiser.update(grads, state.optimiser, state.params)
+    if factor is not None:
+        steps = jax.tree.map(lambda step: factor * step, steps)
     params = optax.apply_updates(state.params, steps)
     learned = state._replace(params=params, optimiser=optimiser_state, updates=state.updates + 1, **follow(params))
     kept = state._replace(skipped=state.skipped + 1)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from memoroids.agents import optimiser as optimisers
-from memoroids.agents.base import Agent, AgentType, Plan, Traits
+from memoroids.agents.base import Agent, AgentType, Plan, TrainingShare, Traits
 from memoroids.agents.losses import ppo_clip, squared_error, standardise, weighted_mean
 from memoroids.agents.networks import ActorCritic
 from memoroids.agents.optimiser import AdamState
@@ -26,7 +26,7 @@ class PPOConfig:
     learning_rate: float = 5e-4
     """Adam's learning rate after warm-up."""
     learning_rate_end: float | None = None
-    """Learning rate at the last gradient step, reached linearly from the end of warm-up; None: constant."""
+    """Learning rate at the last gradient step, reached linearly over training; None: constant."""
     warmup: int = 0
     """Gradient steps over which the learning rate rises linearly from 0."""
     max_grad_norm: float = 0.5
@@ -44,9 +44,9 @@ class PPOConfig:
     value_weight: float = 0.5
     """Weight of the value loss; that of the policy loss is 1."""
     entropy: float = 0.01
-    """Weight of the entropy bonus at the first gradient step."""
+    """Weight of the entropy bonus at the beginning of training."""
     entropy_end: float | None = None
-    """Weight of the entropy bonus at the last gradient step, reached linearly; None: constant."""
+    """Weight of the entropy bonus at the last gradient step, reached linearly over training; None: constant."""
     normalise_advantages: bool = True
     """Normalise the advantages of each minibatch to mean 0 and standard deviation 1."""
 
@@ -65,6 +65,12 @@ class PPOConfig:
         """Gradient steps per rollout."""
         return self.epochs * self.minibatches
 
+    def entropy_at(self, share: Any) -> Any:
+        """Weight of the entropy bonus after this share of training. Raises `ValueError` if it needs the share."""
+        if self.entropy_end is None:
+            return self.entropy
+        return optimisers.linear(self.entropy, self.entropy_end, share, "entropy_end")
+
 
 class Batch(NamedTuple):
     """A rollout, and constants of the loss computed with the parameters before the update, (n, slots) each."""
@@ -82,14 +88,13 @@ def ppo(config: PPOConfig, network: ActorCritic, plan: Plan) -> Agent:
         state = agent.init(network)
         state, metrics, _ = agent.update(state, rollout, key)
 
-    A minibatch with a non-finite loss or gradient is skipped and counted in `state.skipped`. `plan.updates` counts
-    `config.steps` for each rollout. Raises `ValueError` if `learning_rate_end` or `entropy_end` is set but
-    `plan.updates` is None; `update` raises it if the minibatches do not divide a rollout's tapes.
+    A minibatch with a non-finite loss or gradient is skipped and counted in `state.skipped`. `plan` is not used.
+    `update` raises `ValueError` if the minibatches do not divide a rollout's tapes, and if `learning_rate_end` or
+    `entropy_end` is set but no share of training is given.
     """
+    del plan
     static = eqx.partition(network, eqx.is_inexact_array)[1]
-    optimiser = optimisers.adam(config, plan.updates)
-    if config.entropy_end is not None and plan.updates is None:
-        raise ValueError("entropy_end needs the number of updates")
+    optimiser = optimisers.adam(config)
 
     def with_params(params: Any) -> ActorCritic:
         return eqx.combine(params, static)
@@ -138,17 +143,19 @@ def ppo(config: PPOConfig, network: ActorCritic, plan: Plan) -> Agent:
         }
         return mean(losses), (metrics, None)
 
-    def update(state: AdamState, rollout: Rollout, key: jax.Array) -> tuple[AdamState, dict[str, jax.Array], None]:
+    def update(
+        state: AdamState, rollout: Rollout, key: jax.Array, share: TrainingShare | None = None
+    ) -> tuple[AdamState, dict[str, jax.Array], None]:
         chosen = minibatches(key, rollout.tape.begin.shape[0], config.minibatches, config.epochs)
         batch = at_entry(state.params, rollout)
-        share = 0.0 if plan.updates is None else jnp.minimum(state.updates / plan.updates, 1.0)
-        end = config.entropy if config.entropy_end is None else config.entropy_end
-        entropy_weight = config.entropy + share * (end - config.entropy)
 
-        def step(state: AdamState, chosen: jax.Array) -> tuple[AdamState, dict[str, jax.Array]]:
-            return optimisers.descend(optimiser, state, loss, take_rows(batch, chosen), entropy_weight)[:2]
+        def step(state: AdamState, at: tuple[jax.Array, jax.Array]) -> tuple[AdamState, dict[str, jax.Array]]:
+            i, rows = at
+            done = share and share.at(i, config.steps)
+            part, factor = take_rows(batch, rows), optimisers.decay(config, done)
+            return optimisers.descend(optimiser, state, loss, part, config.entropy_at(done), factor=factor)[:2]
 
-        state, metrics = jax.lax.scan(step, state, chosen)
+        state, metrics = jax.lax.scan(step, state, (jnp.arange(config.steps), chosen))
         return state, optimisers.summary(metrics), None
 
     init = partial(optimisers.init, optimiser)
@@ -160,6 +167,5 @@ PPO = AgentType(
     network=ActorCritic,
     make=ppo,
     traits=Traits(learns_from_replay=False, continuous_actions=True, action_values=False, exploration="policy"),
-    gradient_steps=lambda settings: settings.steps,
     check=check_minibatches,
 )

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from memoroids.agents import optimiser as optimisers
-from memoroids.agents.base import Agent, AgentType, Plan, Traits
+from memoroids.agents.base import Agent, AgentType, Plan, TrainingShare, Traits
 from memoroids.agents.distributions import epsilon_greedy
 from memoroids.agents.losses import squared_td, weighted_mean
 from memoroids.agents.networks import QNetwork
@@ -26,7 +26,7 @@ class PQNConfig:
     learning_rate: float = 5e-4
     """Adam's learning rate after warm-up."""
     learning_rate_end: float | None = None
-    """Learning rate at the last gradient step, reached linearly from the end of warm-up; None: constant."""
+    """Learning rate at the last gradient step, reached linearly over training; None: constant."""
     warmup: int = 0
     """Gradient steps over which the learning rate rises linearly from 0."""
     max_grad_norm: float = 10.0
@@ -59,12 +59,13 @@ def pqn(config: PQNConfig, network: QNetwork, plan: Plan) -> Agent:
         state = agent.init(network)
         state, metrics, _ = agent.update(state, rollout, key)
 
-    A minibatch with a non-finite loss or gradient is skipped and counted in `state.skipped`. `plan.updates` counts
-    `config.steps` for each rollout. Raises `ValueError` if `learning_rate_end` is set but `plan.updates` is None;
-    `update` raises it if the minibatches do not divide a rollout's tapes.
+    A minibatch with a non-finite loss or gradient is skipped and counted in `state.skipped`. `plan` is not used.
+    `update` raises `ValueError` if the minibatches do not divide a rollout's tapes, and if `learning_rate_end` is set
+    but no share of training is given.
     """
+    del plan
     static = eqx.partition(network, eqx.is_inexact_array)[1]
-    optimiser = optimisers.adam(config, plan.updates)
+    optimiser = optimisers.adam(config)
 
     def with_params(params: Any) -> QNetwork:
         return eqx.combine(params, static)
@@ -98,14 +99,18 @@ def pqn(config: PQNConfig, network: QNetwork, plan: Plan) -> Agent:
         }
         return mean(losses), (metrics, None)
 
-    def update(state: AdamState, rollout: Rollout, key: jax.Array) -> tuple[AdamState, dict[str, jax.Array], None]:
+    def update(
+        state: AdamState, rollout: Rollout, key: jax.Array, share: TrainingShare | None = None
+    ) -> tuple[AdamState, dict[str, jax.Array], None]:
         chosen = minibatches(key, rollout.tape.begin.shape[0], config.minibatches, config.epochs)
         batch = rollout, targets(state.params, rollout)
 
-        def step(state: AdamState, chosen: jax.Array) -> tuple[AdamState, dict[str, jax.Array]]:
-            return optimisers.descend(optimiser, state, loss, *take_rows(batch, chosen))[:2]
+        def step(state: AdamState, at: tuple[jax.Array, jax.Array]) -> tuple[AdamState, dict[str, jax.Array]]:
+            i, rows = at
+            factor = optimisers.decay(config, share and share.at(i, config.steps))
+            return optimisers.descend(optimiser, state, loss, *take_rows(batch, rows), factor=factor)[:2]
 
-        state, metrics = jax.lax.scan(step, state, chosen)
+        state, metrics = jax.lax.scan(step, state, (jnp.arange(config.steps), chosen))
         return state, optimisers.summary(metrics), None
 
     init = partial(optimisers.init, optimiser)
@@ -117,6 +122,5 @@ PQN = AgentType(
     network=QNetwork,
     make=pqn,
     traits=Traits(learns_from_replay=False, continuous_actions=False, action_values=True, exploration="epsilon"),
-    gradient_steps=lambda settings: settings.steps,
     check=check_minibatches,
 )

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from memoroids.benchmarks.measurement import Measurement
 from memoroids.benchmarks.timing import compile_seconds, medians
@@ -35,17 +36,17 @@ def measure(repeats: int, memory: str, env: str = ENV, **changes: Any) -> dict[s
     config = config.replace(memory=memory, num_envs=10, random_episodes=10, buffer_size=100_000, **changes)
     parts = build_device(config)
     keys = Keys(*(jax.random.key_data(key) for key in (parts.act_key, parts.update_key)))
-    calls, boxes = {}, {}
+    calls, boxes, chunk = {}, {}, np.int32(1)
     seconds = 0.0
     for name, updates in (("episode", 1), ("collect", 0)):
         made = Program.of(config.replace(updates_per_episode=updates), parts)
         state = jax.jit(made.init)(parts.agent.init(parts.network), keys)
-        took, advance = compile_seconds(jax.jit(made.advance, donate_argnums=0).lower(state, keys))
+        took, advance = compile_seconds(jax.jit(made.advance, donate_argnums=0).lower(state, keys, chunk))
         seconds = max(seconds, took)
-        boxes[name] = [advance(state, keys)[0]]  # the random episodes
+        boxes[name] = [advance(state, keys, chunk)[0]]  # the random episodes
 
         def call(box: list[Any] = boxes[name], advance: Any = advance) -> Any:
-            box[0], stats = advance(box[0], keys)
+            box[0], stats = advance(box[0], keys, chunk)
             return box[0].learner, stats
 
         calls[name] = call
@@ -55,5 +56,7 @@ def measure(repeats: int, memory: str, env: str = ENV, **changes: Any) -> dict[s
     jaxpr = jax.make_jaxpr(parts.agent.update)(state.learner, sample, jax.random.key(0)).jaxpr
     matrix, operands = matrix_program(list(products(jaxpr)))
     times = medians({**calls, "matrix": lambda: matrix(operands)}, repeats)
-    episodes = max(1, config.evaluation.eval_every // config.collection.num_envs) * config.collection.num_envs
-    return {name: times[name] / episodes for name in calls} | {"matrix": times["matrix"], "compile": seconds}
+    return {name: times[name] / config.collection.num_envs for name in calls} | {
+        "matrix": times["matrix"],
+        "compile": seconds,
+    }

@@ -81,9 +81,8 @@ def build_host(config: TrainConfig) -> HostParts:
         return LocalEnvs([HostEnv(config.env.id, **options) for _ in range(number)], time_limit=time_limit)
 
     envs, eval_envs = make(config.collection.num_envs), make(config.evaluation.eval_episodes)
-    updates = _planned_updates(config, None, None)
     example = envs.example
-    network, agent = _agent(config, example.observation_shape, example.actions, updates, network_key)
+    network, agent = _agent(config, example.observation_shape, example.actions, network_key)
     evaluator = Evaluator(eval_envs, agent.act, network.initial_state())
     return HostParts(envs, eval_envs, network, agent, evaluator, act_key, update_key)
 
@@ -94,8 +93,8 @@ def build_device(config: TrainConfig) -> DeviceParts:
     config.memory_factory()
     network_key, act_key, update_key = _keys(config)
     view = DeviceView(config.env.id, make_device(config.env.device_name, config.env.options), **_joined(config))
-    updates = _planned_updates(config, rollout_slots(config, view), view.max_length if view.fixed_length else None)
-    network, agent = _agent(config, view.observation_shape, view.actions, updates, network_key)
+    _check_random_steps(config, view)
+    network, agent = _agent(config, view.observation_shape, view.actions, network_key)
     evaluator = DeviceEvaluator(view, agent.act, network.initial_state(), config.evaluation.eval_episodes)
     rings = _rings(config, view) if agent.traits.learns_from_replay else None
     return DeviceParts(view, rings, network, agent, evaluator, act_key, update_key)
@@ -118,28 +117,19 @@ def rollout_slots(config: TrainConfig, view: DeviceView) -> int:
     return config.collection.rollout or (longest if view.fixed_length else min(longest, 64))
 
 
-def _planned_updates(config: TrainConfig, slots: int | None, length: int | None) -> int | None:
-    """Gradient steps in the whole run; None if they depend on the lengths of episodes.
-
-    `slots`: what each environment collects between updates, None for whole episodes. `length`: transitions in an
-    episode, None if episodes differ in length.
-    """
-    steps, num_envs, kind = config.budget.train_steps, config.collection.num_envs, config.agent_type()
-    episodes = config.budget.train_episodes if steps is None else length and -(-steps // length)
-    gradient_steps = kind.gradient_steps(config.agent)
-    if kind.traits.learns_from_replay:
-        return episodes and episodes * config.replay.updates_per_episode * gradient_steps
-    if slots is not None and steps is not None:
-        rollouts = -(-steps // (num_envs * slots))
-    elif episodes and (slots is None or (length is not None and slots == length + 1)):
-        rollouts = -(-episodes // num_envs)
-    else:
-        return None
-    return rollouts * gradient_steps
+def _check_random_steps(config: TrainConfig, view: DeviceView) -> None:
+    """Raises `ValueError` if the random episodes alone are sure to use up the budget of environment steps."""
+    budget = config.budget
+    least = budget.random_episodes * view.min_length
+    if budget.train_steps is not None and least >= budget.train_steps:
+        raise ValueError(
+            f"the {budget.random_episodes} random episodes alone take at least {least:,} of {budget.train_steps:,} "
+            "train_steps: raise --train-steps or lower --random-episodes"
+        )
 
 
 def _agent(
-    config: TrainConfig, observation_shape: tuple[int, ...], actions: Actions, updates: int | None, key: jax.Array
+    config: TrainConfig, observation_shape: tuple[int, ...], actions: Actions, key: jax.Array
 ) -> tuple[Any, Agent]:
     """The network with its initial parameters, and the agent that `config` names. Raises `ValueError`."""
     kind = config.agent_type()
@@ -166,7 +156,7 @@ def _agent(
             f"cannot build a network of width {config.network.width} with memory "
             f"{config.network.memory!r}{size_options}: {reason[:300]}"
         ) from error
-    return network, kind.make(config.agent, network, Plan(config.replay.batch_size, updates))
+    return network, kind.make(config.agent, network, Plan(config.replay.batch_size))
 
 
 def _rings(config: TrainConfig, view: DeviceView) -> RingBuffer:

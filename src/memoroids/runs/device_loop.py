@@ -15,7 +15,7 @@ from memoroids.runs.device_program import Keys, Program
 from memoroids.runs.placement import Placement
 from memoroids.runs.progress import Outcome, TrainingError
 from memoroids.runs.recorder import Recorder
-from memoroids.runs.schedule import passed
+from memoroids.runs.schedule import newest_epsilon, passed
 from memoroids.runs.seeds import EVALUATE, FINAL, environment_seeds
 from memoroids.runs.settings import TrainConfig
 
@@ -40,6 +40,7 @@ class DeviceRun:
         keys = [Keys(*jax.device_get([jax.random.key_data(k) for k in (p.act_key, p.update_key)])) for p in parts]
         self.states, self.keys = self.placement.place_states(program.init, list(learners), keys)
         self.advance = self.placement.compile(program.advance, self.states)
+        self.chunks_until = program.chunks_until
         self.played = self.placement.compile_evaluation(self.evaluator.played)
         self.finals: dict[int, Evaluation] = {}
 
@@ -74,11 +75,13 @@ class DeviceRun:
                 self.finish(self.group_of(seed), seed)
         for group in range(len(self.states)):  # the previous process may have ended before an evaluation that was due
             self.evaluate(group, [seed for seed in self.seeds_of(group) if self.recorders[seed].due()])
-        while open_groups := [g for g in range(len(self.states)) if any(not self.done(s) for s in self.seeds_of(g))]:
+        while open_groups := [g for g in range(len(self.states)) if self.open_seeds(g)]:
             # All groups are dispatched before waiting for a result, so that several devices work at once.
             results = {}
             for group in open_groups:
-                self.states[group], results[group] = self.advance(self.states[group], self.keys[group])
+                number = min(self.chunks_until(self.recorders[s].counters) for s in self.open_seeds(group))
+                chunks = np.int32(number)  # an array, so that another number does not compile another program
+                self.states[group], results[group] = self.advance(self.states[group], self.keys[group], chunks)
             # Every state has advanced, so all are recorded before a fault in one of them ends the run.
             faults = [fault for group, stats in results.items() for fault in self.account(group, stats)]
             if faults:
@@ -102,6 +105,10 @@ class DeviceRun:
         """The seeds of a group."""
         return self.placement.seeds_of(group)
 
+    def open_seeds(self, group: int) -> list[int]:
+        """The seeds of a group whose training budget is not used up."""
+        return [seed for seed in self.seeds_of(group) if not self.done(seed)]
+
     def done(self, seed: int) -> bool:
         """Whether a seed's training budget is used up."""
         counters = self.recorders[seed].counters
@@ -122,6 +129,7 @@ class DeviceRun:
             before = counters.episode
             counters.random, counters.episode = int(happened["random"]), int(happened["episode"])
             counters.env_steps += int(happened["env_steps"])
+            counters.random_steps = int(happened["random_steps"])
             counters.updates += int(happened["updates"])
             if happened["updates"]:
                 recorder.add_updates(own["sums"], int(happened["updates"]))
@@ -133,6 +141,8 @@ class DeviceRun:
                 checks.append(partial(self.fault, seed, number, good_between, "episodes"))
             elif good_between:
                 counters.faults_in_a_row = 0
+            if self.done(seed) and self.parts[0].agent.traits.learns_from_replay and not counters.episode:
+                faults.append(recorder.untrained())
             checks.append(partial(recorder.watch_divergence, happened["skipped"], happened["divergence"]))
         due = [seed for seed in self.seeds_of(group) if self.recorders[seed].due()]
         for check in (partial(self.evaluate, group, due), *checks):
@@ -165,9 +175,9 @@ class DeviceRun:
         for seed in due:
             # Reading this waits for the device, but only when a row is due.
             skipped = int(self.placement.state([state.learner.skipped for state in self.states], seed))
-            self.recorders[seed].write_row(
-                found[seed].mean, self.epsilon(seed), skipped, lambda seed=seed: self.params(seed)
-            )
+            recorder = self.recorders[seed]
+            epsilon = newest_epsilon(self.config, self.parts[0].agent.traits, recorder.counters)
+            recorder.write_row(found[seed].mean, epsilon, skipped, lambda seed=seed: self.params(seed))
 
     def evaluations(self, group: int, episodes: int, stream: int) -> dict[int, Evaluation]:
         """Plays `episodes` greedy episodes for each seed of a group; dropped episodes are left out and counted.
@@ -206,13 +216,6 @@ class DeviceRun:
         """The final evaluation of a seed, and its summary; no checkpoint contains it, so a resumed run repeats it."""
         self.finals[seed] = self.evaluations(group, self.config.evaluation.final_episodes, FINAL)[seed]
         self.recorders[seed].finish(self.finals[seed])
-
-    def epsilon(self, seed: int) -> float:
-        """ε of a seed's newest training episodes; 0 for an agent that does not explore by ε."""
-        config, counters = self.config, self.recorders[seed].counters
-        if self.parts[0].agent.traits.exploration == "policy":
-            return 0.0
-        return config.exploration.epsilon_at(config.budget.share_done(counters.episode, counters.env_steps))
 
     def save(self, seed: int) -> None:
         """Writes a checkpoint of a seed's whole state."""

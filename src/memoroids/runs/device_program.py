@@ -16,7 +16,7 @@ from memoroids.acting.device_collection import (
     collect_slots,
     start,
 )
-from memoroids.agents.base import Agent
+from memoroids.agents.base import Agent, TrainingShare
 from memoroids.agents.rollout_batch import Rollout
 from memoroids.envs.device import DeviceView
 from memoroids.envs.spaces import blank_actions
@@ -24,21 +24,31 @@ from memoroids.memory.memoroid import State
 from memoroids.replay import RingBuffer
 from memoroids.runs.build import DeviceParts, rollout_slots
 from memoroids.runs.metrics import MEANS
-from memoroids.runs.schedule import exploration
+from memoroids.runs.progress import Counters
+from memoroids.runs.schedule import exploration, share_trained
 from memoroids.runs.settings import TrainConfig
 from memoroids.tape import Tape
 
 
 class DeviceState(NamedTuple):
-    """The state of a run on device: the learner, the environments, the replay, and how many episodes have finished.
+    """The state of a run on device: the learner, the environments, the replay, and counts of episodes and steps.
 
-    `replay` is None for an agent without replay. `entered`: an int32 scalar, spoiled episodes left out.
+    `replay` is None for an agent without replay. `entered`: how many episodes have finished, spoiled ones left out.
+    `env_steps`, `random_steps`: transitions in all episodes and in random ones. All three are int32 scalars.
     """
 
     learner: Any
     env_states: EnvStates
     replay: Any
     entered: jax.Array
+    env_steps: jax.Array
+    random_steps: jax.Array
+
+
+CALL_SLOTS = 100_000
+"""Slots that a call collects at most, so that progress is shown and an interruption is noticed."""
+TOTALS = ("random", "episode", "random_steps", "skipped", "divergence")
+"""Statistics of a chunk that are totals of the whole run; the others count what happened in the chunk."""
 
 
 class Keys(NamedTuple):
@@ -56,8 +66,8 @@ class Keys(NamedTuple):
 class Program:
     """The constants of a run on device, the same for all its seeds: a seed differs only in its state and its keys.
 
-    `slots`: what each environment collects between updates. `chunks`: how many times `advance` collects so many slots
-    and learns. `axis`: the name of the mapped axis over seeds, if there is one. `place_batch`: divides a batch over
+    `slots`: what each environment collects between updates. `whole_episodes`: whether these are exactly one episode.
+    `axis`: the name of the mapped axis over seeds, if there is one. `place_batch`: divides a batch over
     devices.
     """
 
@@ -67,7 +77,7 @@ class Program:
     rings: RingBuffer | None
     initial_memory: State
     slots: int
-    chunks: int
+    whole_episodes: bool
     axis: str | None
     place_batch: Callable[[Any], Any]
 
@@ -80,36 +90,61 @@ class Program:
         axis: str | None = None,
         place_batch: Callable[[Any], Any] = lambda batch: batch,
     ) -> "Program":
-        """The program of a run: `advance` runs to the next evaluation if chunks are whole episodes, else one chunk."""
+        """The program of a run with these parts."""
         view, slots = parts.view, rollout_slots(config, parts.view)
-        aligned = view.fixed_length and slots == view.max_length + 1
-        chunks = max(1, config.evaluation.eval_every // config.collection.num_envs) if aligned else 1
+        whole_episodes = view.fixed_length and slots == view.max_length + 1
         initial = parts.network.initial_state()
-        return cls(config, view, parts.agent, parts.rings, initial, slots, chunks, axis, place_batch)
+        return cls(config, view, parts.agent, parts.rings, initial, slots, whole_episodes, axis, place_batch)
 
     def init(self, learner: Any, keys: Keys) -> DeviceState:
         """The state before the first slot."""
         env_states = start(self.view, self.initial_memory, self.config.collection.num_envs, keys.wrapped()[0])
         replay = self.rings and self.rings.init(_example(env_states, self.view))
-        return DeviceState(learner, env_states, replay, jnp.zeros((), jnp.int32))
+        # Distinct arrays: donated buffers may not alias each other.
+        counts = (jnp.zeros((), jnp.int32) for _ in range(3))
+        return DeviceState(learner, env_states, replay, *counts)
 
-    def advance(self, state: DeviceState, keys: Keys) -> tuple[DeviceState, dict[str, Any]]:
+    def chunks_until(self, counters: Counters) -> int:
+        """How many chunks a call of `advance` may take from here: until an evaluation, a checkpoint or the end is due.
+
+        Where chunks are not whole episodes this cannot be told beforehand, and a call takes one.
+        """
+        if not self.whole_episodes:
+            return 1
+        config, num_envs = self.config, self.config.collection.num_envs
+        episode, random = counters.episode, config.budget.random_episodes - counters.random
+        every = config.evaluation.eval_every, config.checkpoint.checkpoint_every
+        due = [random + each - episode % each for each in every]
+        if config.budget.train_steps is None:
+            due.append(random + config.budget.train_episodes - episode)
+        else:
+            due.append(-(-(config.budget.train_steps - counters.env_steps) // self.view.max_length))
+        return max(1, min(-(-min(due) // num_envs), CALL_SLOTS // (num_envs * self.slots)))
+
+    def advance(self, state: DeviceState, keys: Keys, chunks: int) -> tuple[DeviceState, dict[str, Any]]:
         """Collects and learns `chunks` times; returns the new state and, for the recorder, what happened."""
-        if self.chunks == 1:
+        if not self.whole_episodes:
             return _chunk(self, state, keys)
-        state, stats = lax.scan(lambda state, _: _chunk(self, state, keys), state, length=self.chunks)
-        # Totals are those of the last chunk; the other statistics are counts per chunk and are summed.
-        totals = ("random", "episode", "skipped", "divergence")
-        happened = {
-            name: jax.tree.map(lambda leaf: leaf[-1], some) if name in totals else jnp.sum(some, 0)
-            for name, some in stats["happened"].items()
-        }
-        return state, {"happened": happened, "sums": jax.tree.map(lambda leaf: jnp.sum(leaf, 0), stats["sums"])}
+
+        def chunk(_: jax.Array, carry: tuple[DeviceState, dict[str, Any]]) -> tuple[DeviceState, dict[str, Any]]:
+            state, stats = _chunk(self, carry[0], keys)
+            before = carry[1]["happened"]
+            # Totals are those of the last chunk; the other statistics are counts per chunk and are summed.
+            happened = {
+                name: some if name in TOTALS else before[name] + some for name, some in stats["happened"].items()
+            }
+            return state, {"happened": happened, "sums": jax.tree.map(jnp.add, carry[1]["sums"], stats["sums"])}
+
+        shapes = jax.eval_shape(partial(_chunk, self), state, keys)[1]
+        nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        return lax.fori_loop(0, chunks, chunk, (state, nothing))
 
 
 def _chunk(program: Program, state: DeviceState, keys: Keys) -> tuple[DeviceState, dict[str, Any]]:
     """Collects `slots` slots per environment with the current parameters, then learns from them or from replay."""
     before = state.env_states
+    # Acts as at the end of training in the last chunk, the one that uses up the budget.
+    share_ahead = _share_trained(program, state, ahead=program.config.collection.num_envs * program.slots)
     act_key, update_key = keys.wrapped()
     env_states, collected = collect_slots(
         program.view,
@@ -118,24 +153,32 @@ def _chunk(program: Program, state: DeviceState, keys: Keys) -> tuple[DeviceStat
         before,
         act_key,
         program.slots,
-        explore=lambda number: _explore(program, number, before.slot),
+        explore=lambda number: _explore(program, number, share_ahead),
         axis=program.axis,
     )
     tape = collected.tape
     entered = state.entered + jnp.sum(tape.final, dtype=jnp.int32)
     trained = _trained(program, entered) - _trained(program, state.entered)
-    state = state._replace(env_states=env_states, entered=entered)
+    random = tape.transition & (collected.number < program.config.budget.random_episodes)
+    share_before = _share_trained(program, state)
+    state = state._replace(
+        env_states=env_states,
+        entered=entered,
+        env_steps=state.env_steps + jnp.sum(tape.transition, dtype=jnp.int32),
+        random_steps=state.random_steps + jnp.sum(random, dtype=jnp.int32),
+    )
+    share = TrainingShare(share_before, _share_trained(program, state))
     if program.rings is not None:
         number = trained * program.config.replay.updates_per_episode
         updates = number * program.agent.gradient_steps
         state = state._replace(replay=program.rings.add(state.replay, tape))
-        state, sums = _learn_from_replay(program, program.rings, state, number, update_key)
+        state, sums = _learn_from_replay(program, program.rings, state, number, share, update_key)
         sums = _over_steps(program, sums)
     else:
         updates = jnp.full((), program.agent.gradient_steps, jnp.int32)
         done = state.learner.updates + state.learner.skipped
         batch = program.place_batch(Rollout(append_next_observation(tape, env_states), before.memory))
-        learner, metrics, _ = program.agent.update(state.learner, batch, jax.random.fold_in(update_key, done))
+        learner, metrics, _ = program.agent.update(state.learner, batch, jax.random.fold_in(update_key, done), share)
         state = state._replace(learner=learner)
         sums = _over_steps(program, metrics)
     return state, {"happened": _happened(program, state, collected, updates), "sums": sums}
@@ -147,27 +190,36 @@ def _over_steps(program: Program, metrics: dict[str, Any]) -> dict[str, Any]:
     return {name: steps * leaf if name in MEANS else leaf for name, leaf in metrics.items()}
 
 
-def _explore(program: Program, number: jax.Array, slot: jax.Array) -> jax.Array:
+def _explore(program: Program, number: jax.Array, share: jax.Array) -> jax.Array:
     """How much to explore in episodes with these numbers, (num_envs,) → (num_envs,) float32; 1 in random episodes."""
     config = program.config
     trained = (number - config.budget.random_episodes).astype(jnp.float32)
-    steps, num_envs = config.budget.train_steps, config.collection.num_envs
-    steps_share = None if steps is None else jnp.minimum(slot * (num_envs / steps), 1.0)
-    explored = exploration(config, program.agent.traits, trained, steps_share)
+    explored = exploration(config, program.agent.traits, trained, share)
     return jnp.where(trained < 0, 1.0, explored).astype(jnp.float32)
 
 
 def _trained(program: Program, entered: jax.Array) -> jax.Array:
-    """How many of the `entered` finished episodes count as training episodes."""
-    budget = program.config.budget
-    after = jnp.maximum(entered - budget.random_episodes, 0)
-    return after if budget.train_steps is not None else jnp.minimum(after, budget.train_episodes)
+    """How many of the `entered` finished episodes are training episodes."""
+    return jnp.maximum(entered - program.config.budget.random_episodes, 0)
+
+
+def _share_trained(program: Program, state: DeviceState, ahead: int = 0) -> jax.Array:
+    episode = _trained(program, state.entered)
+    return share_trained(program.config.budget, episode, state.env_steps, state.random_steps, ahead)
 
 
 def _learn_from_replay(
-    program: Program, rings: RingBuffer, state: DeviceState, updates: jax.Array, key: jax.Array
+    program: Program,
+    rings: RingBuffer,
+    state: DeviceState,
+    updates: jax.Array,
+    share: TrainingShare,
+    key: jax.Array,
 ) -> tuple[DeviceState, dict[str, Any]]:
-    """Takes `updates` updates on samples of the replay; returns the state and the sums of their metrics."""
+    """Takes `updates` updates on samples of the replay; returns the state and the sums of their metrics.
+
+    `share`: of the training, before the first update and after the last.
+    """
     agent, axis, replay = program.agent, program.axis, state.replay
     done = state.learner.updates + state.learner.skipped
 
@@ -177,7 +229,8 @@ def _learn_from_replay(
         now = replay._replace(priority=priority, largest=largest)
         drawn_key = jax.random.fold_in(key, done + i)
         sample = rings.sample(now, drawn_key)
-        learner, metrics, td_errors = agent.update(learner, program.place_batch(sample), drawn_key)
+        its_share = TrainingShare(share.at(i - 1, updates), share.at(i, updates))
+        learner, metrics, td_errors = agent.update(learner, program.place_batch(sample), drawn_key, its_share)
         now = rings.update_priorities(now, sample.drawn, td_errors)
         after = learner, (now.priority, now.largest), jax.tree.map(jnp.add, sums, metrics)
         if axis is None:
@@ -185,7 +238,7 @@ def _learn_from_replay(
         return jax.tree.map(lambda new, old: jnp.where(i < updates, new, old), after, carry)
 
     sample = jax.eval_shape(rings.sample, replay, key)
-    metrics = jax.eval_shape(agent.update, state.learner, sample, key)[1]
+    metrics = jax.eval_shape(agent.update, state.learner, sample, key, share)[1]
     sums = {name: jnp.zeros(leaf.shape, leaf.dtype) for name, leaf in metrics.items()}
     # The trip count must not be mapped, or the loop would select between old and new carry in every iteration.
     trip_count = updates if axis is None else lax.pmax(updates, axis)
@@ -203,6 +256,7 @@ def _happened(program: Program, state: DeviceState, collected: CollectedSlots, u
         "random": jnp.minimum(state.entered, random),
         "episode": _trained(program, state.entered),
         "env_steps": total(tape.transition),
+        "random_steps": state.random_steps,
         "updates": updates,
         "returns": jnp.sum(jnp.where(counted, collected.total, 0)),
         "returned": total(counted),

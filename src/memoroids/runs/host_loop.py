@@ -13,6 +13,7 @@ from memoroids.acting.collection_state import Episode, pack, packed_like, unpack
 from memoroids.acting.evaluation import Evaluation
 from memoroids.acting.host_collection import Collector
 from memoroids.acting.policies import Policy, RandomPolicy, RecurrentPolicy
+from memoroids.agents.base import TrainingShare
 from memoroids.agents.rollout_batch import Rollout
 from memoroids.analysis.sensitivity import Profile, reward_memory_length, sensitivities
 from memoroids.envs import EnvironmentFault
@@ -25,7 +26,7 @@ from memoroids.runs.plots import draw_heatmap
 from memoroids.runs.progress import Outcome
 from memoroids.runs.recorder import Recorder
 from memoroids.runs.run_directory import HEATMAP, SENSITIVITY
-from memoroids.runs.schedule import epsilon, exploration, passed
+from memoroids.runs.schedule import exploration, newest_epsilon, passed, share_at
 from memoroids.runs.seeds import EVALUATE, FINAL, RANDOM, TRAIN, environment_seeds
 from memoroids.runs.sensitivity_log import SensitivityLog, read_log
 from memoroids.runs.settings import TrainConfig
@@ -67,13 +68,19 @@ class HostRun:
         config, counters, parts = self.config, self.counters, self.parts
         self.recorder.report()
         random = RandomPolicy(parts.envs.example.actions, config.seed)
-        for episode in self.collect(random, RANDOM, config.budget.random_episodes - counters.random):
+        wanted = 0 if self.done() else config.budget.random_episodes - counters.random
+        for episode in self.collect(random, RANDOM, wanted):
             self.store(episode)
             counters.random += 1
+            counters.random_steps += episode.length
             if counters.random % 50 == 0:
                 self.recorder.report()
             if interrupted():
                 return self.stop()
+            if self.done():
+                break
+        if self.done() and not counters.episode:
+            raise self.recorder.untrained()
 
         self.recorder.training_begins()
         self.evaluate_if_due()
@@ -127,14 +134,18 @@ class HostRun:
         stop = config.budget.train_episodes if config.budget.train_steps is None else 2**31 - 1
         if self.done():
             return
+        number = config.replay.updates_per_episode
         for episode in self.collect(policy, TRAIN, stop - counters.episode):
+            before = share_at(config.budget, counters)
             self.store(episode)
-            self.recorder.add_returns(episode.total, 1)
-            for _ in range(config.replay.updates_per_episode):
-                key = jax.random.fold_in(self.parts.update_key, counters.updates)
-                self.learner, metrics, _ = self.update(self.learner, self.replay.state, key)
-                self.add_metrics(metrics)
             counters.episode += 1
+            self.recorder.add_returns(episode.total, 1)
+            share = TrainingShare(before, share_at(config.budget, counters))
+            for i in range(number):
+                key = jax.random.fold_in(self.parts.update_key, counters.updates)
+                its_share = TrainingShare(*(np.float32(share.at(step, number)) for step in (i - 1, i)))
+                self.learner, metrics, _ = self.update(self.learner, self.replay.state, key, its_share)
+                self.add_metrics(metrics)
             self.after(1)
             yield
             if self.done():
@@ -153,11 +164,13 @@ class HostRun:
             tape = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *rows)
             initial = [self.parts.network.initial_state()] * len(rows)
             state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *initial)
-            key = jax.random.fold_in(self.parts.update_key, counters.updates)
-            self.learner, metrics, _ = self.update(self.learner, Rollout(tape, state), key)
-            self.add_metrics(metrics)
+            before = share_at(config.budget, counters)
             counters.env_steps += sum(episode.length for episode in played)
             counters.episode += len(played)
+            share = TrainingShare(np.float32(before), np.float32(share_at(config.budget, counters)))
+            key = jax.random.fold_in(self.parts.update_key, counters.updates)
+            self.learner, metrics, _ = self.update(self.learner, Rollout(tape, state), key, share)
+            self.add_metrics(metrics)
             self.recorder.add_returns(sum(episode.total for episode in played), len(played))
             self.after(len(played))
             yield
@@ -176,10 +189,8 @@ class HostRun:
 
     def explore(self, number: np.ndarray) -> np.ndarray:
         """How much the policy explores in training episodes with these numbers, (n,) → (n,) float32."""
-        traits = self.parts.agent.traits
-        return np.asarray(
-            exploration(self.config, traits, number, np.full(number.shape, self.steps_share())), np.float32
-        )
+        share = share_at(self.config.budget, self.counters)
+        return np.asarray(exploration(self.config, self.parts.agent.traits, number, share), np.float32)
 
     def done(self) -> bool:
         """Whether the training budget is used up."""
@@ -201,10 +212,6 @@ class HostRun:
             self.evaluate()
             self.recorder.report()
 
-    def steps_share(self) -> float:
-        """The share of the budget that the environment steps so far have used; meaningful with `train_steps`."""
-        return self.config.budget.share_done(0, self.counters.env_steps)
-
     def store(self, episode: Episode) -> None:
         """Stores an episode in the replay and counts its steps. Raises `ValueError` if it does not fit."""
         try:
@@ -222,9 +229,9 @@ class HostRun:
         if not self.from_replay:
             return jax.jit(learn, donate_argnums=0)
 
-        def sample_and_update(learner: Any, replay: Any, key: jax.Array) -> Any:
+        def sample_and_update(learner: Any, replay: Any, key: jax.Array, share: TrainingShare) -> Any:
             assert buffer is not None
-            return learn(learner, buffer.sample(replay, key), key)
+            return learn(learner, buffer.sample(replay, key), key, share)
 
         return jax.jit(sample_and_update, donate_argnums=0)
 
@@ -240,9 +247,8 @@ class HostRun:
             found = sensitivities(parts.agent.network(self.learner.params), [episode.tape for episode in played])
             self.profiles.write(counters.episode, Profile.of(found))
         self.fetch()
-        newest = np.asarray([counters.episode - 1])
-        explored = float(np.float32(epsilon(config, newest, np.full(1, self.steps_share()))[0]))
-        self.recorder.write_row(evaluation.mean, explored, int(self.learner.skipped), lambda: self.learner.params)
+        epsilon = newest_epsilon(config, parts.agent.traits, counters)
+        self.recorder.write_row(evaluation.mean, epsilon, int(self.learner.skipped), lambda: self.learner.params)
 
     def add_metrics(self, metrics: dict[str, jax.Array]) -> None:
         """Counts an update's gradient steps, and keeps its metrics on the device: means as sums over the steps."""

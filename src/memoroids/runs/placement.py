@@ -117,8 +117,8 @@ class Placement:
         )
 
     def compile(self, advance: Callable[..., Any], states: Sequence[Any]) -> Callable[..., Any]:
-        """`advance(state, keys)` compiled for a group; the state is donated."""
-        function = jax.vmap(advance, axis_name=SEEDS) if self.stacked else advance
+        """`advance(state, keys, chunks)` compiled for a group, whose seeds share `chunks`; the state is donated."""
+        function = jax.vmap(advance, in_axes=(0, 0, None), axis_name=SEEDS) if self.stacked else advance
         if self._mesh is None:
             return jax.jit(function, donate_argnums=0)
         out = (self._shardings(states[0]), NamedSharding(self._mesh, PartitionSpec()))

@@ -50,5 +50,5 @@ def _without_replay(task: str, memory: str, on_device: bool) -> dict[str, Any]:
     sizes = values.POLICY_SIZES.get(memory, {}) | found.get("memory_sizes", {})
     if not on_device:  # host environments collect whole episodes of any length, so their budget is in episodes
         found = {option: value for option, value in found.items() if option != "rollout"}
-        found |= {"learning_rate_end": None, "train_episodes": found["train_steps"] // 100, "train_steps": None}
+        found |= {"train_episodes": found["train_steps"] // 100, "train_steps": None}
     return found | {"memory_sizes": sizes}

@@ -20,9 +20,11 @@ class Counters:
     random: int = 0
     """Random episodes collected and stored."""
     episode: int = 0
-    """Training episodes collected and trained on."""
+    """Training episodes that have finished. A rollout is never cut, so it may bring more than the budget asks for."""
     env_steps: int = 0
     """Environment steps, including those of random episodes."""
+    random_steps: int = 0
+    """Environment steps of random episodes."""
     updates: int = 0
     transitions: float = 0.0
     """Transitions in all batches up to the newest row of metrics."""

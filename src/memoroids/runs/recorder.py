@@ -163,6 +163,13 @@ class Recorder:
             )
         self.warn(message)
 
+    def untrained(self) -> TrainingError:
+        """The error of a run whose random episodes have used up the budget of environment steps."""
+        return TrainingError(
+            f"the first {self.counters.random} random episodes used up all {self.config.budget.train_steps:,} "
+            "train_steps, and nothing was trained: raise --train-steps or lower --random-episodes"
+        )
+
     def warn(self, message: str) -> None:
         """Reports a problem that does not end the run, on standard error and in the run directory."""
         print(f"memoroids: {self._note(message)}", file=sys.stderr, flush=True)

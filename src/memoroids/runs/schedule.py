@@ -1,8 +1,12 @@
-"""When periodic events are due and how much the agent explores, for host and device environments alike."""
+"""When periodic events are due, and what changes over training: ε and the schedules of agents."""
 
 from typing import Any
 
+import numpy as np
+
 from memoroids.agents.base import Traits
+from memoroids.runs.progress import Counters
+from memoroids.runs.setting_groups import BudgetSettings
 from memoroids.runs.settings import TrainConfig
 
 
@@ -11,17 +15,45 @@ def passed(every: int, before: int, after: int) -> bool:
     return after // every > before // every
 
 
-def epsilon(config: TrainConfig, number: Any, steps_share: Any) -> Any:
+def share_trained(budget: BudgetSettings, episode: Any, env_steps: Any, random_steps: Any, ahead: int = 0) -> Any:
+    """The share of the training that is done, between 0 and 1; the counts are integer scalars of NumPy or JAX.
+
+    `episode`: training episodes so far. `env_steps`: environment steps so far, of which `random_steps` were those of
+    random episodes. `ahead`: steps before the end of the budget at which the share already is 1. Random episodes are
+    not part of training, so the share is 0 where training begins and 1 where the run ends.
+    """
+    if budget.train_steps is None:
+        return (episode / budget.train_episodes).clip(0.0, 1.0)
+    total = (budget.train_steps - ahead - random_steps).clip(1)
+    return ((env_steps - random_steps) / total).clip(0.0, 1.0)
+
+
+def share_at(budget: BudgetSettings, counters: Counters) -> Any:
+    """`share_trained` where the counters of a run stand, a float64 scalar."""
+    return share_trained(budget, *map(np.int64, (counters.episode, counters.env_steps, counters.random_steps)))
+
+
+def epsilon(config: TrainConfig, number: Any, share: Any) -> Any:
     """ε in the training episodes with these numbers, an array of the same shape (NumPy or JAX).
 
-    ε follows the share of training episodes, or with a budget of `train_steps` the share `steps_share` of those steps.
+    ε falls from the first training episode to the last. With a budget of `train_steps`, where the number of episodes is
+    not known, it follows `share`, that of the training's steps, see `share_trained`.
     """
-    share = config.budget.share_at(number) if config.budget.train_steps is None else steps_share
-    return config.exploration.epsilon_at(share)
+    budget = config.budget
+    if budget.train_steps is None:
+        share = (number / max(budget.train_episodes - 1, 1)).clip(0.0, 1.0)
+    return config.exploration.epsilon_at(0.0 * number + share)
 
 
-def exploration(config: TrainConfig, traits: Traits, number: Any, steps_share: Any) -> Any:
+def newest_epsilon(config: TrainConfig, traits: Traits, counters: Counters) -> float:
+    """ε of the newest training episode; 0 for an agent that does not explore by ε."""
+    if traits.exploration != "epsilon":
+        return 0.0
+    return float(np.float32(epsilon(config, np.float64(counters.episode - 1), share_at(config.budget, counters))))
+
+
+def exploration(config: TrainConfig, traits: Traits, number: Any, share: Any) -> Any:
     """The `explore` argument of `act`: ε for an agent that explores by it, else 1, which samples from its policy."""
     if traits.exploration == "epsilon":
-        return epsilon(config, number, steps_share)
+        return epsilon(config, number, share)
     return 0.0 * number + 1.0

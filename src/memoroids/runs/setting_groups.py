@@ -93,15 +93,14 @@ class BudgetSettings:
 
     def __post_init__(self) -> None:
         at_least(self, train_episodes=1, random_episodes=0, train_steps=1)
+        for name in ("train_episodes", "random_episodes", "train_steps"):
+            if (getattr(self, name) or 0) > 2_000_000_000:  # compiled programs count in int32
+                raise ValueError(f"{name} must be at most 2,000,000,000, got {getattr(self, name)}")
 
     def share_done(self, episode: int, env_steps: int) -> float:
         """The share of the budget, at most 1, used by this number of training episodes and of environment steps."""
         done, total = (episode, self.train_episodes) if self.train_steps is None else (env_steps, self.train_steps)
         return min(done / total, 1.0)
-
-    def share_at(self, number: Any) -> Any:
-        """The share of training at which the training episodes with these numbers begin, an array; 0 below 0."""
-        return (number / max(self.train_episodes - 1, 1)).clip(0.0, 1.0)
 
 
 @dataclass(frozen=True)
