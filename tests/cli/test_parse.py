@@ -64,7 +64,12 @@ def test_every_option_has_its_sentence_in_the_help(command: str, terminal: Calla
     described = sentences(shown.getvalue().decode())
     if command == "train":
         agent = {field.name for field in dataclasses.fields(DQNConfig)}
-        expected = set(options()) | agent | {f"priority.{field.name}" for field in dataclasses.fields(PriorityConfig)}
+        expected = (
+            set(options())
+            | {"preset"}
+            | agent
+            | {f"priority.{field.name}" for field in dataclasses.fields(PriorityConfig)}
+        )
     else:
         expected = {field.name for field in dataclasses.fields(OPTIONS[command])}
     positional = {"run": "PATH", "runs": "[[PATH", "what": "{envs" if command == "list" else "WHAT"}

@@ -36,7 +36,8 @@ def test_a_preset_is_that_of_the_environment_and_memory_asked_for(spelling: str,
     settings = settings_of(asked, *spelling.format(env, "ffm", name).split())
     assert env in settings.env.id
     values = presets.preset(name, env, "ffm")
-    assert settings == TrainConfig.of(env=settings.env.id, memory="ffm", preset=name, **values)
+    assert settings == TrainConfig.of(env=settings.env.id, memory="ffm", **values)
+    assert settings == TrainConfig.of(env=settings.env.id, memory="ffm", preset=name)
 
 
 def test_the_papers_settings_reach_the_run(asked: Any):

@@ -82,15 +82,13 @@ def test_tapes_and_segments_of_one_seed_differ_in_nothing_but_batching(figure: s
 def test_at_the_papers_scale_every_setting_is_the_papers(figure: str):
     for cell in cells(Choice(figure, "paper", seeds=1)):
         published = TrainConfig.of(**preset("paper", cell.config.env.id, cell.memory))
-        allowed = {"env", "memory", "preset", "env_options", "sensitivity_every"} | BATCHING
-        assert cell.config.preset == "paper"
+        allowed = {"env", "memory", "env_options", "sensitivity_every"} | BATCHING
         assert changed(published, cell.config) <= allowed
 
 
 def test_the_laptops_settings_are_the_tuned_ones_and_a_smoke_runs_in_moments():
     for cell in cells(Choice("figure6", "laptop", seeds=1)):
         tuned = TrainConfig.of(**preset("tuned", cell.config.env.id, cell.memory))
-        assert cell.config.preset == "tuned"
         assert changed(tuned, cell.config) <= {"env", "memory"} | BATCHING
     for cell in cells(Choice("figure6", "smoke")):
         assert (
@@ -134,14 +132,13 @@ def test_figure_7_is_three_games_with_segments_of_80(figure: str):
             ("ALE/Frostbite-v5", "linear_transformer"),
         ]
         assert [cell.batching for cell in found[:2]] == ["TBB", "SBB L=80"]
-        assert {cell.config.preset for cell in found} == {"atari"}
         published = TrainConfig.of(**preset("atari", "ALE/Asteroids-v5", "lru"))
         cut = set()
         if scale == "laptop":
             cut = {"random_episodes", "train_episodes", "eval_every", "batch_size", "width", "updates_per_episode"}
             cut |= {"memory_sizes"}
-        assert changed(published, found[0].config) == {"env", "preset"} | cut
-        assert changed(published, found[1].config) == {"env", "preset", "batching"} | cut
+        assert changed(published, found[0].config) == {"env"} | cut
+        assert changed(published, found[1].config) == {"env", "batching"} | cut
 
 
 @pytest.mark.parametrize(

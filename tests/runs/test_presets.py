@@ -131,6 +131,13 @@ def test_other_environments_get_what_the_nine_share_and_are_asked_for_the_previo
     assert preset("tuned", "CartPole-v1", "lru").get("previous_action") is None
 
 
+@pytest.mark.parametrize("name", sorted(set(PRESETS) - {"tuned"}))
+@pytest.mark.parametrize("algorithm", ["ppo", "pqn"])
+def test_agents_without_published_settings_are_refused_these(name: str, algorithm: str):
+    with pytest.raises(ValueError, match=f"preset {name} has no settings for {algorithm}.*use tuned"):
+        preset(name, "RepeatFirstEasy", "lru", algorithm)
+
+
 def test_a_preset_handed_out_is_the_callers_to_change():
     for name in PRESETS:
         before = copy.deepcopy(preset(name, "RepeatFirstEasy", "lru"))

@@ -8,6 +8,7 @@ import pytest
 from memoroids.agents.agent_registry import REGISTRY
 from memoroids.agents.dqn import DQNConfig
 from memoroids.agents.ppo import PPOConfig
+from memoroids.cli.train_command import read_settings
 from memoroids.memory.registry import REGISTRY as MEMORIES
 from memoroids.runs.settings import TrainConfig, options
 
@@ -37,6 +38,29 @@ def test_an_agent_without_replay_begins_without_random_episodes():
     assert config.budget.random_episodes == 0 and config.agent == PPOConfig(lambda_=0.9)
     with pytest.raises(ValueError, match="random_episodes 5 is for agents with replay"):
         TrainConfig.of(algorithm="ppo", random_episodes=5)
+
+
+def test_a_preset_is_applied_in_python_as_on_the_command_line():
+    for asked in (
+        {"env": "RepeatPreviousEasy"},
+        {"env": "device:RepeatPreviousEasy", "algorithm": "ppo", "seed": 3},
+        {"env": "MineSweeperEasy", "memory": "ffm", "learning_rate": 7e-4, "memory_sizes": {"trace_size": 8}},
+    ):
+        words = [word for name, value in asked.items() if name != "memory_sizes" for word in (f"--{name}", str(value))]
+        sizes = [str(word) for pair in asked.get("memory_sizes", {}).items() for word in pair]
+        words = [word.replace("learning_rate", "learning-rate") for word in words]
+        given = read_settings([*words, *(["--memory-sizes", *sizes] if sizes else [])])
+        assert TrainConfig.of(preset="tuned", **asked | {"env": given.env.id}) == given
+    assert TrainConfig.of(preset="tuned", env="RepeatPreviousEasy") != TrainConfig.of(env="RepeatPreviousEasy")
+
+
+def test_a_preset_is_not_a_setting_that_could_name_another_than_what_was_run():
+    with pytest.raises(TypeError, match="preset"):
+        TrainConfig(preset="tuned")  # pyright: ignore[reportCallIssue]
+    with pytest.raises(ValueError, match="preset"):
+        TrainConfig().replace(preset="tuned")
+    with pytest.raises(ValueError, match="unknown preset 'tunde'; did you mean tuned"):
+        TrainConfig.of(preset="tunde")
 
 
 def test_a_setting_that_there_is_not_is_named_with_its_nearest_or_with_the_agent_that_has_it():

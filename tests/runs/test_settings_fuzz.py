@@ -49,7 +49,7 @@ COUNTS = {
     "checkpoint.keep_checkpoints", "collection.processes", "agent.warmup",
 }  # fmt: skip
 WORDS = {
-    "algorithm", "replay.batching", "replay.segment_state", "replay.segment_count", "preset", "placement.mapping",
+    "algorithm", "replay.batching", "replay.segment_state", "replay.segment_count", "placement.mapping",
     "agent.next_state", "agent.loss",
 }  # fmt: skip
 SWITCHES = {

@@ -41,7 +41,7 @@ class TrainingShare(NamedTuple):
     before: Any
     after: Any
 
-    def at(self, step: Any, steps: int) -> Any:
+    def at(self, step: Any, steps: Any) -> Any:
         """The share that is done after gradient step `step`, counted from 0, of the update's `steps`."""
         part = (step + 1) / steps
         return (1 - part) * self.before + part * self.after

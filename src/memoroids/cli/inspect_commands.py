@@ -112,8 +112,8 @@ def print_comparison(runs: Sequence[Path], output: Path | None) -> None:
     from memoroids.runs.run_directory import load_config, read_rows
 
     # Plain columns: a table whose cells wrap at the terminal's width cannot be read or copied.
-    line = "{:26}{:19}{:16}{:8}{:>5}  {:24}{:>11}{:>10}{:>9}  {!s}"
-    settings = ("env", "memory", "batching", "preset", "seed")
+    line = "{:26}{:19}{:16}{:>5}  {:24}{:>11}{:>10}{:>9}  {!s}"
+    settings = ("env", "memory", "batching", "seed")
     print(line.format(*settings, "final return [95%]", "0.95 after", "episodes", "seconds", "run"))
     curves: dict[str, Sequence[dict[str, float]]] = {}
     for run in runs:
@@ -122,9 +122,9 @@ def print_comparison(runs: Sequence[Path], output: Path | None) -> None:
         short, batching = short_name(config.env.id), batching_of(config)
         reached = episodes_to(rows, 0.95)
         done, seconds = (f"{rows[-1]['episode']:.0f}", f"{rows[-1]['seconds']:.0f}") if rows else ("0", "0")
-        settings = (short, config.network.memory, batching, config.preset, config.seed)
+        settings = (short, config.network.memory, batching, config.seed)
         print(line.format(*settings, final, str(reached or "-"), done, seconds, run))
-        label = f"{short} {config.network.memory} {batching} {config.preset} seed {config.seed}"
+        label = f"{short} {config.network.memory} {batching} seed {config.seed}"
         curves[label if label not in curves else f"{label} ({run})"] = rows
     if output is not None:
         draw_comparison(output, curves, "greedy evaluation during training")

@@ -73,10 +73,8 @@ def _banner(config: TrainConfig, run_dir: Path, *, resume: bool) -> str:
     until = f"{config.budget.train_episodes} training episodes"
     if config.budget.train_steps is not None:
         until = f"training to {config.budget.train_steps:,} environment steps"
-    return (
-        f"{verb} {config.network.memory} on {config.env.id}, {batching_of(config)}, {seeds}, "
-        f"preset {config.preset}: {random}{until} -> {run_dir}"
-    )
+    what = f"{config.network.memory} on {config.env.id}, {batching_of(config)}"
+    return f"{verb} {what}, {seeds}: {random}{until} -> {run_dir}"
 
 
 def _describe(config: TrainConfig, moment: Progress) -> tuple[str, int, int, str]:

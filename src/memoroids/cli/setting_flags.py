@@ -2,14 +2,17 @@
 
 import dataclasses
 import typing
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from memoroids._util.messages import suggest
 from memoroids.agents.agent_registry import REGISTRY, resolve_agent
 from memoroids.cli.failures import UsageError
+from memoroids.runs.presets import PRESETS
 from memoroids.runs.settings import RENAMED, TrainConfig, options
+
+PRESET_HELP = "Where settings that are not given come from: tuned (ours), paper or atari (as published; for dqn)."
 
 
 def flagged(config: TrainConfig) -> TrainConfig:
@@ -24,6 +27,7 @@ def flagged(config: TrainConfig) -> TrainConfig:
 def plain(config: TrainConfig) -> TrainConfig:
     """A config that tyro gave, in the types that it has everywhere else."""
     values = _fields(config)
+    del values["preset"]
     for group in RENAMED:
         kind = type(values[group]).__mro__[1]
         values[group] = kind(**_fields(values[group]))
@@ -67,7 +71,9 @@ def _fields(settings: Any) -> dict[str, Any]:
 
 
 def _flagged_type(config: TrainConfig) -> Any:
-    fields = []
+    # Read before tyro reads the options, see `read_settings`: an option of the command line, but not a setting.
+    source = Annotated[Literal[PRESETS], tyro.conf.arg(help=PRESET_HELP)]
+    fields: list[Any] = [("preset", source, dataclasses.field(default=PRESETS[0]))]
     for each in dataclasses.fields(config):
         value = getattr(config, each.name)
         if not dataclasses.is_dataclass(value):

@@ -48,11 +48,11 @@ def read_settings(arguments: list[str]) -> "TrainConfig":
     from memoroids.cli.setting_flags import flagged, plain, without_prefix
     from memoroids.envs import resolve
     from memoroids.memory.registry import resolve_memory
-    from memoroids.runs.presets import preset
+    from memoroids.runs.presets import PRESETS, preset
     from memoroids.runs.settings import TrainConfig
 
     # The preset, which supplies tyro's defaults, depends on these options: they are read before tyro reads all.
-    asked = {name: TrainConfig().get(name) for name in ("env", "memory", "preset", "algorithm")}
+    asked = {name: TrainConfig().get(name) for name in ("env", "memory", "algorithm")} | {"preset": PRESETS[0]}
     for i, argument in enumerate(arguments):
         name, _, value = argument.partition("=")
         key = name.removeprefix("--")

@@ -214,17 +214,14 @@ def _known(name: str, figure: FigureSpec) -> str:
 def _cell(choice: Choice, figure: FigureSpec, task: Task, memory: str, batching: Batching, seed: int) -> Cell:
     resolve_memory(memory)
     env = resolve(task.env)
-    name = "atari" if is_atari(env) else "paper" if choice.scale == "paper" else "tuned"
+    from_replay = resolve_agent(figure.algorithm).traits.learns_from_replay
+    name = "tuned"
+    if from_replay:
+        name = "atari" if is_atari(env) else "paper" if choice.scale == "paper" else "tuned"
     values = preset(name, env, memory, figure.algorithm)
     options = task.options
     if choice.scale == "smoke":
-        values |= (
-            _SMOKE_ATARI
-            if name == "atari"
-            else _SMOKE
-            if resolve_agent(figure.algorithm).traits.learns_from_replay
-            else _SMOKE_POLICY
-        )
+        values |= _SMOKE_ATARI if name == "atari" else _SMOKE if from_replay else _SMOKE_POLICY
         options = options | ({"max_episode_steps": _SMOKE_STEPS} if name == "atari" else {})
     elif choice.scale == "laptop" and name == "atari":
         values |= _LAPTOP_ATARI
@@ -241,9 +238,8 @@ def _cell(choice: Choice, figure: FigureSpec, task: Task, memory: str, batching:
             "segment_state": choice.segment_state,
             "segment_count": choice.segment_count,
         }
-    config = TrainConfig.of(
-        env=env, memory=memory, algorithm=figure.algorithm, preset=name, seed=seed, **values | {"env_options": options}
-    )
+    values |= {"env": env, "memory": memory, "algorithm": figure.algorithm, "seed": seed, "env_options": options}
+    config = TrainConfig.of(**values)
     if figure.heat:
         every = config.evaluation.eval_every
         config = config.replace(sensitivity_every=max(1, config.budget.train_episodes // 20 // every) * every)

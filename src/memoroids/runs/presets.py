@@ -3,6 +3,7 @@
 import copy
 from typing import Any
 
+from memoroids._util.messages import suggest
 from memoroids.agents.agent_registry import REGISTRY, resolve_agent
 from memoroids.envs import DEVICE_PREFIX, is_atari, resolve, task_of
 from memoroids.runs import preset_values as values
@@ -24,9 +25,16 @@ def preset(name: str, env: str, memory: str, algorithm: str = "dqn") -> dict[str
     Environments other than the paper's nine tasks get the settings that the nine share, except that `paper` leaves
     `previous_action` to the environment. Atari games get `atari` whichever preset is named: no other settings were
     published or tried, and a replay as long as that of the nine tasks would not fit into memory. Options that the agent
-    does not have are left out. Raises `ValueError` for an unknown environment or agent.
+    does not have are left out.
+
+    Raises `ValueError` for an unknown preset, environment or agent, and for an agent without replay if the preset is
+    `paper` or `atari`, which publish no settings for these.
     """
+    if name not in PRESETS:
+        raise ValueError(f"unknown preset {name!r}{suggest(name, PRESETS)}")
     kind = resolve_agent(algorithm)
+    if name != "tuned" and not kind.traits.learns_from_replay:
+        raise ValueError(f"preset {name} has no settings for {algorithm}, which learns without replay: use tuned")
     id_ = resolve(env)
     task = task_of(id_)
     if not kind.traits.learns_from_replay:
@@ -45,7 +53,7 @@ def preset(name: str, env: str, memory: str, algorithm: str = "dqn") -> dict[str
 
 
 def _without_replay(task: str, memory: str, on_device: bool) -> dict[str, Any]:
-    """Our settings for agents without replay, whichever preset is named: the paper has no such agents."""
+    """Our settings for agents without replay."""
     found = values.POLICY_ALL | values.POLICY.get(task, {}) | values.POLICY_MEMORY.get((task, memory), {})
     sizes = values.POLICY_SIZES.get(memory, {}) | found.get("memory_sizes", {})
     if not on_device:  # host environments collect whole episodes of any length, so their budget is in episodes

@@ -30,7 +30,8 @@ def share_trained(budget: BudgetSettings, episode: Any, env_steps: Any, random_s
 
 def share_at(budget: BudgetSettings, counters: Counters) -> Any:
     """`share_trained` where the counters of a run stand, a float64 scalar."""
-    return share_trained(budget, *map(np.int64, (counters.episode, counters.env_steps, counters.random_steps)))
+    episode, env_steps, random_steps = map(np.int64, (counters.episode, counters.env_steps, counters.random_steps))
+    return share_trained(budget, episode, env_steps, random_steps)
 
 
 def epsilon(config: TrainConfig, number: Any, share: Any) -> Any:

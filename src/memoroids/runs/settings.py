@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from memoroids._util.messages import suggest
 from memoroids.agents.agent_registry import REGISTRY, resolve_agent
@@ -37,6 +37,7 @@ class TrainConfig:
     """The settings of a run.
 
     config = TrainConfig.of(env="CartPole-v1", algorithm="ppo", memory="ffm", num_envs=16, learning_rate=1e-3)
+    config = TrainConfig.of(preset="tuned", env="RepeatFirstEasy")   # with the settings of a preset
     config.collection.num_envs                  # settings are read by group
     config = config.replace(width=64)           # and set by the names of command-line options
     """
@@ -44,8 +45,6 @@ class TrainConfig:
     algorithm: str = "dqn"
     """The agent: dqn learns from replay, ppo and pqn from rollouts of their current policy; package.module:name for one
     of your own."""
-    preset: Literal["tuned", "paper", "atari"] = "tuned"
-    """Where settings that are not given come from: tuned (ours), paper or atari (as published; for dqn)."""
     seed: int = 0
     """Seed of all random numbers in the run."""
     run_dir: Path | None = None
@@ -154,12 +153,20 @@ class TrainConfig:
         return getattr(self, inner) if group is None else getattr(getattr(self, group), inner)
 
     @classmethod
-    def of(cls, **values: Any) -> "TrainConfig":
+    def of(cls, *, preset: str | None = None, **values: Any) -> "TrainConfig":
         """Defaults with these values, named as command-line options or as fields of the agent's settings.
 
+        `preset`: tuned, paper or atari, from which settings that are not among `values` come, as on the command line.
         Raises `ValueError` for an unknown name, and for values that are out of range or incompatible.
         """
         defaults = _defaults()
+        if preset is not None:
+            from memoroids.runs import presets  # which reads the names of the settings from here
+
+            asked = {"env": EnvSettings().id, "memory": NetworkSettings().memory, "algorithm": defaults["algorithm"]}
+            known = presets.preset(preset, **{name: values.get(name, default) for name, default in asked.items()})
+            sizes = known.get("memory_sizes", {}) | values.get("memory_sizes", {})
+            values = known | values | ({"memory_sizes": sizes} if sizes else {})
         if not resolve_agent(values.get("algorithm", defaults["algorithm"])).traits.learns_from_replay:
             defaults["budget"] = dataclasses.replace(defaults["budget"], random_episodes=0)
         return cls(**_changed(defaults, values))
