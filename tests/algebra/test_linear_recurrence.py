@@ -422,6 +422,10 @@ def test_the_recurrence_refuses_what_does_not_fit_and_says_why(decay, x, argumen
         linear_recurrence(decay, x, **arguments)
 
 
+on_a_cpu = pytest.mark.skipif(jax.default_backend() != "cpu", reason="the native kernel and its message are a CPU's")
+
+
+@on_a_cpu
 @pytest.mark.parametrize(
     ("backend", "missing", "reason"),
     [
@@ -442,6 +446,7 @@ def test_a_backend_that_cannot_serve_here_is_refused_with_the_reason_and_the_cho
         linear_recurrence(zeros(3), zeros(4, 3), backend=backend)
 
 
+@on_a_cpu
 def test_without_the_compiled_kernel_the_default_is_the_sequential_loop(monkeypatch, rng):
     decay, x = jnp.full(2, 0.9), jnp.asarray(normal(rng, (50, 2)))
     np.testing.assert_array_equal(linear_recurrence(decay, x), linear_recurrence(decay, x, backend=default_backend()))

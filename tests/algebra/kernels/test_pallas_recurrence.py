@@ -64,6 +64,16 @@ def test_states_are_those_of_a_loop(rng, reverse, varying, dtype, length, width)
 
 @each_direction
 @each_decay
+def test_a_tape_of_so_many_blocks_that_they_are_run_in_blocks_themselves(rng, reverse, varying):
+    decay, x, initial = case(rng, 93, 3, "float32", varying)
+    reset = rng.random(93) < 0.02
+    assert 0 < reset.sum() < 10
+    h = interpreted(decay, x, jnp.asarray(reset), initial, reverse=reverse, **BLOCKS | {"time_block": 3})
+    np.testing.assert_allclose(h, loop(decay, x, reset, initial, reverse), rtol=1e-5, atol=2e-5)
+
+
+@each_direction
+@each_decay
 def test_nothing_before_a_reset_reaches_what_follows(rng, reverse, varying):
     decay, x, initial = case(rng, 37, 3, "float32", varying)
     place = np.arange(37)[::-1] if reverse else np.arange(37)

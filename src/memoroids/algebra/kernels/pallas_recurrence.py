@@ -10,10 +10,10 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
 # A program runs one block of time for one block of channels, with one thread per channel. 16,384 steps of 256 channels
-# make 128 programs, about one for each multiprocessor of a large GPU; longer tapes and batches make more.
-TIME_BLOCK, CHANNEL_BLOCK = 256, 128
+# make 256 programs, about two for each multiprocessor of a large GPU; longer tapes and batches make more.
+TIME_BLOCK, CHANNEL_BLOCK = 128, 128
 # Rows loaded before the first of them is used, so that the latency of one load is hidden behind the others.
-AHEAD = 8
+AHEAD = 32
 
 
 def recurrence(
@@ -59,7 +59,9 @@ def recurrence(
         ordered = jnp.flip(reset) if reverse else reset
         cut = jnp.pad(ordered, (0, parts * time_block - steps)).reshape(parts, time_block).any(axis=1)
     options: dict[str, Any] = {"interpret": interpret, "channel_block": channel_block, "ahead": ahead}
-    after = recurrence(products, ends, cut, initial, reverse=False, time_block=parts, **options)
+    # One program runs through the few blocks of a short tape sooner than three more launches would.
+    outer = parts if parts <= 2 * time_block else time_block
+    after = recurrence(products, ends, cut, initial, reverse=False, time_block=outer, **options)
     return run(decay, x, jnp.concatenate((initial[None], after[:-1])), totals=False)
 
 
