@@ -14,7 +14,15 @@ ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "memoroids"
 MODULES = sorted(SOURCE.rglob("*.py"))
 NAMES = [str(path.relative_to(SOURCE)) for path in MODULES]
-ACROSS = {"test_models", "test_parity", "test_pixels", "test_reliability", "test_replay_fuzz", "test_wrong_commands"}
+ACROSS = {
+    "test_initialisation",
+    "test_models",
+    "test_parity",
+    "test_pixels",
+    "test_reliability",
+    "test_replay_fuzz",
+    "test_wrong_commands",
+}
 """Tests of what several modules of a package do together."""
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from memoroids.memory.layers import layer_norm
-from memoroids.memory.memoroid import LinearMemoroid
+from memoroids.memory.memoroid import LinearMemoroid, check_sizes
 
 
 class FFM(LinearMemoroid):
@@ -18,8 +18,10 @@ class FFM(LinearMemoroid):
     Readout: s = LN(ℓ3[Re X ‖ Im X]) ⊙ σ(ℓ4 o) + ℓ5(o) ⊙ (1 - σ(ℓ4 o)).
 
     State: complex64 (trace_size, context_size), the paper's m and c. `max_period`: the longest initial period 2π/ω, in
-    steps; periods are spaced geometrically from 1. `max_decay`, `min_decay`: the initial range of |α|, spaced linearly.
-    Raises `ValueError` unless 0 < min_decay < max_decay.
+    steps; periods are spaced geometrically from 1, where the authors' code spaces them linearly (the choice is ours).
+    `max_decay`, `min_decay`: the initial range of |α|, spaced linearly as in the authors' code. The linear layers start
+    as Equinox's do. Raises `ValueError` unless 0 < min_decay < max_decay, max_period >= 1, both finite, and sizes are
+    at least 1.
     """
 
     input_size: int = eqx.field(static=True)
@@ -44,8 +46,15 @@ class FFM(LinearMemoroid):
         max_decay: float = 0.1,
         min_decay: float = 1e-6,
     ):
-        if not 0.0 < min_decay < max_decay:
-            raise ValueError(f"FFM: needs 0 < min_decay < max_decay, got min_decay={min_decay}, max_decay={max_decay}")
+        if not 0.0 < min_decay < max_decay < math.inf:
+            raise ValueError(
+                f"FFM: needs 0 < min_decay < max_decay, both finite, got min_decay={min_decay}, max_decay={max_decay}"
+            )
+        if not 1.0 <= max_period < math.inf:
+            raise ValueError(f"FFM: needs a finite max_period of at least 1, got max_period={max_period}")
+        check_sizes(
+            "FFM", input_size=input_size, output_size=output_size, trace_size=trace_size, context_size=context_size
+        )
         self.input_size, self.output_size = input_size, output_size
         k1, k2, k3, k4, k5 = jax.random.split(key, 5)
         self.alpha = jnp.linspace(max_decay, min_decay, trace_size)

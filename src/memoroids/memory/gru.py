@@ -5,13 +5,14 @@ import jax
 import jax.numpy as jnp
 
 from memoroids.algebra.resettable import select
-from memoroids.memory.memoroid import Memory, State
+from memoroids.memory.memoroid import Memory, State, check_sizes
 
 
 class GRU(Memory):
     """r, z = σ(W [o, h]); n = tanh(W_n o + r ⊙ (U_n h)); h' = (1 - z) ⊙ n + z ⊙ h; s = h'.
 
-    The update is not associative, so steps run one after the other. State: float32 (output_size,).
+    The update is not associative, so steps run one after the other. State: float32 (output_size,). Parameters
+    start as Equinox's do, uniformly within ±1/√output_size. Raises `ValueError` unless sizes are at least 1.
     """
 
     input_size: int = eqx.field(static=True)
@@ -19,6 +20,7 @@ class GRU(Memory):
     cell: eqx.nn.GRUCell
 
     def __init__(self, input_size: int, output_size: int, *, key: jax.Array):
+        check_sizes("GRU", input_size=input_size, output_size=output_size)
         self.input_size, self.output_size = input_size, output_size
         self.cell = eqx.nn.GRUCell(input_size, output_size, key=key)
 

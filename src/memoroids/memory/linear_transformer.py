@@ -1,5 +1,6 @@
 """The Linear Transformer (Katharopoulos et al. 2020; Morad et al. 2024, G.1)."""
 
+import math
 from typing import ClassVar
 
 import equinox as eqx
@@ -10,7 +11,7 @@ from memoroids.algebra.linear_attention import linear_attention
 from memoroids.algebra.monoid import Monoid, Product, Sum
 from memoroids.algebra.scan import BACKENDS
 from memoroids.memory.layers import Block
-from memoroids.memory.memoroid import Memoroid
+from memoroids.memory.memoroid import Memoroid, check_sizes
 
 
 def phi(x: jax.Array) -> jax.Array:
@@ -24,7 +25,8 @@ class LinearTransformer(Memoroid):
     f = (φ(W_k o)(W_v o)ᵀ, φ(W_k o)); s = MLP(W_o Xᵀφ(W_q o) / (xᵀφ(W_q o) + ε)) + W_s o. The paper writes Xφ, which
     would contract the value axis; ε keeps the division defined if φ underflows.
 
-    State: float32 (key_size, value_size) and (key_size,), the paper's j and k.
+    State: float32 (key_size, value_size) and (key_size,), the paper's j and k. The linear layers start as Equinox's do.
+    Raises `ValueError` unless epsilon > 0 and finite, and sizes are at least 1.
 
     The default backend "chunked" is `memoroids.algebra.linear_attention`, which does not store the state of every step;
     the backends of `scan` do.
@@ -52,6 +54,15 @@ class LinearTransformer(Memoroid):
         value_size: int = 16,
         epsilon: float = 1e-6,
     ):
+        if not 0.0 < epsilon < math.inf:
+            raise ValueError(f"LinearTransformer: needs a finite epsilon above 0, got epsilon={epsilon}")
+        check_sizes(
+            "LinearTransformer",
+            input_size=input_size,
+            output_size=output_size,
+            key_size=key_size,
+            value_size=value_size,
+        )
         self.input_size, self.output_size, self.epsilon = input_size, output_size, epsilon
         kk, kq, kv, ko, ks, k1, k2 = jax.random.split(key, 7)
         self.w_k = eqx.nn.Linear(input_size, key_size, use_bias=False, key=kk)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from memoroids.memory.layers import ComplexLinear, GatedResidual, RealPart
-from memoroids.memory.memoroid import LinearMemoroid
+from memoroids.memory.memoroid import LinearMemoroid, check_sizes
 
 
 class LRU(LinearMemoroid):
@@ -17,7 +17,9 @@ class LRU(LinearMemoroid):
     normalisation of o are those of `GatedResidual`.
 
     State: complex64 (state_size,). `r_min`, `r_max`: the ring in which λ is initialised, uniformly over its area;
-    `max_phase`: the largest initial phase. Raises `ValueError` unless 0 <= r_min < r_max <= 1.
+    `max_phase`: the largest initial phase, drawn uniformly. The real and imaginary parts of B start with variance
+    1 / (2 output_size), those of C with 1 / state_size, and D and γ as in Orvieto et al. 2023, Appendix A. Raises
+    `ValueError` unless 0 <= r_min < r_max <= 1, 0 < max_phase <= 2π, and sizes are at least 1.
     """
 
     input_size: int = eqx.field(static=True)
@@ -42,6 +44,9 @@ class LRU(LinearMemoroid):
     ):
         if not 0.0 <= r_min < r_max <= 1.0:
             raise ValueError(f"LRU: the ring needs 0 <= r_min < r_max <= 1, got r_min={r_min}, r_max={r_max}")
+        if not 0.0 < max_phase <= 2 * math.pi:
+            raise ValueError(f"LRU: needs 0 < max_phase <= 2π, got max_phase={max_phase}")
+        check_sizes("LRU", input_size=input_size, output_size=output_size, state_size=state_size)
         self.input_size, self.output_size = input_size, output_size
         radius_key, phase_key, b_key, c_key, surround_key = jax.random.split(key, 5)
         # Uniform over the area of the ring; the margins keep ν finite if a draw falls on either edge.
@@ -50,9 +55,12 @@ class LRU(LinearMemoroid):
         self.nu = jnp.log(-0.5 * jnp.log(radius_squared))
         self.theta = jnp.log(jax.random.uniform(phase_key, (state_size,), minval=1e-4, maxval=1.0) * max_phase)
         self.gamma_log = 0.5 * jnp.log(-jnp.expm1(-2 * jnp.exp(self.nu)))
-        normal = jax.random.normal
-        self.b = ComplexLinear(normal(b_key, (state_size, output_size), jnp.complex64) / math.sqrt(output_size))
-        self.c = RealPart(normal(c_key, (output_size, state_size), jnp.complex64) / math.sqrt(state_size))
+        # A complex normal of JAX has variance 1/2 in each of its two parts.
+        b, c = (
+            jax.random.normal(k, shape, jnp.complex64)
+            for k, shape in ((b_key, (state_size, output_size)), (c_key, (output_size, state_size)))
+        )
+        self.b, self.c = ComplexLinear(b / math.sqrt(output_size)), RealPart(c * math.sqrt(2 / state_size))
         self.surround = GatedResidual(input_size, output_size, key=surround_key)
 
     def decay(self) -> jax.Array:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from memoroids.algebra.linear_recurrence import linear_recurrence
 from memoroids.algebra.monoid import DiagonalAffine, Element, Monoid
@@ -17,6 +18,13 @@ from memoroids.algebra.scan import BACKENDS, scan
 
 State = Any
 """A pytree of arrays that a memory model carries from one step to the next."""
+
+
+def check_sizes(model: str, **sizes: Any) -> None:
+    """Raises `ValueError`, with `model` in its message, unless every one of `sizes` is an integer of at least 1."""
+    for name, size in sizes.items():
+        if not isinstance(size, int | np.integer) or size < 1:
+            raise ValueError(f"{model}: {name} must be an integer of at least 1, got {size!r}")
 
 
 class Memory(eqx.Module):
@@ -186,11 +194,13 @@ class Stack(Memory):
     ):
         """A stack of `layers` models made by `layer(n, output_size, key=…, **sizes)`, each with its own parameters.
 
-        n is `input_size` for the first layer and `output_size` for the others.
+        n is `input_size` for the first layer and `output_size` for the others. Raises `ValueError` unless `layers` is
+        an integer of at least 1.
         """
-        widths = (input_size, *[output_size] * layers)
-        keys = jax.random.split(key, layers) if layers > 0 else ()
-        return Stack([layer(n, output_size, key=k, **sizes) for n, k in zip(widths, keys, strict=False)])
+        check_sizes("Stack", layers=layers)
+        widths = (input_size, *[output_size] * (layers - 1))
+        keys = jax.random.split(key, layers)
+        return Stack([layer(n, output_size, key=k, **sizes) for n, k in zip(widths, keys, strict=True)])
 
     @property
     def input_size(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]

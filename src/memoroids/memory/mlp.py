@@ -5,11 +5,14 @@ import jax
 
 from memoroids.algebra.recurrence_backends import BACKENDS
 from memoroids.memory.layers import Block
-from memoroids.memory.memoroid import Memory, State
+from memoroids.memory.memoroid import Memory, State, check_sizes
 
 
 class MLP(Memory):
-    """One `Block` applied to the current observation; it ignores begin flags, and its state is the empty tuple."""
+    """One `Block` applied to the current observation; it ignores begin flags, and its state is the empty tuple.
+
+    Raises `ValueError` unless sizes are at least 1.
+    """
 
     input_size: int = eqx.field(static=True)
     output_size: int = eqx.field(static=True)
@@ -17,6 +20,7 @@ class MLP(Memory):
     backends = BACKENDS
 
     def __init__(self, input_size: int, output_size: int, *, key: jax.Array):
+        check_sizes("MLP", input_size=input_size, output_size=output_size)
         self.input_size, self.output_size = input_size, output_size
         self.block = Block(input_size, output_size, key=key)
 

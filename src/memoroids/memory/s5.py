@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from memoroids.memory.layers import ComplexLinear, GatedResidual, RealPart
-from memoroids.memory.memoroid import LinearMemoroid
+from memoroids.memory.memoroid import LinearMemoroid, check_sizes
 
 
 def hippo_normal(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -25,6 +25,15 @@ def hippo_normal(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.full(size // 2, -0.5), -w[keep], vectors[:, keep]
 
 
+def expm1_over(z: jax.Array) -> jax.Array:
+    """(exp(z) - 1) / z of a complex array, 1 at 0; it and its derivatives are accurate at every magnitude."""
+    near = jnp.abs(z) < 1
+    small, large = jnp.where(near, z, 0), jnp.where(near, 1, z)
+    # The derivative of expm1(z) / z is a difference of nearly equal numbers near 0; that of the power series is not.
+    series = jnp.polyval(jnp.asarray([1 / math.factorial(n + 1) for n in range(12, -1, -1)], z.dtype), small)
+    return jnp.where(near, series, jnp.expm1(large) / large)
+
+
 class S5(LinearMemoroid):
     """One layer with a discretised diagonal state space: h_t = Λ̄ ⊙ h_{t-1} + B̄ o_t, s = gate(2 Re(C h) + D ⊙ o).
 
@@ -36,7 +45,13 @@ class S5(LinearMemoroid):
     of this number of equal HiPPO-N blocks, so that more of the state oscillates slowly (Smith et al. 2023).
     `unit_variance`: B is initialised so that under white input all components of the state have the same variance, as γ
     does in the LRU; without it, components with a small step size start small.
-    Raises `ValueError` unless 0 < dt_min < dt_max and `blocks` divides `state_size`.
+
+    B and C are drawn in the real basis of HiPPO-N and transformed to that of its eigenvectors, D and Δ as in Smith et
+    al. 2023, Appendix B. Ours are: Re Λ as -exp(·); normals of variance 1 / output_size for B and 1 / (2 state_size)
+    for C, where the authors' code truncates them, and scales B by the size of the state.
+
+    Raises `ValueError` unless 0 < dt_min < dt_max, both finite, `blocks` divides `state_size`, and sizes are at least
+    1.
     """
 
     input_size: int = eqx.field(static=True)
@@ -60,9 +75,12 @@ class S5(LinearMemoroid):
         blocks: int = 1,
         unit_variance: bool = False,
     ):
-        if not 0.0 < dt_min < dt_max:
-            raise ValueError(f"S5: the step sizes need 0 < dt_min < dt_max, got dt_min={dt_min}, dt_max={dt_max}")
-        if blocks < 1 or state_size % blocks:
+        if not 0.0 < dt_min < dt_max < math.inf:
+            raise ValueError(
+                f"S5: the step sizes need 0 < dt_min < dt_max, both finite, got dt_min={dt_min}, dt_max={dt_max}"
+            )
+        check_sizes("S5", input_size=input_size, output_size=output_size, state_size=state_size, blocks=blocks)
+        if state_size % blocks:
             raise ValueError(f"S5: blocks must divide state_size, got blocks={blocks} and state_size={state_size}")
         self.input_size, self.output_size = input_size, output_size
         dt_key, b_key, c_key, surround_key = jax.random.split(key, 4)
@@ -71,13 +89,13 @@ class S5(LinearMemoroid):
         self.lambda_im = jnp.asarray(np.tile(imag, blocks), jnp.float32)
         low, high = math.log(dt_min), math.log(dt_max)
         self.dt_log = jax.random.uniform(dt_key, (state_size,), minval=low, maxval=high)
-        # B and C are drawn in the real basis of HiPPO-N and transformed to the basis of its eigenvectors.
         basis = jnp.asarray(np.kron(np.eye(blocks), vectors), jnp.complex64)
         b = jax.random.normal(b_key, (2 * state_size, output_size)) / math.sqrt(output_size)
         c = jax.random.normal(c_key, (output_size, 2 * state_size)) / math.sqrt(2 * state_size)
         start = basis.conj().T @ b.astype(jnp.complex64)
         if unit_variance:
-            gain = jnp.sqrt(1 - jnp.abs(self.decay()) ** 2) / jnp.abs(self._hold())
+            variance = -jnp.expm1(-2 * jnp.exp(self.lambda_re_log + self.dt_log))
+            gain = jnp.sqrt(variance) / jnp.abs(self._hold())
             start = start * gain[:, None].astype(jnp.complex64)
         self.b = ComplexLinear(start)
         self.c = RealPart(c.astype(jnp.complex64) @ basis)
@@ -86,13 +104,17 @@ class S5(LinearMemoroid):
     def _eigenvalues(self) -> jax.Array:
         return jax.lax.complex(-jnp.exp(self.lambda_re_log), self.lambda_im)
 
+    def _step_sizes(self) -> jax.Array:
+        return jnp.exp(self.dt_log).astype(jnp.complex64)
+
     def _hold(self) -> jax.Array:
         """Λ⁻¹(Λ̄ - I), the factor of the zero-order hold."""
-        return (self.decay() - 1.0) / self._eigenvalues()
+        dt = self._step_sizes()
+        return dt * expm1_over(self._eigenvalues() * dt)
 
     def decay(self) -> jax.Array:
         """Λ̄ = exp(ΛΔ), complex64 (state_size,)."""
-        return jnp.exp(self._eigenvalues() * jnp.exp(self.dt_log).astype(jnp.complex64))
+        return jnp.exp(self._eigenvalues() * self._step_sizes())
 
     def drive(self, x: jax.Array, begin: jax.Array) -> jax.Array:
         """B̄ o, with o the normalised input."""
