@@ -63,64 +63,98 @@ def image_shape(space: gym.Space) -> tuple[int, ...] | None:
     return None
 
 
-def checker(space: gym.Space, *, bounds: bool) -> Callable[[Any], None]:
-    """Makes a function that checks an observation against its space.
+def checker(space: gym.Space, *, bounds: bool) -> Callable[[Any], Any]:
+    """Makes a function that checks an observation against its space and returns it in the space's types.
 
-    It checks shapes, kinds of numbers, discrete values and keys, and with `bounds` also the bounds of a Box, with a
-    tolerance of 1e-6 · max(1, |bound|). The function raises `ValueError`, which names the mismatch; values that NumPy
-    cannot convert raise NumPy's own error.
+    It checks shapes, kinds of numbers, discrete values and keys, that every number fits the type of its space, and with
+    `bounds` also the bounds of a Box: exactly for integers, with a tolerance of 1e-6 · max(1, |bound|) for floats. The
+    function raises `ValueError`, which names the mismatch; values that NumPy cannot convert raise NumPy's own error.
     """
     if isinstance(space, spaces.Dict):
         parts = {name: checker(inner, bounds=bounds) for name, inner in space.spaces.items()}
 
-        def check_dict(value: Any) -> None:
+        def check_dict(value: Any) -> Any:
             if set(value) != set(parts):
                 raise ValueError(f"it has keys {sorted(value)}")
-            for name, check in parts.items():
-                check(value[name])
+            return {name: check(value[name]) for name, check in parts.items()}
 
         return check_dict
     if isinstance(space, spaces.Tuple):
         inner = [checker(part, bounds=bounds) for part in space.spaces]
 
-        def check_tuple(value: Any) -> None:
+        def check_tuple(value: Any) -> Any:
             if len(value) != len(inner):
                 raise ValueError(f"it has {len(value)} parts")
-            for check, part in zip(inner, value, strict=True):
-                check(part)
+            return tuple(check(part) for check, part in zip(inner, value, strict=True))
 
         return check_tuple
-    low, high = _range(space)
-    if isinstance(space, spaces.Box) and not bounds:
-        low = high = None
     shape, dtype = space.shape or (), np.dtype(space.dtype or float)
+    if dtype.kind not in "biuf":
+        return lambda value: value
+    held = _held(dtype)
+    limits = None if isinstance(space, spaces.Box) and not bounds else _range(space, dtype)
+    hint = " (--no-check-bounds skips this check)" if isinstance(space, spaces.Box) else ""
 
-    def check_array(value: Any) -> None:
+    def check_array(value: Any) -> np.ndarray:
         array = np.asarray(value)
         if array.shape != shape:
             raise ValueError(f"it has shape {array.shape}")
-        if not np.can_cast(array.dtype, dtype, "same_kind"):
+        if array.dtype.kind not in ("biuf" if dtype.kind == "f" else "biu"):
             raise ValueError(f"it has dtype {array.dtype}")
+        if not np.can_cast(array.dtype, held):
+            _refuse(array, _beyond(array, held), f"does not fit {held}")
         # Written so that NaN passes: the caller reports non-finite values itself.
-        if low is not None and ((array < low) | (array > high)).any():
-            first = np.argmax(((array < low) | (array > high)).ravel())
-            at = f" at index {first}" if shape else ""
-            hint = " (--no-check-bounds skips this check)" if isinstance(space, spaces.Box) else ""
-            raise ValueError(f"{array.ravel()[first]}{at} is out of bounds{hint}")
+        if limits is not None:
+            _refuse(array, (array < limits[0]) | (array > limits[1]), f"is out of bounds{hint}")
+        return array.astype(dtype, copy=False)
 
     return check_array
 
 
-def _range(space: gym.Space) -> tuple[Any, Any]:
-    """The smallest and largest values in a space; (None, None) if it has no bounds."""
+def _refuse(array: np.ndarray, wrong: np.ndarray, why: str) -> None:
+    """Raises `ValueError` naming the first element of `array` that is `wrong`, if any is."""
+    if wrong.any():
+        first = int(np.argmax(wrong))
+        raise ValueError(f"{array.ravel()[first]}{f' at index {first}' if array.shape else ''} {why}")
+
+
+def _held(dtype: np.dtype) -> np.dtype:
+    """The type that must hold the numbers of a space: its own, but for floats at most float32, which tapes hold."""
+    return np.dtype(np.float32) if dtype.kind == "f" and dtype.itemsize > 4 else dtype
+
+
+def _beyond(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Which numbers are beyond the largest or smallest of a type; NaN and infinity are not."""
+    if dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            return np.isinf(array.astype(dtype)) & np.isfinite(array)
+    low, high = _type_range(dtype)
+    return (array < low) | (array > high)
+
+
+def _type_range(dtype: np.dtype) -> tuple[int, int]:
+    """The smallest and the largest integer of a type."""
+    return (0, 1) if dtype.kind == "b" else (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
+
+
+def _range(space: gym.Space, dtype: np.dtype) -> tuple[Any, Any] | None:
+    """The smallest and largest values in a space; None if it has no bounds. Those of integers are integers."""
     if isinstance(space, spaces.Discrete):
-        return space.start, space.start + space.n - 1
+        return int(space.start), int(space.start) + int(space.n) - 1
     if isinstance(space, spaces.MultiDiscrete):
-        return space.start, space.start + space.nvec - 1
+        return space.start, space.start + (space.nvec - 1)
     if isinstance(space, spaces.MultiBinary):
         return 0, 1
-    if isinstance(space, spaces.Box) and (np.isfinite(space.low).any() or np.isfinite(space.high).any()):
-        low, high = (np.asarray(bound, np.float64) for bound in (space.low, space.high))
-        # Observations often exceed a bound by rounding.
+    if not isinstance(space, spaces.Box) or not (space.bounded_below.any() or space.bounded_above.any()):
+        return None
+    if dtype.kind in "biu":
+        lowest, highest = _type_range(dtype)
+        # What Gymnasium stores for an infinite bound of integers depends on its version.
+        return (
+            np.where(space.bounded_below, space.low, np.asarray(lowest, dtype)),
+            np.where(space.bounded_above, space.high, np.asarray(highest, dtype)),
+        )
+    low, high = (np.asarray(bound, np.float64) for bound in (space.low, space.high))
+    # Observations often exceed a bound by rounding.
+    with np.errstate(over="ignore"):
         return low - 1e-6 * np.maximum(1, np.abs(low)), high + 1e-6 * np.maximum(1, np.abs(high))
-    return None, None

@@ -488,6 +488,103 @@ def test_a_misbehaving_environment_is_named_with_the_step_and_the_fault(kind: st
     assert f"step {step}" in message or (step == 0 and "reset" in message)
 
 
+INT64 = np.iinfo(np.int64)
+INTEGERS = [np.dtype(f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)]
+
+
+def shown(observation_space: spaces.Space, value: Any, register: Callable[..., str], **options: Any) -> np.ndarray:
+    """What an agent sees of an observation."""
+    return HostEnv(register(lambda: Scripted(observation_space, observe=lambda t: value)), **options).reset(0)
+
+
+@pytest.mark.parametrize("check_bounds", [True, False])
+@pytest.mark.parametrize("dtype", INTEGERS, ids=str)
+def test_integers_that_their_type_cannot_hold_are_refused_and_its_extremes_are_not(
+    dtype: np.dtype, check_bounds: bool, register: Callable[..., str]
+):
+    low, high = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+    unbounded = spaces.Box(-np.inf if low else low, np.inf if low else high, (1,), dtype.type)
+    for value in (low, high, 0, 1):
+        seen = shown(unbounded, np.asarray([value]), register, check_bounds=check_bounds)
+        np.testing.assert_array_equal(seen, np.float32([value]))
+    for value in (low - 1, high + 1, high + 5, -(2**63) if low == 0 else 2**64 - 1):
+        with pytest.raises(EnvironmentFault) as error:
+            shown(unbounded, np.asarray([value]), register, check_bounds=check_bounds)
+        said = one_line(error)
+        assert f"{value} at index 0 does not fit {dtype}" in said or "dtype object" in said, said
+
+
+@pytest.mark.parametrize("dtype", INTEGERS, ids=str)
+def test_bounds_of_integers_are_exact(dtype: np.dtype, register: Callable[..., str]):
+    high = int(np.iinfo(dtype).max)
+    space = spaces.Box(1, np.asarray([high - 1], dtype), (1,), dtype.type)
+    for value in (1, high - 1):
+        np.testing.assert_array_equal(shown(space, np.asarray([value], dtype), register), np.float32([value]))
+    for value in (0, high):
+        with pytest.raises(EnvironmentFault, match=rf"{value} at index 0 is out of bounds \(--no-check-bounds"):
+            shown(space, np.asarray([value], dtype), register)
+        seen = shown(space, np.asarray([value], dtype), register, check_bounds=False)
+        np.testing.assert_array_equal(seen, np.float32([value]))
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint16, np.int64, np.uint64])
+def test_an_integer_may_come_in_any_integer_type_that_holds_it(kind: type, register: Callable[..., str]):
+    for space, expected in (
+        (spaces.Box(0, 9, (1,), np.uint8), [3]),
+        (spaces.MultiDiscrete([3], start=[1]), [0, 0, 1]),
+        (spaces.MultiDiscrete([4], dtype=np.int8), [0, 0, 0, 1]),
+        (spaces.Box(-9, 9, (1,), np.float16), [3]),
+    ):
+        np.testing.assert_array_equal(shown(space, np.asarray([3], kind), register), expected)
+    np.testing.assert_array_equal(shown(spaces.Discrete(3, start=2), kind(3), register), [0, 1, 0])
+
+
+@pytest.mark.parametrize(
+    ("space", "value"),
+    [
+        (spaces.Discrete(3, start=INT64.max - 2), np.uint64(2**63)),
+        (spaces.Discrete(3, start=INT64.min), INT64.max),
+        (spaces.Discrete(3, dtype=np.int8), 258),
+        (spaces.Discrete(3, start=-1), 2),
+        (spaces.MultiDiscrete([3, 3], dtype=np.int8), [1, 258]),
+        (spaces.MultiDiscrete([3, 100], start=[0, 28], dtype=np.int8), [0, 128]),
+        (spaces.MultiDiscrete([3, 3], start=[2, -1]), [2, 2]),
+        (spaces.MultiBinary(2), [1, 256]),
+        (spaces.MultiBinary(2), [1, 2]),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("check_bounds", [True, False])
+def test_values_outside_a_discrete_space_are_refused_whatever_their_type(
+    space: spaces.Space, value: Any, check_bounds: bool, register: Callable[..., str]
+):
+    with pytest.raises(EnvironmentFault, match=r"does not fit|out of bounds"):
+        shown(space, np.asarray(value), register, check_bounds=check_bounds)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_finite_numbers_beyond_what_a_tape_or_their_space_holds_are_named(dtype: type, register: Callable[..., str]):
+    space, held = spaces.Box(-np.inf, np.inf, (2,), dtype), np.float16 if dtype is np.float16 else np.float32
+    largest = float(np.finfo(held).max)
+    np.testing.assert_array_equal(shown(space, np.asarray([0.5, -largest]), register), np.float32([0.5, -largest]))
+    for check_bounds in (True, False):
+        with pytest.raises(EnvironmentFault, match=f"at index 1 does not fit {np.dtype(held)}"):
+            shown(space, np.asarray([0.5, -2 * largest]), register, check_bounds=check_bounds)
+
+
+def test_bounds_as_large_as_their_type_are_bounds(register: Callable[..., str]):
+    largest = np.finfo(np.float64).max
+    np.testing.assert_array_equal(shown(spaces.Box(-largest, largest, (1,), np.float64), np.ones(1), register), [1])
+
+
+def test_parts_of_an_action_have_the_type_of_their_space(register: Callable[..., str]):
+    space = spaces.MultiDiscrete([2, 3], dtype=np.int8)
+    env = HostEnv(register(lambda: Scripted(action_space=space)))
+    env.reset(0)
+    env.step(4)
+    assert space.contains(env.env.unwrapped.received[0])  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def test_an_environment_of_the_old_gym_is_refused_at_its_first_step(register: Callable[..., str]):
     class Old(Scripted):
         def step(self, action: Any):

@@ -25,7 +25,8 @@ class DeviceView:
     Observations are flattened, and previous actions, rewards and step periods appended, exactly as in `HostEnv`. A
     MultiDiscrete action is one index into the product of its parts; a Box action is clipped to the Box.
 
-    Raises `ValueError` for a space that is not supported, or if something is to be appended to an image.
+    Raises `ValueError` for a space that is not supported, or if something is to be appended to an image. `reset` and
+    `step` raise it, when they are traced, for an image that is not uint8.
     """
 
     def __init__(
@@ -90,7 +91,10 @@ class DeviceView:
 
     def _observe(self, observation: Any, action: jax.Array | None, reward: jax.Array, step: jax.Array) -> jax.Array:
         if self._image:
-            return jnp.asarray(observation, jnp.uint8).reshape(self._image)
+            image = jnp.asarray(observation)
+            if image.dtype != jnp.uint8:
+                raise ValueError(f"{self.name} returned an image of {image.dtype}, but its space is of uint8")
+            return image.reshape(self._image)
         flat = [_flatten(self.env.observation_space, observation)]
         if self.previous_action:
             flat.append(jnp.zeros(action_width(self.env.action_space)) if action is None else self._encoded(action))

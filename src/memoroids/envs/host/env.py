@@ -158,15 +158,14 @@ class HostEnv:
         encoded = np.zeros(sum(shape), np.float32)
         encoded[np.cumsum((0, *shape[:-1])) + parts] = 1
         native = parts + start
-        return (int(native[0]) if isinstance(space, spaces.Discrete) else native), encoded
+        return (int(native[0]) if isinstance(space, spaces.Discrete) else native.astype(space.dtype)), encoded
 
     def _observe(self, observation: Any) -> np.ndarray:
         space = self.env.observation_space
         try:
             if self._image:
                 return _image(space, observation).reshape(self._image)
-            self._check(observation)
-            flat = np.asarray(flatten(space, observation), np.float32)
+            flat = np.asarray(flatten(space, self._check(observation)), np.float32)
         except Exception as error:
             declared = " ".join(str(space).split())[:200]
             raise EnvironmentFault(
