@@ -175,7 +175,10 @@ def _wrong_types() -> Iterator[Case]:
     for value in ("", " ", "1e3", "0x10", "None", "１.0", "1,000", "--"):
         yield _case("wrong type", ["train", "--batch-size", value], "--batch-size")
     yield _case("wrong type", ["train", "--learning-rate", ""], "--learning-rate")
-    yield _case("wrong type", "train --memory-sizes layers two", "--memory-sizes")
+    for option in ("--memory-sizes", "--env-options"):
+        yield _case("wrong type", f"train {option} k 1 k 2", f"{option}.*k is given twice")
+        yield _case("wrong type", ["train", option, "k", "[1, 2"], rf"{option}.*cannot read '\[1, 2'")
+        yield _case("wrong type", f"train {option} k nan", "k must be finite, got nan")
     yield _case("wrong type", "evaluate run --episodes 1.5", "--episodes.*'1.5'")
     yield _case("wrong type", "sensitivity run --seed x", "--seed.*'x'")
 
@@ -356,14 +359,16 @@ def _sizes() -> Iterator[Case]:
         ("lru", "layers 1.5"),
         ("lru", "layers 0"),
         ("lru", "r_min 2.0"),
-        ("lru", "r_max nan"),
+        ("lru", "layers two"),
+        ("lru", "r_max null"),
+        ("s5", "blocks [7]"),
         ("s5", "blocks 7"),
         ("mlp", "key 3"),
         ("lru", "input_size 3"),
         ("mlp", "nothing 3"),
     ):
         argv = ["train", *SMALL, "--memory", memory, "--memory-sizes", *sizes.split()]
-        yield _case("memory sizes", argv, rf"memory '{memory}' .*{re.escape(sizes)}")
+        yield _case("memory sizes", argv, rf"memory '{memory}' and --memory-sizes .*{sizes.split()[0]} ")
     for option in ("bogus 3", "k many", "num_decks -1", "num_decks 0", "render_mode 3", "num_decks nan"):
         argv = ["train", *SMALL, "--env-options", *option.split()]
         yield _case("env options", argv, f"{option.split()[0]}.*")
@@ -466,7 +471,8 @@ def _damaged_configs() -> Iterator[Case]:
         ("agent.bogus", _config(**{"agent.bogus": 2}), "run/config.json.*unknown field agent.bogus"),
         ("algorithm unknown", _config(algorithm="sac"), "run/config.json.*unknown algorithm 'sac'"),
         ("replay missing", _config(replay=...), "run/config.json.*missing field replay"),
-        ("memory_sizes nested", _config(memory_sizes={"a": {"b": 1}}), "run/config.json.*memory_sizes"),
+        ("memory_sizes a list", _config(memory_sizes=[1]), "run/config.json.*memory_sizes"),
+        ("env options of NaN", _config(env_options={"k": float("nan")}), "run/config.json.*--env-options k must be"),
         ("another schema", _config(version="0.0.1", schema=1), "written by memoroids 0.0.1 with settings of schema 1"),
     ]
     for number, (note, text, says) in enumerate(damages):

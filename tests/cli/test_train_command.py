@@ -89,6 +89,33 @@ def test_sizes_of_the_memory_are_named_one_by_one(asked: Any):
     assert settings.network.memory_sizes == {"layers": 1, "r_min": 0.9} and settings.seed == 3
 
 
+@pytest.mark.parametrize("option", ["--env-options", "--memory-sizes"])
+def test_keyword_arguments_are_given_as_literals_of_their_types(option: str, asked: Any):
+    words = "is_slippery false desc null rate 1e-3 sizes [3,true] map {'a':None} name 4x4 text '3' low -1 big True"
+    name = option[2:].replace("-", "_")
+    settings = settings_of(asked, "--memory", "mlp", option, *words.split(), "--seed", "3")
+    expected = {"is_slippery": False, "desc": None, "rate": 1e-3, "sizes": [3, True], "map": {"a": None}}
+    expected |= {"name": "4x4", "text": "3", "low": -1, "big": True}
+    assert settings.seed == 3 and [(n, type(v), v) for n, v in settings.get(name).items()] == [
+        (n, type(v), v) for n, v in expected.items()
+    ]
+
+
+def test_the_types_of_keyword_arguments_are_shown_and_reach_the_environment(ran: Callable[..., str], workplace: Path):
+    (workplace / "workplace_typed.py").write_text(
+        "import gymnasium as gym\nfrom noisy_toy import Toy\n"
+        "def make(is_slippery, desc, size):\n"
+        "    assert (is_slippery, desc, size) == (False, None, [3, 'a']), (is_slippery, desc, size)\n"
+        "    return Toy()\n"
+        "gym.register('workplace/Typed-v0', entry_point=make)\n"
+    )
+    options = ("--env-options", "is_slippery", "false", "desc", "null", "size", '[3, "a"]')
+    env = ("--env", "workplace_typed:workplace/Typed-v0", "--memory", "lru", "--run-dir", "run")
+    said = ran("train", *env, *options, "--memory-sizes", "layers", "1", "state_size", "4", *TINY)
+    assert "env_options: is_slippery=False, desc=None, size=[3, 'a'] memory_sizes: layers=1, state_size=4 " in said
+    assert "3 greedy episodes" in ran("evaluate", "run", "--episodes", "3", "--trust")
+
+
 def test_a_run_is_written_under_runs_or_where_it_is_told(asked: Any, workplace: Path):
     (workplace / "runs" / "RepeatPreviousEasy-lru-seed0-1").mkdir(parents=True)
     main(["train"])

@@ -1,8 +1,11 @@
 """Settings by the names of options, what must hold of each, and what between them."""
 
 import dataclasses
+import math
+from typing import Any
 
 import jax
+import numpy as np
 import pytest
 
 from memoroids.agents.agent_registry import REGISTRY
@@ -11,6 +14,7 @@ from memoroids.agents.ppo import PPOConfig
 from memoroids.cli.train_command import read_settings
 from memoroids.memory.registry import REGISTRY as MEMORIES
 from memoroids.runs.settings import TrainConfig, options
+from memoroids.runs.settings_file import from_json, to_json
 
 
 @pytest.mark.parametrize("name", options())
@@ -138,3 +142,20 @@ def test_the_seed_is_bounded_by_what_a_random_key_can_hold():
     except ValueError:
         return
     assert jax.random.key(large.seed) != jax.random.key(5)
+
+
+@pytest.mark.parametrize("option", ["env_options", "memory_sizes"])
+def test_keyword_arguments_of_any_plain_type_come_back_from_a_file_as_they_were(option: str):
+    values = {"a": True, "b": None, "c": [1, 2.5], "d": {"e": "f"}, "g": "3", "h": (4, (5,))}
+    config = TrainConfig.of(**{option: values})
+    assert config.get(option) == values | {"h": [4, [5]]}
+    assert from_json(to_json(config)) == config
+    assert values["h"] == (4, (5,))
+
+
+@pytest.mark.parametrize(("option", "name"), [("env_options", "--env-options"), ("memory_sizes", "memory_sizes")])
+@pytest.mark.parametrize("value", [np.int64(3), math.nan, [math.inf], {1: 2}, object(), max])
+def test_keyword_arguments_that_a_file_would_change_are_refused(option: str, name: str, value: Any):
+    with pytest.raises(ValueError, match=rf"^{name} size must be ") as error:
+        TrainConfig.of(**{option: {"fine": 1, "size": value}})
+    assert "\n" not in str(error.value)

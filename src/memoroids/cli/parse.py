@@ -2,12 +2,15 @@
 
 import contextlib
 import io
+import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from memoroids._util.literals import read_pairs
 from memoroids.cli.commands import COMMANDS
 from memoroids.cli.failures import UsageError
 
@@ -26,6 +29,23 @@ Trust = Annotated[
 """The option of a command that may import what a run's settings name."""
 
 
+_REGISTRY = ConstructorRegistry()
+
+
+@_REGISTRY.primitive_rule
+def _keyword_arguments(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+    """Reads a dictionary of any values from pairs of a name and a literal; tyro would make strings of the values."""
+    if info.type != dict[str, Any]:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="NAME VALUE ...",
+        instance_from_str=read_pairs,
+        is_instance=lambda value: isinstance(value, dict),
+        str_from_instance=lambda values: [word for pair in values.items() for word in (pair[0], json.dumps(pair[1]))],
+    )
+
+
 def parse(options: Any, command: str, arguments: list[str], default: Any = None) -> Any:
     """The options of `command`: an instance of the dataclass `options`, read from `arguments`.
 
@@ -41,6 +61,7 @@ def parse(options: Any, command: str, arguments: list[str], default: Any = None)
                 prog=f"memoroids {command}",
                 description=COMMANDS[command].summary,
                 args=arguments,
+                registry=_REGISTRY,
                 **defaults,
             )
     except SystemExit as stop:

@@ -74,7 +74,11 @@ def _banner(config: TrainConfig, run_dir: Path, *, resume: bool) -> str:
     if config.budget.train_steps is not None:
         until = f"training to {config.budget.train_steps:,} environment steps"
     what = f"{config.network.memory} on {config.env.id}, {batching_of(config)}"
-    return f"{verb} {what}, {seeds}: {random}{until} -> {run_dir}"
+    lines = [f"{verb} {what}, {seeds}: {random}{until} -> {run_dir}"]
+    for name in ("env_options", "memory_sizes"):
+        if given := config.get(name):
+            lines.append(f"{name}: {', '.join(f'{each}={value!r}' for each, value in given.items())}")
+    return "\n".join(lines)
 
 
 def _describe(config: TrainConfig, moment: Progress) -> tuple[str, int, int, str]:

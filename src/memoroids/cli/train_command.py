@@ -62,8 +62,7 @@ def read_settings(arguments: list[str]) -> "TrainConfig":
     if not helping:
         resolve_memory(asked["memory"])
     values = preset(asked["preset"], asked["env"], asked["memory"], asked["algorithm"])
-    # Merged after parsing: tyro would turn the keys of a non-empty default dictionary into options.
-    sizes = values.pop("memory_sizes", {})
+    sizes = values.get("memory_sizes", {})
     chosen = TrainConfig.of(env=asked["env"], algorithm=asked["algorithm"], **values)
     arguments = without_prefix(arguments, asked["algorithm"])
     default = flagged(chosen)

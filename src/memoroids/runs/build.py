@@ -151,10 +151,10 @@ def _agent(
         )
     except (Exception, SystemExit) as error:  # a user's memory may raise anything
         reason = " ".join(str(error).split())
-        size_options = "".join(f" {name} {value}" for name, value in sizes.items())
+        size_options = "".join(f" {name} {value!r}" for name, value in sizes.items())
         raise ValueError(
-            f"cannot build a network of width {config.network.width} with memory "
-            f"{config.network.memory!r}{size_options}: {reason[:300]}"
+            f"cannot build a network of width {config.network.width} with memory {config.network.memory!r}"
+            f"{f' and --memory-sizes{size_options}' if sizes else ''}: {reason[:300]}"
         ) from error
     return network, kind.make(config.agent, network, Plan(config.replay.batch_size))
 

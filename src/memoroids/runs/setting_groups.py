@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from memoroids._util.literals import as_json
 from memoroids.envs import DEVICE_PREFIX
 from memoroids.envs.device import LIBRARIES
 from memoroids.replay.segment_buffer import SegmentState
@@ -17,6 +18,12 @@ def at_least(group: Any, **lows: int) -> None:
             raise ValueError(f"{name} must be at least {low}, got {value}")
 
 
+def _keep_as_json(group: Any, name: str, option: str) -> None:
+    """Gives a dictionary of a group the values that a settings file holds, so that a resumed run has the same."""
+    values = {each: as_json(value, f"{option} {each}") for each, value in getattr(group, name).items()}
+    object.__setattr__(group, name, values)
+
+
 @dataclass(frozen=True)
 class EnvSettings:
     """The environment, and what is joined to its observations."""
@@ -24,8 +31,9 @@ class EnvSettings:
     id: str = "popgym-RepeatPreviousEasy-v0"
     """Gymnasium id, short name of a POPGym task such as RepeatFirstEasy, or module:Id-v0. The prefix device: selects a
     JAX environment: device:RepeatFirstEasy, device:gymnax:CartPole-v1, or device:module:factory for one of your own."""
-    options: dict[str, int | float | bool | str] = field(default_factory=dict)
-    """Keyword arguments of the environment as name value pairs: --env-options k 10 num_decks 2."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the environment as pairs of a name and a JSON or Python literal: --env-options k 10
+    is_slippery false sizes '[3, 4]'. What is no literal is text."""
     previous_action: bool | None = None
     """Join the previous action, one-hot, to the observation; None: if the environment asks for it."""
     previous_reward: bool = False
@@ -44,6 +52,7 @@ class EnvSettings:
         for period in self.step_periods:
             if not 0 < period < math.inf:
                 raise ValueError(f"step_periods must be positive and finite, got {period}")
+        _keep_as_json(self, "options", "--env-options")
 
     @property
     def on_device(self) -> bool:
@@ -68,8 +77,8 @@ class NetworkSettings:
 
     memory: str = "lru"
     """A name from `memoroids list memories`, or package.module:factory for a memory of your own."""
-    memory_sizes: dict[str, int | float] = field(default_factory=dict)
-    """Keyword arguments of the memory as name value pairs: --memory-sizes layers 1 state_size 64."""
+    memory_sizes: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the memory, written as those of the environment: --memory-sizes layers 1 state_size 64."""
     width: int = 256
     """Width of the layers around the memory, and the memory's input and output size."""
     chunk: int | None = None
@@ -78,6 +87,7 @@ class NetworkSettings:
 
     def __post_init__(self) -> None:
         at_least(self, width=1, chunk=1)
+        _keep_as_json(self, "memory_sizes", "memory_sizes")
 
 
 @dataclass(frozen=True)
