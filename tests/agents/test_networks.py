@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from memoroids.agents.distributions import Categorical, Gaussian
-from memoroids.agents.networks import ActorCritic, ActorCriticHead, ConvEncoder, Dueling, GaussianHead, QNetwork
+from memoroids.agents.networks import (
+    ActorCritic,
+    ActorCriticHead,
+    ConvEncoder,
+    Dueling,
+    GaussianHead,
+    MixedEncoder,
+    QNetwork,
+)
+from memoroids.envs.observations import Mixed
 from memoroids.envs.spaces import Continuous
 from memoroids.memory import REGISTRY
 from memoroids.memory.layers import Block
@@ -165,16 +174,52 @@ def test_a_number_and_a_shape_of_one_axis_are_the_same_network():
     jax.tree.map(np.testing.assert_array_equal, number, shape)
 
 
+MIXED = Mixed(((36, 40, 1), (37, 36, 2)), 3)
+
+
+def rows(count, layout, seed=0):
+    parts = [images(count, shape, seed + i).reshape(count, -1) for i, shape in enumerate(layout.images)]
+    vector = np.random.default_rng(seed).normal(size=(count, layout.vector))
+    return jnp.asarray(np.concatenate((*parts, vector), axis=1), jnp.float32)
+
+
+@pytest.mark.parametrize("begin", [False, True])
+def test_a_row_of_images_and_numbers_is_encoded_part_by_part(begin):
+    encoder = MixedEncoder(MIXED, 8, key=jax.random.key(0))
+    row, begin = rows(1, MIXED)[0], jnp.asarray(begin)
+    first, second = images(1, (36, 40, 1), 0)[0], images(1, (37, 36, 2), 1)[0]
+    assert encoder.vector is not None
+    parts = (
+        encoder.images[0](jnp.asarray(first), begin),
+        encoder.images[1](jnp.asarray(second), begin),
+        encoder.vector(jnp.append(row[-3:], begin)),
+    )
+    np.testing.assert_allclose(encoder(row, begin), encoder.join(jnp.concatenate(parts)), atol=1e-6)
+
+
+@pytest.mark.parametrize("layout", [MIXED, Mixed(MIXED.images, 0)], ids=["with a vector", "images only"])
+def test_rows_act_step_by_step_as_in_one_pass_and_every_parameter_takes_part(layout):
+    network = ActorCritic(layout, 3, REGISTRY["gru"], key=jax.random.key(0), width=8)
+    acts_as_in_one_pass(network, rows(6, layout))
+
+
 def test_images_act_step_by_step_as_in_one_pass_and_every_parameter_takes_part():
-    shape = (36, 40, 1)
-    network = QNetwork(shape, 3, REGISTRY["gru"], key=jax.random.key(0), width=8)
-    observation, begin = jnp.asarray(images(6, shape)), jnp.arange(6) % 3 == 0
-    q, _ = network(observation, begin)
+    network = QNetwork((36, 40, 1), 3, REGISTRY["gru"], key=jax.random.key(0), width=8)
+    acts_as_in_one_pass(network, jnp.asarray(images(6, (36, 40, 1))))
+
+
+def acts_as_in_one_pass(network, observation):
+    begin = jnp.arange(6) % 3 == 0
+    whole, _ = network(observation, begin)
     state = network.initial_state()
     for t in range(6):
-        q_t, state = network.step(observation[t], begin[t], state)
-        np.testing.assert_allclose(q_t, q[t], atol=1e-5)
-    loss = jax.jit(jax.grad(lambda n: jnp.sum(jnp.square(n(observation, begin)[0])), allow_int=True))
-    for path, leaf in jax.tree_util.tree_leaves_with_path(loss(network)):
+        out, state = network.step(observation[t], begin[t], state)
+        for one, together in zip(jax.tree.leaves(out), jax.tree.leaves(whole), strict=True):
+            np.testing.assert_allclose(one, together[t], atol=1e-5)
+
+    def loss(network):
+        return sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(network(observation, begin)[0]))
+
+    for path, leaf in jax.tree_util.tree_leaves_with_path(jax.jit(jax.grad(loss, allow_int=True))(network)):
         if jnp.issubdtype(leaf.dtype, jnp.inexact):
             assert jnp.any(leaf != 0), f"no gradient reaches {jax.tree_util.keystr(path)}"

@@ -18,9 +18,11 @@ from memoroids.cli.main import main
 from memoroids.envs import HostEnv
 from memoroids.replay import tape_buffer
 from memoroids.runs import checkpoint
-from memoroids.runs.build import build
+from memoroids.runs.build import HostParts, build
+from memoroids.runs.load import evaluate_run
 from memoroids.runs.progress import Progress
 from memoroids.runs.run_directory import CHECKPOINTS
+from memoroids.runs.run_sensitivity import measure
 from memoroids.runs.seeds import RANDOM, environment_seeds
 from memoroids.runs.settings import TrainConfig
 from memoroids.runs.settings_file import from_json
@@ -144,11 +146,97 @@ class Small(Half):
 gym.register("test-pixels/Small-v0", entry_point=Small)
 
 
+def test_images_too_small_for_the_network_are_numbers_by_default():
+    parts = build(config(env="test-pixels/Small-v0"))
+    assert isinstance(parts, HostParts) and parts.envs.example.layout == (800,)
+    parts.close()
+
+
 def test_images_too_small_for_the_network_are_named_in_one_line():
     with pytest.raises(ValueError) as error:
-        build(config(env="test-pixels/Small-v0"))
+        build(config(env="test-pixels/Small-v0", observation="image"))
     message = str(error.value)
     assert "(20, 40, 1)" in message and "36 x 36" in message and "\n" not in message
+
+
+class Mission(gym.spaces.Space[str]):
+    """As MiniGrid's: a space of strings that is not Gymnasium's `Text`."""
+
+    def __init__(self):
+        super().__init__(dtype=str)
+
+
+class Grid(gym.Env):
+    """Symbols, a direction and a mission, as MiniGrid shows them; with `camera` also a nested image."""
+
+    action_space = gym.spaces.Discrete(3)
+
+    def __init__(self, camera: bool = False):
+        image, self.camera = gym.spaces.Box(0, 255, (7, 7, 3), np.uint8), camera
+        parts = {"image": image, "direction": gym.spaces.Discrete(4), "mission": Mission()}
+        if camera:
+            parts["deeper"] = gym.spaces.Dict({"camera": gym.spaces.Box(0, 255, (3, *SHAPE), np.uint8)})
+        self.observation_space = gym.spaces.Dict(parts)
+
+    def _observe(self) -> dict[str, Any]:
+        symbols = self.np_random.integers(0, 11, (7, 7, 3), dtype=np.uint8)
+        parts = {"image": symbols, "direction": int(self.np_random.integers(4)), "mission": "go to the matching object"}
+        if self.camera:
+            parts["deeper"] = {"camera": self.np_random.integers(0, 256, (3, *SHAPE), dtype=np.uint8)}
+        self.direction = parts["direction"]
+        return parts
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        super().reset(seed=seed)
+        self.left = 5
+        return self._observe(), {}
+
+    def step(self, action: Any):
+        self.left -= 1
+        reward = float(action == self.direction)
+        return self._observe(), reward, self.left == 0, False, {}
+
+
+gym.register("test-pixels/Grid-v0", entry_point=Grid)
+LEARNERS: dict[str, dict[str, Any]] = {
+    "dqn": {"random_episodes": 4, "batch_size": 20, "buffer_size": 200, "updates_per_episode": 1},
+    "ppo": {"epochs": 2, "minibatches": 2},
+    "pqn": {"epochs": 2, "minibatches": 2},
+}
+
+
+@pytest.mark.parametrize("camera", [False, True], ids=["as in MiniGrid", "with an image"])
+@pytest.mark.parametrize("algorithm", LEARNERS)
+def test_dicts_train_resume_evaluate_and_are_measured(
+    algorithm: str, camera: bool, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    settings = TrainConfig.of(
+        env="test-pixels/Grid-v0",
+        env_options={"camera": camera},
+        algorithm=algorithm,
+        memory="gru",
+        width=8,
+        train_episodes=8,
+        num_envs=2,
+        eval_every=4,
+        eval_episodes=2,
+        final_episodes=2,
+        **LEARNERS[algorithm],
+    )
+
+    def stop_once(progress: Progress) -> None:
+        if progress.counters.episode >= 2 and not stopped:
+            stopped.append(progress)
+            signal.raise_signal(signal.SIGINT)
+
+    stopped: list[Progress] = []
+    assert train(settings, tmp_path, watch=stop_once).final is None
+    assert train(settings, tmp_path, resume=True).final is not None
+    notices = [line for line in capsys.readouterr().err.splitlines() if "text" in line]
+    assert notices == ["memoroids: test-pixels/Grid-v0: observation['mission'] is text, which the agent does not see"]
+    assert len(evaluate_run(tmp_path, 3, 0).returns) == 3
+    if settings.agent_type().traits.action_values:
+        assert measure(tmp_path, 2, 0).profile.episodes == 2
 
 
 def test_atari_plays_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture):

@@ -113,7 +113,8 @@ class AgentType:
 
     `settings`: a frozen dataclass whose fields all have defaults; each field becomes a command-line option.
     `network(observation_shape, actions, memory, *, key, width, sizes, chunk)`: a `memoroids.agents.networks.Recurrent`
-    with its initial parameters. `make(settings, network, plan)`: the agent.
+    with its initial parameters, where `observation_shape` is (n,), (H, W, C) or `memoroids.envs.observations.Mixed`.
+    `make(settings, network, plan)`: the agent.
     """
 
     settings: type

@@ -1,5 +1,6 @@
 """Networks around a memory: encoder, memory, decoder and head; one pass over a tape, or step by step."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -8,11 +9,15 @@ import jax
 import jax.numpy as jnp
 
 from memoroids.agents.distributions import Categorical, Gaussian
+from memoroids.envs.observations import Mixed
 from memoroids.envs.spaces import Actions, Continuous
 from memoroids.memory import Factory
 from memoroids.memory.chunks import check_chunk, in_chunks
 from memoroids.memory.layers import Block
 from memoroids.memory.memoroid import Memory, State
+
+ObservationShape = int | tuple[int, ...] | Mixed
+"""The shape of one observation: n or (n,) of a vector, (H, W, C) of an image, or a row of both."""
 
 
 class Dueling(eqx.Module):
@@ -109,7 +114,7 @@ class ConvEncoder(eqx.Module):
         if min(size) < least:
             raise ValueError(
                 f"an image of shape {observation_shape} is too small: the three convolutions need {least} x {least} "
-                "pixels"
+                "pixels (--observation vector flattens it)"
             )
         *keys, block_key = jax.random.split(key, len(layers) + 1)
         convolutions = []
@@ -128,12 +133,43 @@ class ConvEncoder(eqx.Module):
         return self.block(jnp.append(x, begin.astype(x.dtype)))
 
 
+class MixedEncoder(eqx.Module):
+    """An encoder for each image and for the vector of a row, joined by a block: (n,) and the begin flag → (width,).
+
+    Each encoder is `width` wide and reads the begin flag. Raises `ValueError` if an image is too small.
+    """
+
+    images: tuple[ConvEncoder, ...]
+    vector: Block | None
+    join: Block
+    layout: Mixed = eqx.field(static=True)
+
+    def __init__(self, layout: Mixed, width: int, *, key: jax.Array):
+        join_key, vector_key, *keys = jax.random.split(key, len(layout.images) + 2)
+        self.layout = layout
+        self.images = tuple(ConvEncoder(shape, width, key=k) for shape, k in zip(layout.images, keys, strict=True))
+        self.vector = Block(layout.vector + 1, width, key=vector_key) if layout.vector else None
+        self.join = Block(width * (len(self.images) + (self.vector is not None)), width, key=join_key)
+
+    def __call__(self, row: jax.Array, begin: jax.Array) -> jax.Array:
+        """A row (n,) as `Mixed` describes it and its begin flag, a bool scalar → features (width,)."""
+        features, start = [], 0
+        for shape, encoder in zip(self.layout.images, self.images, strict=True):
+            stop = start + math.prod(shape)
+            features.append(encoder(row[start:stop].reshape(shape), begin))
+            start = stop
+        if self.vector is not None:
+            features.append(self.vector(jnp.append(row[start:], begin.astype(row.dtype))))
+        return self.join(jnp.concatenate(features))
+
+
 class Recurrent(eqx.Module):
     """An encoder, a memory, two blocks and a head, each `width` wide (Morad et al. 2024, Appendix H).
 
-    The encoder is a block for vectors, `observation_shape` (n,) or n, and a `ConvEncoder` for images (H, W, C). Its
-    input is the partial transition (o, b): the begin flag is appended to the observation as a feature, so that even a
-    memory whose f reads only o can tell the first step from the others.
+    The encoder is a block for vectors, `observation_shape` (n,) or n, a `ConvEncoder` for images (H, W, C), and a
+    `MixedEncoder` for rows of both, `memoroids.envs.observations.Mixed`. Its input is the partial transition (o, b):
+    the begin flag is appended to the observation as a feature, so that even a memory whose f reads only o can tell the
+    first step from the others.
 
         out, state = network(observation, begin)                    # (T, *observation_shape), (T,) → head's, (T, …)
         out_t, state = network.step(observation_t, begin_t, state)  # acting, O(1) in time
@@ -146,7 +182,7 @@ class Recurrent(eqx.Module):
     below 1, and whatever the factory raises.
     """
 
-    encoder: Block | ConvEncoder
+    encoder: Block | ConvEncoder | MixedEncoder
     memory: Memory
     decoder: tuple[Block, Block]
     head: eqx.AbstractVar[Any]
@@ -154,7 +190,7 @@ class Recurrent(eqx.Module):
 
     def __init__(
         self,
-        observation_shape: int | tuple[int, ...],
+        observation_shape: ObservationShape,
         memory: Factory,
         head: Callable[..., Any],
         *,
@@ -180,9 +216,9 @@ class Recurrent(eqx.Module):
         return self.memory.initial_state()
 
     def _encode(self, observation: jax.Array, begin: jax.Array) -> jax.Array:
-        if isinstance(self.encoder, ConvEncoder):
-            return self.encoder(observation, begin)
-        return self.encoder(jnp.append(observation, begin.astype(observation.dtype)))
+        if isinstance(self.encoder, Block):
+            return self.encoder(jnp.append(observation, begin.astype(observation.dtype)))
+        return self.encoder(observation, begin)
 
     def _decode(self, s: jax.Array) -> Any:
         first, second = self.decoder
@@ -222,7 +258,7 @@ class QNetwork(Recurrent):
 
     head: Dueling
 
-    def __init__(self, observation_shape: int | tuple[int, ...], actions: int, memory: Factory, **rest: Any):
+    def __init__(self, observation_shape: ObservationShape, actions: int, memory: Factory, **rest: Any):
         """`rest`: `key`, `width`, `sizes` and `chunk`, as in `Recurrent`."""
         super().__init__(observation_shape, memory, lambda width, key: Dueling(width, actions, key=key), **rest)
 
@@ -237,13 +273,15 @@ class ActorCritic(Recurrent):
 
     head: ActorCriticHead
 
-    def __init__(self, observation_shape: int | tuple[int, ...], actions: Actions, memory: Factory, **rest: Any):
+    def __init__(self, observation_shape: ObservationShape, actions: Actions, memory: Factory, **rest: Any):
         """`rest`: `key`, `width`, `sizes` and `chunk`, as in `Recurrent`."""
         super().__init__(observation_shape, memory, lambda width, key: ActorCriticHead(width, actions, key=key), **rest)
 
 
-def _encoder(shape: int | tuple[int, ...], width: int, *, key: jax.Array) -> Block | ConvEncoder:
+def _encoder(shape: ObservationShape, width: int, *, key: jax.Array) -> Block | ConvEncoder | MixedEncoder:
     match shape:
+        case Mixed():
+            return MixedEncoder(shape, width, key=key)
         case int(size) | (size,):
             return Block(size + 1, width, key=key)
         case (_, _, _):

@@ -56,19 +56,18 @@ def action_width(space: gym.Space) -> int:
     return math.prod(space.shape or ()) if isinstance(space, spaces.Box) else sum(action_parts(space)[0])
 
 
-def image_shape(space: gym.Space) -> tuple[int, ...] | None:
-    """(H, W, C) if observations are images, a uint8 Box with two axes (C = 1) or three; otherwise None."""
-    if isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) in (2, 3):
-        return (*space.shape, 1)[:3]
-    return None
+def is_text(space: gym.Space) -> bool:
+    """Whether the values of a space are strings: Gymnasium's Text, or MiniGrid's missions."""
+    return space.dtype is not None and np.dtype(space.dtype).kind in "US"
 
 
 def checker(space: gym.Space, *, bounds: bool) -> Callable[[Any], Any]:
     """Makes a function that checks an observation against its space and returns it in the space's types.
 
     It checks shapes, kinds of numbers, discrete values and keys, that every number fits the type of its space, and with
-    `bounds` also the bounds of a Box: exactly for integers, with a tolerance of 1e-6 · max(1, |bound|) for floats. The
-    function raises `ValueError`, which names the mismatch; values that NumPy cannot convert raise NumPy's own error.
+    `bounds` also the bounds of a Box: exactly for integers, with a tolerance of 1e-6 · max(1, |bound|) for floats. It
+    does not look at texts. The function raises `ValueError`, which names the mismatch; values that NumPy cannot convert
+    raise NumPy's own error.
     """
     if isinstance(space, spaces.Dict):
         parts = {name: checker(inner, bounds=bounds) for name, inner in space.spaces.items()}

@@ -12,6 +12,7 @@ from memoroids.envs import HostEnv
 from memoroids.envs.device import DeviceEnv, DeviceView, make_device
 from memoroids.envs.host.processes import ProcessEnvs
 from memoroids.envs.host.vector import HostEnvs, LocalEnvs
+from memoroids.envs.observations import Mixed
 from memoroids.envs.spaces import Actions, Continuous
 from memoroids.replay import RingBuffer, ring_buffer
 from memoroids.replay.host_buffers import HostSegmentBuffer, HostTapeBuffer
@@ -36,6 +37,11 @@ class HostParts(NamedTuple):
         """The environment itself, before anything is joined to its observations."""
         return self.envs.example.env
 
+    @property
+    def notices(self) -> list[str]:
+        """What the user should know about the environment, a line each."""
+        return self.envs.example.notices
+
     def close(self) -> None:
         """Closes the environments."""
         self.envs.close()
@@ -58,6 +64,11 @@ class DeviceParts(NamedTuple):
         """The environment itself, before anything is joined to its observations."""
         return self.view.env
 
+    @property
+    def notices(self) -> list[str]:
+        """What the user should know about the environment, a line each."""
+        return self.view.notices
+
     def close(self) -> None:
         """Does nothing: device environments are pure functions."""
 
@@ -72,7 +83,7 @@ def build_host(config: TrainConfig) -> HostParts:
     config = with_typed_agent(config)
     config.memory_factory()  # reports an unknown memory before environments are made
     network_key, act_key, update_key = _keys(config)
-    options = {"options": config.env.options, "check_bounds": config.env.check_bounds, **_joined(config)}
+    options = {"options": config.env.options, "check_bounds": config.env.check_bounds, **_seen(config)}
     processes, time_limit = config.collection.processes, config.env.time_limit
 
     def make(number: int) -> HostEnvs:
@@ -82,7 +93,7 @@ def build_host(config: TrainConfig) -> HostParts:
 
     envs, eval_envs = make(config.collection.num_envs), make(config.evaluation.eval_episodes)
     example = envs.example
-    network, agent = _agent(config, example.observation_shape, example.actions, network_key)
+    network, agent = _agent(config, example.layout, example.actions, network_key)
     evaluator = Evaluator(eval_envs, agent.act, network.initial_state())
     return HostParts(envs, eval_envs, network, agent, evaluator, act_key, update_key)
 
@@ -92,9 +103,9 @@ def build_device(config: TrainConfig) -> DeviceParts:
     config = with_typed_agent(config)
     config.memory_factory()
     network_key, act_key, update_key = _keys(config)
-    view = DeviceView(config.env.id, make_device(config.env.device_name, config.env.options), **_joined(config))
+    view = DeviceView(config.env.id, make_device(config.env.device_name, config.env.options), **_seen(config))
     _check_random_steps(config, view)
-    network, agent = _agent(config, view.observation_shape, view.actions, network_key)
+    network, agent = _agent(config, view.layout, view.actions, network_key)
     evaluator = DeviceEvaluator(view, agent.act, network.initial_state(), config.evaluation.eval_episodes)
     rings = _rings(config, view) if agent.traits.learns_from_replay else None
     return DeviceParts(view, rings, network, agent, evaluator, act_key, update_key)
@@ -106,9 +117,10 @@ def _keys(config: TrainConfig) -> tuple[jax.Array, jax.Array, jax.Array]:
     return network_key, act_key, update_key
 
 
-def _joined(config: TrainConfig) -> dict[str, Any]:
-    """The settings of what is joined to observations, as keyword arguments of `HostEnv` and `DeviceView`."""
-    return {name: getattr(config.env, name) for name in ("previous_action", "previous_reward", "step_periods")}
+def _seen(config: TrainConfig) -> dict[str, Any]:
+    """The settings of how observations are seen, as keyword arguments of `HostEnv` and `DeviceView`."""
+    names = ("previous_action", "previous_reward", "step_periods", "observation")
+    return {name: getattr(config.env, name) for name in names}
 
 
 def rollout_slots(config: TrainConfig, view: DeviceView) -> int:
@@ -128,9 +140,7 @@ def _check_random_steps(config: TrainConfig, view: DeviceView) -> None:
         )
 
 
-def _agent(
-    config: TrainConfig, observation_shape: tuple[int, ...], actions: Actions, key: jax.Array
-) -> tuple[Any, Agent]:
+def _agent(config: TrainConfig, layout: tuple[int, ...] | Mixed, actions: Actions, key: jax.Array) -> tuple[Any, Agent]:
     """The network with its initial parameters, and the agent that `config` names. Raises `ValueError`."""
     kind = config.agent_type()
     if isinstance(actions, Continuous) and not kind.traits.continuous_actions:
@@ -141,7 +151,7 @@ def _agent(
     sizes = config.network.memory_sizes
     try:
         network = kind.network(
-            observation_shape,
+            layout,
             actions,
             config.memory_factory(),
             key=key,

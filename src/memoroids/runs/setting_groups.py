@@ -7,6 +7,7 @@ from typing import Any, Literal
 from memoroids._util.literals import as_json
 from memoroids.envs import DEVICE_PREFIX
 from memoroids.envs.device import LIBRARIES
+from memoroids.envs.observations import Treatment
 from memoroids.replay.segment_buffer import SegmentState
 
 
@@ -41,6 +42,9 @@ class EnvSettings:
     step_periods: tuple[float, ...] = ()
     """Join sine and cosine of the time step at these periods (in steps), for memories without order: --step-periods 4
     104."""
+    observation: Treatment = "auto"
+    """How uint8 arrays of two or three axes are treated: auto, as images if they range from 0 to 255 and have at least
+    36 x 36 pixels, otherwise as numbers; image, all as images; vector, all as numbers."""
     time_limit: float = 60.0
     """Seconds that a reset or a step may take before the episode is dropped (host)."""
     check_bounds: bool = True

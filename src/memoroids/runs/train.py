@@ -130,6 +130,9 @@ class RestoredRun(Generic[PartsT]):
             run_dir.mkdir(parents=True, exist_ok=True)
             atomic_write_text(run_dir / CONFIG, to_json(config) + "\n")
         recorder = Recorder(config, run_dir, self.counters, loggers, watch, learner=self.learner, best=self.best)
+        if not self.resume:
+            for notice in self.parts.notices:
+                recorder.warn(notice)
         if lost:
             recorder.warn(f"{run_dir} has no checkpoint: the run starts again and overwrites its {METRICS}")
         for error in self.refused:

@@ -13,13 +13,21 @@ from gymnasium import spaces
 from gymnasium.spaces.utils import flatten
 
 from memoroids.envs import EnvironmentFault, HostEnv, popgym_ids, resolve_id
+from memoroids.envs.observations import Mixed
 from memoroids.envs.spaces import Continuous
 
 POPGYM = [name for name in popgym_ids() if "Pendulum" not in name]
 PENDULUMS = [name for name in popgym_ids() if "Pendulum" in name]
 NEED_PREVIOUS_ACTION = ("Bandit", "MineSweeper", "Battleship", "Concentration")
 UNIT = spaces.Box(-1.0, 1.0, (2,), np.float32)
-IMAGE = spaces.Box(0, 255, (2, 3), np.uint8)
+IMAGE = spaces.Box(0, 255, (36, 40), np.uint8)
+
+
+class Words(spaces.Space[str]):
+    """A space of strings that is not Gymnasium's `Text`, as MiniGrid's missions are."""
+
+    def __init__(self):
+        super().__init__(dtype=str)
 
 
 def zeros(t: int) -> np.ndarray:
@@ -220,17 +228,63 @@ def test_observations_are_flattened_as_gymnasium_does(kind: str, register: Calla
             np.testing.assert_array_equal(flat, by_hand)
 
 
-@pytest.mark.parametrize("shape", [(5, 4), (5, 4, 1), (5, 4, 3)])
+@pytest.mark.parametrize("shape", [(40, 36), (40, 36, 1), (40, 36, 3), (3, 40, 36)])
 def test_images_stay_bytes_with_their_channels_last(shape: tuple[int, ...], register: Callable[..., str]):
     generator = np.random.default_rng(0)
     shown = generator.integers(0, 256, (3, *shape), dtype=np.uint8)
     env = HostEnv(register(lambda: Scripted(spaces.Box(0, 255, shape, np.uint8), observe=lambda t: shown[t])))
-    channels = shape[2] if len(shape) == 3 else 1
-    assert env.observation_shape == (5, 4, channels) and env.observation_dtype == np.uint8
+    channels = 3 if 3 in shape else 1
+    assert env.observation_shape == env.layout == (40, 36, channels) and env.observation_dtype == np.uint8
     for t in range(3):
         image = env.reset(0) if t == 0 else env.step(0)[0]
         assert image.dtype == np.uint8
-        np.testing.assert_array_equal(image, shown[t].reshape(5, 4, channels))
+        for channel in range(channels):
+            plane = shown[t][channel] if shape[0] == 3 else shown[t].reshape(40, 36, channels)[..., channel]
+            np.testing.assert_array_equal(image[..., channel], plane)
+
+
+def test_parts_of_an_observation_are_seen_side_by_side(register: Callable[..., str]):
+    generator = np.random.default_rng(0)
+    picture, small = (generator.integers(0, 256, shape, dtype=np.uint8) for shape in ((2, 36, 40), (2, 2)))
+    space = spaces.Dict(
+        {
+            "a": spaces.Discrete(3),
+            "b": spaces.Dict({"picture": spaces.Box(0, 255, (2, 36, 40), np.uint8), "said": spaces.Text(9)}),
+            "c": spaces.Tuple((spaces.Box(0, 255, (2, 2), np.uint8), spaces.Box(-1, 1, (1,), np.float32))),
+        }
+    )
+    value = {"a": 1, "b": {"picture": picture, "said": "go"}, "c": (small, np.asarray([0.5], np.float32))}
+    name = register(lambda: Scripted(space, observe=lambda t: value))
+    env = HostEnv(name, previous_action=True, step_periods=(4.0,))
+    assert env.layout == Mixed(((36, 40, 2),), 3 + 4 + 1 + 2 + 2) and env.observation_dtype == np.float32
+    assert env.notices == [f"{name}: observation['b']['said'] is text, which the agent does not see"]
+    env.reset(0)
+    row = env.step(1)[0]
+    assert row.shape == env.observation_shape == (env.layout.size,) and row.dtype == np.float32
+    np.testing.assert_array_equal(row[:2880].reshape(36, 40, 2), np.stack((picture[0], picture[1]), axis=-1))
+    np.testing.assert_allclose(row[2880:], [0, 1, 0, *small.ravel(), 0.5, 0, 1, 1, 0], atol=1e-6)
+    flat = HostEnv(name, observation="vector")
+    assert flat.observation_shape == flat.layout == (2888,)
+    np.testing.assert_array_equal(flat.reset(0), [0, 1, 0, *picture.ravel(), *small.ravel(), 0.5])
+
+
+def test_an_image_beside_a_text_is_an_image_alone(register: Callable[..., str]):
+    space = spaces.Dict({"screen": IMAGE, "mission": Words()})
+    env = HostEnv(register(lambda: Scripted(space, observe=lambda t: {"screen": DARK + t, "mission": "go"})))
+    assert env.layout == (36, 40, 1) and env.observation_dtype == np.uint8 and len(env.notices) == 1
+    env.reset(0)
+    np.testing.assert_array_equal(env.step(1)[0], np.ones((36, 40, 1)))
+
+
+def test_a_part_that_is_not_in_its_space_is_a_fault(register: Callable[..., str]):
+    space = spaces.Dict({"screen": IMAGE, "speed": UNIT, "said": Words()})
+    right = {"screen": DARK, "speed": FINE, "said": "go"}
+    for wrong in ({"screen": DARK.T}, {"screen": DARK * 1.0}, {"speed": FINE + 3}, {"speed": FINE * math.nan}):
+        env = HostEnv(register(lambda wrong=wrong: Scripted(space, observe=lambda t: right | wrong)))
+        with pytest.raises(EnvironmentFault) as error:
+            env.reset(0)
+        assert env.id in one_line(error)
+    assert HostEnv(register(lambda: Scripted(space, observe=lambda t: right))).reset(0).shape == (1442,)
 
 
 @pytest.mark.parametrize(
@@ -251,7 +305,7 @@ def test_boxes_that_are_no_images_are_flattened(space: spaces.Box, register: Cal
 
 
 def test_an_image_handed_out_is_not_changed_by_later_steps(register: Callable[..., str]):
-    shared = np.zeros((2, 3), np.uint8)
+    shared = np.zeros((36, 40), np.uint8)
 
     def observe(t: int) -> np.ndarray:
         shared[:] = t
@@ -260,7 +314,7 @@ def test_an_image_handed_out_is_not_changed_by_later_steps(register: Callable[..
     env = HostEnv(register(lambda: Scripted(IMAGE, observe=observe)))
     first = env.reset(0)
     env.step(1)
-    np.testing.assert_array_equal(first, np.zeros((2, 3, 1)))
+    np.testing.assert_array_equal(first, np.zeros((36, 40, 1)))
 
 
 @pytest.mark.parametrize("joined", ["previous_action", "previous_reward"])
@@ -268,12 +322,12 @@ def test_nothing_is_joined_to_an_image(joined: str, register: Callable[..., str]
     class Asking(Scripted):
         obs_requires_prev_action = True
 
-    name = register(lambda: Asking(IMAGE, observe=lambda t: np.zeros((2, 3), np.uint8)))
+    name = register(lambda: Asking(IMAGE, observe=lambda t: np.zeros((36, 40), np.uint8)))
     assert HostEnv(name).previous_action is False
     with pytest.raises(ValueError) as error:
         HostEnv(name, **{joined: True})
     message = one_line(error)
-    assert name in message and "(2, 3, 1)" in message
+    assert name in message and "(36, 40, 1)" in message
 
 
 def test_an_observation_handed_out_is_not_changed_by_later_steps(register: Callable[..., str]):
@@ -446,7 +500,7 @@ def at(step: int, wrong: Any, right: Any) -> Callable[[int], Any]:
 
 
 FINE = np.zeros(2, np.float32)
-DARK = np.zeros((2, 3), np.uint8)
+DARK = np.zeros((36, 40), np.uint8)
 FAULTS: dict[str, tuple[int, dict[str, Any], str]] = {
     # The step at which the fault occurs, the faulty script, and a word that the message must contain.
     "raises at reset": (0, {"observe": at(0, OSError("disk\nfull"), FINE)}, "disk full"),
@@ -464,7 +518,7 @@ FAULTS: dict[str, tuple[int, dict[str, Any], str]] = {
     "rewards for several": (1, {"reward": at(1, np.zeros(2), 0.0)}, "reward"),
     "discrete past its end": (1, {"observation_space": spaces.Discrete(3), "observe": at(1, 3, 0)}, "Discrete(3)"),
     "an image of real numbers": (1, {"observation_space": IMAGE, "observe": at(1, DARK * 1.0, DARK)}, "float64"),
-    "an image on its side": (2, {"observation_space": IMAGE, "observe": at(2, DARK.T, DARK)}, "(3, 2)"),
+    "an image on its side": (2, {"observation_space": IMAGE, "observe": at(2, DARK.T, DARK)}, "(40, 36)"),
     "a ragged image": (1, {"observation_space": IMAGE, "observe": at(1, [[1], [1, 2]], DARK)}, "ValueError"),
     "discrete before its start": (1, {"observation_space": spaces.Discrete(3), "observe": at(1, -1, 0)}, "Discrete(3)"),
 }

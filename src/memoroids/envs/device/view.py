@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from gymnasium import spaces
-from gymnasium.spaces.utils import flatdim
 
 from memoroids.envs.device.environment import DeviceEnv, EnvState, Step
-from memoroids.envs.spaces import Continuous, action_parts, action_width, actions_of, image_shape
+from memoroids.envs.observations import Mixed, Observations, Part, Treatment
+from memoroids.envs.spaces import Continuous, action_parts, action_width, actions_of
 
 
 class ViewState(NamedTuple):
@@ -37,23 +37,27 @@ class DeviceView:
         previous_action: bool | None = None,
         previous_reward: bool = False,
         step_periods: tuple[float, ...] = (),
+        observation: Treatment = "auto",
     ):
         self.name, self.env = name, env
         self.actions = actions_of(name, env.action_space)
         """The number of discrete actions, or the box of continuous ones."""
-        image = self._image = image_shape(env.observation_space)
+        self._observations = Observations(name, env.observation_space, observation)
+        self.notices: list[str] = self._observations.notices
+        """What the user should know about the environment, a line each."""
+        image = self._image = self._observations.image
         if image and (previous_action or previous_reward or step_periods):
             raise ValueError(
-                f"{name}: observations are images {image}: cannot append a previous action, reward or step periods"
+                f"{name}: observations are images {image.image}: cannot append a previous action, reward or step "
+                "periods"
             )
         if previous_action is None:
             previous_action = env.requires_previous_action and not image
         self.previous_action, self.previous_reward, self._periods = previous_action, previous_reward, step_periods
         joined = action_width(env.action_space) * previous_action + previous_reward + 2 * len(step_periods)
-        try:
-            self.observation_shape: tuple[int, ...] = image or (flatdim(env.observation_space) + joined,)
-        except (NotImplementedError, ValueError) as error:
-            raise ValueError(f"{name}: observations of {env.observation_space} cannot be flattened") from error
+        self.layout = self._observations.layout(joined)
+        """The shape of one observation as networks need it: (n,), (H, W, C) of an image, or `Mixed`."""
+        self.observation_shape: tuple[int, ...] = (self.layout.size,) if isinstance(self.layout, Mixed) else self.layout
         self.max_length, self.min_length = env.max_length, env.min_length
 
     @property
@@ -91,11 +95,10 @@ class DeviceView:
 
     def _observe(self, observation: Any, action: jax.Array | None, reward: jax.Array, step: jax.Array) -> jax.Array:
         if self._image:
-            image = jnp.asarray(observation)
-            if image.dtype != jnp.uint8:
-                raise ValueError(f"{self.name} returned an image of {image.dtype}, but its space is of uint8")
-            return image.reshape(self._image)
-        flat = [_flatten(self.env.observation_space, observation)]
+            return self._pixels(self._image, observation)
+        seen = self._observations
+        flat = [self._pixels(part, observation).astype(jnp.float32).ravel() for part in seen.images]
+        flat += [_flat(part.space, part.of(observation)) for part in seen.vectors]
         if self.previous_action:
             flat.append(jnp.zeros(action_width(self.env.action_space)) if action is None else self._encoded(action))
         if self.previous_reward:
@@ -104,6 +107,14 @@ class DeviceView:
             angle = 2 * math.pi * step / jnp.asarray(self._periods, jnp.float32)
             flat += [jnp.sin(angle), jnp.cos(angle)]
         return jnp.concatenate(flat)
+
+    def _pixels(self, part: Part, observation: Any) -> jax.Array:
+        """An image (H, W, C) uint8. Raises `ValueError` for another dtype."""
+        image = jnp.asarray(part.of(observation))
+        if image.dtype != jnp.uint8:
+            raise ValueError(f"{self.name} returned an image of {image.dtype}, but its space is of uint8")
+        assert part.image is not None
+        return jnp.moveaxis(image, 0, -1) if part.channels_first else image.reshape(part.image)
 
     def _encoded(self, action: jax.Array) -> jax.Array:
         """The encoding of an action in the next observation."""
@@ -115,16 +126,12 @@ class DeviceView:
         )
 
 
-def _flatten(space: Any, value: Any) -> jax.Array:
-    """A float32 version of `gymnasium.spaces.flatten`: discrete parts one-hot, the rest concatenated."""
+def _flat(space: Any, value: Any) -> jax.Array:
+    """The numbers of a part that is no image, (n,) float32: discrete values one-hot."""
     match space:
         case spaces.Discrete():
             return jax.nn.one_hot(jnp.asarray(value) - int(space.start), int(space.n))
         case spaces.MultiDiscrete():
             index = (jnp.asarray(value) - jnp.asarray(space.start, jnp.int32)).ravel()
             return jnp.concatenate([jax.nn.one_hot(i, int(n)) for i, n in zip(index, space.nvec.ravel(), strict=True)])
-        case spaces.Tuple():
-            return jnp.concatenate([_flatten(part, v) for part, v in zip(space.spaces, value, strict=True)])
-        case spaces.Dict():
-            return jnp.concatenate([_flatten(part, value[name]) for name, part in space.spaces.items()])
     return jnp.asarray(value, jnp.float32).ravel()

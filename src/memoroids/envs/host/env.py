@@ -6,13 +6,14 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from gymnasium.spaces.utils import flatdim, flatten
+from gymnasium.spaces.utils import flatten
 from gymnasium.wrappers import AtariPreprocessing, TimeLimit
 
 from memoroids._util.messages import one_line
 from memoroids.envs.faults import EnvironmentFault
 from memoroids.envs.names import is_atari, resolve_id
-from memoroids.envs.spaces import Actions, Continuous, action_parts, action_width, actions_of, checker, image_shape
+from memoroids.envs.observations import Mixed, Observations, Part, Treatment, one_line_space
+from memoroids.envs.spaces import Actions, Continuous, action_parts, action_width, actions_of, checker
 
 _LARGEST = float(np.finfo(np.float32).max)
 """The largest reward: tapes hold float32."""
@@ -41,10 +42,13 @@ class HostEnv:
     """A Gymnasium environment with float32 vectors or uint8 images out and one action in.
 
     Observations (Box, Discrete, MultiDiscrete, MultiBinary, and Tuple and Dict of these) are flattened as by
-    `gymnasium.spaces.flatten`, discrete parts one-hot. A uint8 Box with two or three axes is an image and is not
-    flattened: (H, W, C) uint8, with C = 1 if there is no third axis. A MultiDiscrete action is one index into the
-    product of its parts; a Box action is clipped to the Box. Atari games (ALE/…) are wrapped in
-    `gymnasium.wrappers.AtariPreprocessing`: every fourth frame, 84 x 84 grey levels, no frame stacking.
+    `gymnasium.spaces.flatten`, discrete parts one-hot and texts left out. An observation that is one image is not
+    flattened: (H, W, C) uint8, with C = 1 if there is no third axis. Images among other parts come first in the vector,
+    as `layout` says. `memoroids.envs.observations.Observations` defines what an image is; `observation` overrides it.
+
+    A MultiDiscrete action is one index into the product of its parts; a Box action is clipped to the Box. Atari games
+    (ALE/…) are wrapped in `gymnasium.wrappers.AtariPreprocessing`: every fourth frame, 84 x 84 grey levels, no frame
+    stacking.
 
     With `previous_action` the last action is appended, each of its parts one-hot, all zeros at a begin; None follows
     the environment (POPGym's `obs_requires_prev_action`). With `previous_reward` the last reward is appended, 0 at a
@@ -66,6 +70,7 @@ class HostEnv:
         previous_action: bool | None = None,
         previous_reward: bool = False,
         step_periods: tuple[float, ...] = (),
+        observation: Treatment = "auto",
         check_bounds: bool = True,
     ):
         self.id = resolve_id(name)
@@ -76,12 +81,15 @@ class HostEnv:
             raise ValueError(f"cannot make environment {self.id!r}{given}: {one_line(error)}") from error
         self.actions: Actions = actions_of(self.id, self.env.action_space)
         """The number of discrete actions, or the box of continuous ones."""
-        image = self._image = image_shape(self.env.observation_space)
+        self._observations = Observations(self.id, self.env.observation_space, observation)
+        self.notices: list[str] = self._observations.notices
+        """What the user should know about the environment, a line each."""
+        image = self._image = self._observations.image
         self._check = checker(self.env.observation_space, bounds=check_bounds)
-        self._flat_size = 0 if image else self._flat()
         if image and (previous_action or previous_reward or step_periods):
             raise ValueError(
-                f"{self.id}: observations are images {image}: cannot append a previous action, reward or step periods"
+                f"{self.id}: observations are images {image.image}: cannot append a previous action, reward or step "
+                "periods"
             )
         if previous_action is None:
             wanted = getattr(self.env.unwrapped, "obs_requires_prev_action", False)
@@ -89,22 +97,16 @@ class HostEnv:
         self.previous_action, self.previous_reward = previous_action, previous_reward
         self._tail = np.zeros(action_width(self.env.action_space) * previous_action + previous_reward, np.float32)
         self._frequencies = 2 * np.pi / np.asarray(step_periods)
-        joined = self._tail.size + 2 * self._frequencies.size
-        self.observation_shape: tuple[int, ...] = image or (self._flat_size + joined,)
-        """The shape of one observation: (n,), or (H, W, C) of an image."""
+        self.layout = self._observations.layout(self._tail.size + 2 * self._frequencies.size)
+        """The shape of one observation as networks need it: (n,), (H, W, C) of an image, or `Mixed`."""
+        self.observation_shape: tuple[int, ...] = (self.layout.size,) if isinstance(self.layout, Mixed) else self.layout
+        """The shape of the array of one observation: (n,), or (H, W, C) of an image."""
         self.observation_dtype = np.dtype(np.uint8 if image else np.float32)
         self.observation_size = math.prod(self.observation_shape)
         limit = self.env.spec.max_episode_steps if self.env.spec else None
         self.max_length: int | None = limit or getattr(self.env.unwrapped, "max_episode_length", None)
         """The longest episode according to the environment, None if it does not say. A hint, not a guarantee."""
         self._step = 0
-
-    def _flat(self) -> int:
-        space = self.env.observation_space
-        try:
-            return flatdim(space)
-        except (NotImplementedError, ValueError) as error:
-            raise ValueError(f"{self.id}: observations of {space} cannot be flattened: {one_line(error)}") from error
 
     def reset(self, seed: int) -> np.ndarray:
         """Resets the environment with `seed`; returns o_0 of `observation_shape` and `observation_dtype`.
@@ -164,12 +166,13 @@ class HostEnv:
         space = self.env.observation_space
         try:
             if self._image:
-                return _image(space, observation).reshape(self._image)
-            flat = np.asarray(flatten(space, self._check(observation)), np.float32)
+                return _image(self._image, self._image.of(observation))
+            observation, seen = self._check(observation), self._observations
+            flat = np.concatenate([_flat(part, part.of(observation)) for part in (*seen.images, *seen.vectors)])
         except Exception as error:
-            declared = " ".join(str(space).split())[:200]
             raise EnvironmentFault(
-                f"{self.id} returned an observation at step {self._step} that is not in {declared}: {one_line(error)}"
+                f"{self.id} returned an observation at step {self._step} that is not in {one_line_space(space)}: "
+                f"{one_line(error)}"
             ) from error
         if not np.isfinite(flat).all():
             raise EnvironmentFault(f"{self.id} returned a non-finite observation at step {self._step}: {flat}")
@@ -183,9 +186,24 @@ class HostEnv:
         self.env.close()
 
 
-def _image(space: gym.Space, value: Any) -> np.ndarray:
-    """A copy of an image, since the environment may reuse its array. Raises `ValueError` for another shape or dtype."""
+def _flat(part: Part, value: Any) -> np.ndarray:
+    """The numbers of a part, (n,) float32: the pixels of an image, channels last, discrete values one-hot."""
+    if part.image:
+        return _image(part, value).ravel().astype(np.float32)
+    if isinstance(part.space, spaces.Discrete | spaces.MultiDiscrete):
+        return np.asarray(flatten(part.space, value), np.float32)
+    return np.array(value, np.float32).ravel()
+
+
+def _image(part: Part, value: Any) -> np.ndarray:
+    """A copy of an image (H, W, C), since the environment may reuse its array.
+
+    Raises `ValueError` for another shape or dtype.
+    """
     image = np.array(value)
-    if image.dtype != np.uint8 or image.shape != space.shape:
+    if image.dtype != np.uint8 or image.shape != part.space.shape:
         raise ValueError(f"it has shape {image.shape} and dtype {image.dtype}")
-    return image
+    if part.channels_first:
+        return np.ascontiguousarray(np.moveaxis(image, 0, -1))
+    assert part.image is not None
+    return image.reshape(part.image)
