@@ -1,18 +1,26 @@
 """What a run shows: in every encoding, paths as they are, and the command that resumes an interrupted one."""
 
 import io
+import json
 import os
+import shlex
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from noisy_toy import ENV, TINY
 
+from memoroids.acting.evaluation import Evaluation
 from memoroids.cli.main import main
 from memoroids.cli.progress_display import ProgressDisplay
 from memoroids.runs import metrics
+from memoroids.runs.progress import Counters, Outcome, Progress
+from memoroids.runs.run_directory import load_config
+from memoroids.runs.settings import TrainConfig
+from metric_rows import row
 
 pytestmark = pytest.mark.usefixtures("workplace")
 
@@ -49,3 +57,70 @@ def test_an_interrupted_run_is_resumed_with_the_command_that_it_ends_with(
     assert [row["episode"] for row in metrics.read(workplace / "run" / "metrics.csv")] == [2]
     assert "finished" in ran("resume", "run")
     assert [row["episode"] for row in metrics.read(workplace / "run" / "metrics.csv")] == [2, 4]
+
+
+def rows_of(*returns: float) -> list[dict[str, float]]:
+    return [row(10 * (i + 1), eval_return=value) for i, value in enumerate(returns)]
+
+
+def concluded(config: TrainConfig, returns: list[float], final: float, run_dir: Path, **more: Any) -> None:
+    """Lets the display conclude a run with these evaluations and this final return."""
+    evaluation = Evaluation(np.full(10, final), np.full(10, 5))
+    display = ProgressDisplay(config, run_dir, resume=False)
+    display.conclude(Outcome(evaluation, rows_of(*returns), run_dir, config, **more), 1.0)
+
+
+def test_a_threshold_is_named_where_there_is_one_and_only_there(capsys: pytest.CaptureFixture[str]):
+    curve = [0.2, *[9.5] * 6]
+    for target, said in ((9.0, "9 reached and kept │ after 20 "), (10.0, "10 reached and kept │ no"), (None, None)):
+        concluded(TrainConfig.of(target_return=target), curve, 9.5, Path("run"))
+        shown = " ".join(capsys.readouterr().out.split())
+        assert (said in shown) if said else ("reached" not in shown and "0.95" not in shown)
+
+
+def test_the_own_threshold_of_an_environment_is_what_a_run_reports(ran: Callable[..., str], workplace: Path):
+    short = [*TINY, "--random-episodes", "0", "--train-episodes", "1", "--updates-per-episode", "0"]
+    assert "475 reached and kept │ no" in ran(
+        "train", "--env", "CartPole-v1", "--memory", "mlp", "--run-dir", "a", *short
+    )
+    assert "5 reached and kept" in ran(
+        "train", "--env", "CartPole-v1", "--run-dir", "b", "--target-return", "5", *short
+    )
+    assert "reached" not in ran("train", "--env", ENV, "--memory", "mlp", "--run-dir", "c", *short)
+    assert "target after" in ran("compare", "a", "c") and "target after" not in ran("compare", "c")
+    told = [json.loads((workplace / name / "summary.json").read_text()) for name in "abc"]
+    assert [each["target_return"] for each in told] == [475, 5, None]
+
+
+@pytest.mark.parametrize(("algorithm", "shown"), [("dqn", True), ("pqn", True), ("ppo", False)])
+def test_epsilon_is_shown_for_agents_that_explore_by_it(
+    algorithm: str, shown: bool, capsys: pytest.CaptureFixture[str]
+):
+    config = TrainConfig.of(algorithm=algorithm)
+    counters = Counters(random=config.budget.random_episodes, episode=20)
+    ProgressDisplay(config, Path("run"), resume=False).show(Progress(config, counters, row(20), None))
+    said = capsys.readouterr().out
+    assert "loss" in said and ("ε" in said) == shown
+
+
+def test_a_policy_that_fell_is_reported_with_a_command_that_evaluates_the_best_one(
+    ran: Callable[..., str], workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("COLUMNS", "60")
+    ran("train", "--env", ENV, "--memory", "mlp", "--run-dir", "my run's", *TINY)
+    config = load_config(Path("my run's"))
+    concluded(config, [20, 500, 9.8], 9.8, Path("my run's"))
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "much worse" in line]
+    assert line.startswith("the last policy is much worse than the best: 9.800 now, 500.000 after 20 training")
+    command = shlex.split(line[line.index("memoroids evaluate") :])
+    assert "mean return" in ran(*command[1:])
+
+    concluded(config, [20, 500, 500], 500.0, Path("my run's"))
+    assert "much worse" not in capsys.readouterr().out
+    good, bad = (
+        Outcome(Evaluation(np.full(9, final), np.full(9, 5)), rows_of(0, 100), Path(name), config)
+        for final, name in ((100.0, "good"), (0.0, "bad"))
+    )
+    concluded(config, [0, 100], 50.0, Path("run"), seeds=(good, bad))
+    said = capsys.readouterr().out
+    assert "memoroids evaluate --best bad" in said and "--best good" not in said

@@ -124,7 +124,7 @@ def test_an_error_that_nobody_foresaw_leaves_its_traceback_in_the_log_and_its_li
 
 
 def test_a_cell_that_is_interrupted_has_not_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(training, "train", lambda config, run_dir, resume: Outcome(None, [], run_dir))
+    monkeypatch.setattr(training, "train", lambda config, run_dir, resume: Outcome(None, [], run_dir, config))
     directory = place(tmp_path, settings())
     with pytest.raises(SystemExit) as stop:
         cell.main(directory)

@@ -28,7 +28,7 @@ def test_scores_by_hand(complete: tuple[Path, Results]):
             # Of three seeds, one is drawn three times in a 27th of all draws, which is more than 2.5%.
             assert row[f"{name} low"] == pytest.approx(min(levels) + above, rel=1e-12)
             assert row[f"{name} high"] == pytest.approx(max(levels) + above, rel=1e-12)
-        assert (row["seeds"], row["reached 0.95"], row["episodes to 0.95 (median)"]) == (3, 0, "")
+        assert (row["seeds"], row["reached target"], row["episodes to target (median)"]) == (3, 0, "")
 
 
 def test_comparisons_by_hand(complete: tuple[Path, Results]):
@@ -111,7 +111,7 @@ def test_every_run_and_every_point_of_a_curve_is_in_a_table(complete: tuple[Path
     rows = tables.runs(complete[1])
     assert len(rows) == 18
     row = only(rows, task="CountRecallEasy", batching="SBB L=10", seed=2)
-    assert (row["status"], row["skipped updates"], row["episodes to 0.95"]) == ("done", 0, "")
+    assert (row["status"], row["skipped updates"], row["episodes to target"]) == ("done", 0, "")
     assert row["maximum"] == pytest.approx(1.0)
     rows = tables.curves(complete[1])
     assert len(rows) == 6 * 4
@@ -125,8 +125,13 @@ def test_the_level_is_reached_where_it_stays(tmp_path: Path):
     make(tmp_path / "grid", choice, lambda cell, path: written(cell, path, curves[cell.seed]))
     found = results.load(tmp_path / "grid")
     (row,) = tables.scores(found)
-    assert (row["reached 0.95"], row["episodes to 0.95 (median)"]) == (2, 30)
-    assert [row["episodes to 0.95"] for row in tables.runs(found)] == [10, 30, ""]
+    assert (row["reached target"], row["episodes to target (median)"]) == (2, 30)
+    assert row["target"] == 0.95
+    assert [row["episodes to target"] for row in tables.runs(found)] == [10, 30, ""]
+    aimless = found._replace(runs=[run._replace(summary={"final_return": 1.0}) for run in found.runs])
+    (row,) = tables.scores(aimless)
+    assert (row["target"], row["reached target"], row["episodes to target (median)"]) == ("", "", "")
+    assert [row["episodes to target"] for row in tables.runs(aimless)] == ["", "", ""]
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,15 @@
 """TensorBoard and Weights & Biases: what is sent to them, and what happens if one is not installed."""
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from memoroids.runs.metrics import FIELDS
+from memoroids.runs.metrics import ABSENT, FIELDS
 from memoroids.runs.trackers import Trackers
-from metric_rows import ROWS
+from metric_rows import ROWS, row
 
 
 def test_tensorboard_events_hold_every_column(tmp_path: Path):
@@ -20,6 +21,15 @@ def test_tensorboard_events_hold_every_column(tmp_path: Path):
     content = events.read_bytes()
     assert all(name.encode() in content for name in FIELDS)
     assert content.count(b"eval_return") >= len(ROWS)
+
+
+def test_what_an_agent_does_not_have_is_not_sent(tmp_path: Path):
+    trackers = Trackers(tmp_path, {}, tensorboard=True, wandb=False)
+    trackers.write(row(10, **dict.fromkeys(ABSENT, math.nan), loss=math.nan))
+    trackers.close()
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    content = events.read_bytes()
+    assert b"loss" in content and not any(name.encode() in content for name in ABSENT)
 
 
 def test_nothing_is_written_where_no_logger_is_asked_for(tmp_path: Path):

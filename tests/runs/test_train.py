@@ -172,7 +172,7 @@ def test_a_run_directory_holds_the_settings_metrics_curve_summary_and_checkpoint
         "tensorboard",
         "lock",
     }
-    assert load_config(run) == settings.replace(run_dir=run)
+    assert load_config(run) == settings.replace(run_dir=run, target_return=0.95)
     assert (run / "curve.png").stat().st_size > 5_000
     # Random and training episodes together number the checkpoints; the newest two are kept.
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["000000008", "000000009"]
@@ -220,7 +220,7 @@ def test_the_summary_reports_last_mean_and_maximum_beside_the_final_return(popgy
     )
     low, high = summary["final_interval"]
     assert low <= summary["final_return"] <= high
-    assert summary["episodes_to_0.95"] is None
+    assert (summary["target_return"], summary["episodes_to_target"]) == (0.95, None)
     assert (summary["random"], summary["episode"], summary["updates"]) == (4, 5, 10)
 
 
@@ -581,6 +581,10 @@ def test_a_level_is_reached_where_it_is_met_and_stays_met_for_the_next_five(
     returns: tuple[float, ...], expected: int | None
 ):
     assert episodes_to(rows_of(*returns), 0.95) == expected
+
+
+def test_what_has_no_target_never_reaches_it():
+    assert episodes_to(rows_of(1, 1, 1, 1, 1, 1), None) is None
 
 
 def test_a_level_may_be_asked_to_stay_for_longer_or_shorter():

@@ -112,18 +112,20 @@ def print_comparison(runs: Sequence[Path], output: Path | None) -> None:
     from memoroids.runs.run_directory import load_config, read_rows
 
     # Plain columns: a table whose cells wrap at the terminal's width cannot be read or copied.
-    line = "{:26}{:19}{:16}{:>5}  {:24}{:>11}{:>10}{:>9}  {!s}"
+    line = "{:26}{:19}{:16}{:>5}  {:24}{}{:>10}{:>9}  {!s}"
     settings = ("env", "memory", "batching", "seed")
-    print(line.format(*settings, "final return [95%]", "0.95 after", "episodes", "seconds", "run"))
+    found = [(run, load_config(run), read_rows(run)) for run in runs]
+    aimed = any(config.evaluation.target_return is not None for _, config, _ in found)
+    column = f"{'target after':>14}" if aimed else ""
+    print(line.format(*settings, "final return [95%]", column, "episodes", "seconds", "run"))
     curves: dict[str, Sequence[dict[str, float]]] = {}
-    for run in runs:
-        config, rows = load_config(run), read_rows(run)
+    for run, config, rows in found:
         final = _final_return(run)
         short, batching = short_name(config.env.id), batching_of(config)
-        reached = episodes_to(rows, 0.95)
+        reached = episodes_to(rows, config.evaluation.target_return)
         done, seconds = (f"{rows[-1]['episode']:.0f}", f"{rows[-1]['seconds']:.0f}") if rows else ("0", "0")
         settings = (short, config.network.memory, batching, config.seed)
-        print(line.format(*settings, final, str(reached or "-"), done, seconds, run))
+        print(line.format(*settings, final, f"{reached or '-':>14}" if aimed else "", done, seconds, run))
         label = f"{short} {config.network.memory} {batching} seed {config.seed}"
         curves[label if label not in curves else f"{label} ({run})"] = rows
     if output is not None:

@@ -1,6 +1,7 @@
 """What the terminal shows of a run: live progress while it trains, then a table of its results."""
 
 import math
+import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,9 @@ class ProgressDisplay:
 
     def conclude(self, outcome: Outcome, seconds: float) -> None:
         """Prints the table of results and the commands to try next; `seconds` is how long training took."""
-        self.console.print(_results(self.config, outcome, seconds))
+        self.console.print(_results(outcome, seconds))
+        for line in _fallen(outcome):
+            self.console.print(line, highlight=False, soft_wrap=True, markup=False, emoji=False)
         for command in _next_commands(self.config, outcome):
             self.console.print(f"try: {command}", highlight=False, soft_wrap=True, markup=False, emoji=False)
 
@@ -97,9 +100,11 @@ def _describe(config: TrainConfig, moment: Progress) -> tuple[str, int, int, str
         episodes = (
             f"{counters.episode}" if config.budget.train_steps else f"{counters.episode}/{config.budget.train_episodes}"
         )
+        by_epsilon = config.agent_type().traits.exploration == "epsilon"
+        explores = f"ε {row['epsilon']:.2f}  " if by_epsilon else ""
         figures = (
             f"{episodes} episodes  {counters.env_steps:,} steps  {counters.updates:,} updates  "
-            f"loss {row['loss']:.2g}  ε {row['epsilon']:.2f}  return {row['eval_return']:+.3f}  "
+            f"loss {row['loss']:.2g}  {explores}return {row['eval_return']:+.3f}  "
             f"{row['steps_per_s']:,.0f} steps/s  {clock(moment.seconds_left)} left"
         )
     if row is not None and row["skipped"]:
@@ -107,8 +112,8 @@ def _describe(config: TrainConfig, moment: Progress) -> tuple[str, int, int, str
     return phase, done, total, figures
 
 
-def _results(config: TrainConfig, outcome: Outcome, seconds: float) -> Table:
-    run, rows = outcome.run_dir, outcome.rows
+def _results(outcome: Outcome, seconds: float) -> Table:
+    run, rows, config = outcome.run_dir, outcome.rows, outcome.config
     table = Table(show_header=False, title="interrupted" if outcome.final is None else "finished")
     if outcome.final is not None:
         low, high = outcome.final.interval()
@@ -117,9 +122,10 @@ def _results(config: TrainConfig, outcome: Outcome, seconds: float) -> Table:
     if rows:
         returns = [row["eval_return"] for row in rows]
         mean = sum(returns) / len(returns)
-        reached = episodes_to(rows, 0.95)
         table.add_row("evaluation return", f"last {returns[-1]:.3f}  mean {mean:.3f}  max {max(returns):.3f}")
-        table.add_row("0.95 reached and kept", f"after {reached} training episodes" if reached else "no")
+        if (target := config.evaluation.target_return) is not None:
+            reached = episodes_to(rows, target)
+            table.add_row(f"{target:g} reached and kept", f"after {reached} training episodes" if reached else "no")
         table.add_row("training episodes", f"{rows[-1]['episode']:,.0f}")
         table.add_row("environment steps", f"{rows[-1]['env_steps']:,.0f}")
         table.add_row("updates", f"{rows[-1]['updates']:,.0f}, {rows[-1]['transitions']:,.0f} transitions")
@@ -127,6 +133,19 @@ def _results(config: TrainConfig, outcome: Outcome, seconds: float) -> Table:
     metrics = run / METRICS if config.placement.seeds == 1 else f"{run}/seed*/{METRICS}"
     table.add_row("written", escape(f"{metrics}, {run / CURVE}"))
     return table
+
+
+def _fallen(outcome: Outcome) -> list[str]:
+    """A line for each seed whose last policy is much worse than its best, with the command that evaluates the best."""
+    trust, lines = " --trust" if outcome.config.own_code else "", []
+    for each in outcome.seeds or (outcome,):
+        if (best := each.fallen_from()) is not None and each.final is not None:
+            lines.append(
+                f"the last policy is much worse than the best: {each.final.mean:.3f} now, {best['eval_return']:.3f} "
+                f"after {best['episode']:,.0f} training episodes: "
+                f"memoroids evaluate --best {shlex.quote(str(each.run_dir))}{trust}"
+            )
+    return lines
 
 
 def _next_commands(config: TrainConfig, outcome: Outcome) -> list[str]:

@@ -9,3 +9,4 @@ from memoroids.envs.names import resolve as resolve
 from memoroids.envs.names import resolve_id as resolve_id
 from memoroids.envs.names import short_name as short_name
 from memoroids.envs.names import task_of as task_of
+from memoroids.envs.thresholds import reward_threshold as reward_threshold

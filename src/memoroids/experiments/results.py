@@ -27,6 +27,11 @@ class Run(NamedTuple):
     environment: dict[str, str]
     """Versions, commit and machine that it was run with."""
 
+    @property
+    def target(self) -> float | None:
+        """The mean return from which its environment counts as solved, if there is one."""
+        return self.summary.get("target_return")
+
     def column(self, name: str) -> np.ndarray:
         """One column of its metrics, (evaluations,)."""
         return np.asarray([row[name] for row in self.rows])

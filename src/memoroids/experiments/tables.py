@@ -59,10 +59,12 @@ def scores(results: Results) -> list[Row]:
             ("maximum", [summary["maximum"] for summary in summaries]),
         ):
             row |= _with_interval(name, np.asarray(values))
-        reached = [episodes_to(run.rows, 0.95) for run in runs]
+        reached = [episodes_to(run.rows, run.target) for run in runs]
         middle = median(math.inf if episodes is None else episodes for episodes in reached)
-        row["reached 0.95"] = sum(episodes is not None for episodes in reached)
-        row["episodes to 0.95 (median)"] = "" if math.isinf(middle) else middle
+        target = runs[0].target
+        row["target"] = "" if target is None else target
+        row["reached target"] = "" if target is None else sum(episodes is not None for episodes in reached)
+        row["episodes to target (median)"] = "" if math.isinf(middle) else middle
         out.append(row)
     return out
 
@@ -230,8 +232,8 @@ def runs(results: Results) -> list[Row]:
         found = statistics.summary_of(run.rows) if run else {}
         row |= {"final": run.summary["final_return"] if run else ""}
         row |= {"mean": found.get("auc", ""), "last": found.get("last", ""), "maximum": found.get("maximum", "")}
-        reached = episodes_to(run.rows, 0.95) if run else None
-        row |= {"episodes to 0.95": "" if reached is None else reached}
+        reached = episodes_to(run.rows, run.target) if run else None
+        row |= {"episodes to target": "" if reached is None else reached}
         row |= {"skipped updates": int(run.rows[-1]["skipped"]) if run else ""}
         out.append(row | {"status": "done" if run else reasons[entry["name"]]})
     return out

@@ -8,7 +8,7 @@ import jax
 from memoroids.acting.evaluation import DeviceEvaluator, Evaluator
 from memoroids.agents.agent_registry import REGISTRY
 from memoroids.agents.base import Agent, Plan
-from memoroids.envs import HostEnv
+from memoroids.envs import HostEnv, reward_threshold
 from memoroids.envs.device import DeviceEnv, DeviceView, make_device
 from memoroids.envs.host.processes import ProcessEnvs
 from memoroids.envs.host.vector import HostEnvs, LocalEnvs
@@ -109,6 +109,13 @@ def build_device(config: TrainConfig) -> DeviceParts:
     evaluator = DeviceEvaluator(view, agent.act, network.initial_state(), config.evaluation.eval_episodes)
     rings = _rings(config, view) if agent.traits.learns_from_replay else None
     return DeviceParts(view, rings, network, agent, evaluator, act_key, update_key)
+
+
+def with_target(config: TrainConfig, parts: HostParts | DeviceParts) -> TrainConfig:
+    """The settings with the environment's own reward threshold where they set no `target_return`."""
+    if config.evaluation.target_return is not None:
+        return config
+    return config.replace(target_return=reward_threshold(config.env.id, parts.env))
 
 
 def _keys(config: TrainConfig) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -227,7 +227,8 @@ class DeviceRun:
     def outcomes(self) -> list[Outcome]:
         """The outcome of each seed."""
         return [
-            Outcome(self.finals.get(i), recorder.rows, recorder.run_dir) for i, recorder in enumerate(self.recorders)
+            Outcome(self.finals.get(i), recorder.rows, recorder.run_dir, recorder.config)
+            for i, recorder in enumerate(self.recorders)
         ]
 
     def close(self) -> None:

@@ -93,7 +93,7 @@ class HostRun:
         seeds = environment_seeds(config.seed, FINAL)
         final = self.evaluator(self.learner.params, config.evaluation.final_episodes, seeds, self.ended)
         self.recorder.finish(final)
-        return Outcome(final, self.recorder.rows, self.recorder.run_dir)
+        return self.outcome(final)
 
     def collect(self, policy: Policy, stream: int, wanted: int) -> Iterator[Episode]:
         """Collects the next `wanted` episodes of a stream of seeds; restores episodes in progress from a checkpoint."""
@@ -284,7 +284,11 @@ class HostRun:
     def stop(self) -> Outcome:
         """Writes a checkpoint; the outcome of an interrupted run."""
         self.save()
-        return Outcome(None, self.recorder.rows, self.recorder.run_dir)
+        return self.outcome(None)
+
+    def outcome(self, final: Evaluation | None) -> Outcome:
+        """The outcome of the run so far."""
+        return Outcome(final, self.recorder.rows, self.recorder.run_dir, self.config)
 
     def close(self) -> None:
         """Closes files and environments."""

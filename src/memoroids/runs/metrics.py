@@ -18,7 +18,7 @@ FIELDS: tuple[str, ...] = (
     "td_error",  # mean absolute TD error
     "q_mean",  # mean action value, or mean state value for algorithms without action values
     "grad_norm",
-    "epsilon",
+    "epsilon",  # nan for an agent that does not explore by it
     "train_return",  # mean over the training episodes since the previous row
     "eval_return",  # mean over the greedy episodes of this evaluation
     "skipped",  # updates skipped so far because of a non-finite loss or gradient
@@ -26,6 +26,9 @@ FIELDS: tuple[str, ...] = (
     "seconds",
 )
 """The columns of metrics.csv."""
+
+ABSENT: tuple[str, ...] = ("epsilon",)
+"""The columns that are NaN for agents without such a thing."""
 
 MEANS: tuple[str, ...] = ("loss", "td_error", "q_mean", "grad_norm")
 """The columns that are means over the updates since the previous row."""

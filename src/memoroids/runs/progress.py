@@ -1,5 +1,6 @@
 """What a run has done so far, and how it ended, as data."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,17 +75,37 @@ class Outcome(NamedTuple):
     rows: list[dict[str, float]]
     """The rows of metrics."""
     run_dir: Path
+    config: TrainConfig
+    """The settings it ran with, the environment's own `target_return` among them."""
+    seeds: tuple["Outcome", ...] = ()
+    """The outcome of each seed, if there are several; `final` is then over all of them, and `rows` are means."""
+
+    def fallen_from(self) -> dict[str, float] | None:
+        """The row of the best evaluation if the final policy is much worse; None if it is not, or not known.
+
+        Much worse: by a quarter of the range of all evaluations, and by five standard errors of one evaluation, more
+        than the largest of many evaluations of one policy exceeds its mean.
+        """
+        if self.final is None or not self.rows:
+            return None
+        best, worst = (end(self.rows, key=lambda row: row["eval_return"]) for end in (max, min))
+        lost = best["eval_return"] - self.final.mean
+        error = float(self.final.returns.std()) / math.sqrt(self.config.evaluation.eval_episodes)
+        much = lost > (best["eval_return"] - worst["eval_return"]) / 4 and lost > 5 * error
+        return best if much else None
 
 
 Watch = Callable[[Progress], None]
 """Called by a run to report its progress."""
 
 
-def episodes_to(rows: list[dict[str, float]], level: float, stay: int = 5) -> int | None:
-    """Training episodes until a greedy evaluation reaches `level` and the next `stay` evaluations do not fall below it.
+def episodes_to(rows: list[dict[str, float]], level: float | None, stay: int = 5) -> int | None:
+    """Training episodes until an evaluation reaches `level` and the next `stay` evaluations do not fall below it.
 
-    None if that never happens.
+    None if that never happens, or if there is no level.
     """
+    if level is None:
+        return None
     returns = [row["eval_return"] for row in rows]
     for i in range(len(returns) - stay):
         if min(returns[i : i + stay + 1]) >= level:

@@ -222,7 +222,7 @@ class Recorder:
 
     def finish(self, final: Evaluation) -> None:
         """Writes the summary of a finished run."""
-        returns = [row["eval_return"] for row in self.rows]
+        returns, target = [row["eval_return"] for row in self.rows], self.config.evaluation.target_return
         summary = {
             "final_return": final.mean,
             "final_interval": final.interval(),
@@ -233,7 +233,8 @@ class Recorder:
             "mean_eval_return": sum(returns) / len(returns) if returns else None,
             "max_eval_return": max(returns, default=None),
             "best_episode": self.counters.best and self.counters.best[0],
-            "episodes_to_0.95": episodes_to(self.rows, 0.95),
+            "target_return": target,
+            "episodes_to_target": episodes_to(self.rows, target),
             **{
                 name: value
                 for name, value in asdict(self.counters).items()

@@ -1,5 +1,6 @@
 """When periodic events are due, and what changes over training: ε and the schedules of agents."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -47,9 +48,9 @@ def epsilon(config: TrainConfig, number: Any, share: Any) -> Any:
 
 
 def newest_epsilon(config: TrainConfig, traits: Traits, counters: Counters) -> float:
-    """ε of the newest training episode; 0 for an agent that does not explore by ε."""
+    """ε of the newest training episode; NaN for an agent that does not explore by ε."""
     if traits.exploration != "epsilon":
-        return 0.0
+        return math.nan
     return float(np.float32(epsilon(config, np.float64(counters.episode - 1), share_at(config.budget, counters))))
 
 

@@ -196,11 +196,16 @@ class EvaluationSettings:
     """Episodes in each evaluation."""
     final_episodes: int = 100
     """Episodes in the evaluation at the end, on seeds that are used for nothing else."""
+    target_return: float | None = None
+    """Mean return from which the environment counts as solved, to report when it was reached; None: the environment's
+    own reward threshold, if it has one."""
     sensitivity_every: int = 0
     """Training episodes between measurements of how far back in time values depend on observations; 0: never (host)."""
 
     def __post_init__(self) -> None:
         at_least(self, eval_every=1, eval_episodes=1, final_episodes=1, sensitivity_every=0)
+        if self.target_return is not None and not math.isfinite(self.target_return):
+            raise ValueError(f"target_return must be finite, got {self.target_return}")
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,11 @@
 """Experiment trackers: TensorBoard and Weights & Biases."""
 
 import importlib
+import math
 from pathlib import Path
 from typing import Any
+
+from memoroids.runs.metrics import ABSENT
 
 
 class Trackers:
@@ -22,7 +25,8 @@ class Trackers:
             self._wandb = modules[-1].init(project="memoroids", dir=str(run_dir), config=config)
 
     def write(self, row: dict[str, float]) -> None:
-        """Sends a row of metrics, with its training episode as the step."""
+        """Sends a row of metrics, with its training episode as the step, without what the agent does not have."""
+        row = {name: value for name, value in row.items() if name not in ABSENT or not math.isnan(value)}
         if self._tensorboard is not None:
             for name, value in row.items():
                 self._tensorboard.add_scalar(name, value, int(row["episode"]))

@@ -17,7 +17,7 @@ from memoroids._util.provenance import conditions
 from memoroids.acting.evaluation import Evaluation
 from memoroids.envs import EnvironmentFault
 from memoroids.runs import checkpoint
-from memoroids.runs.build import DeviceParts, HostParts, build_device, build_host
+from memoroids.runs.build import DeviceParts, HostParts, build_device, build_host, with_target
 from memoroids.runs.checkpoint import CheckpointError
 from memoroids.runs.device_loop import DeviceRun
 from memoroids.runs.host_loop import HostRun
@@ -87,7 +87,7 @@ class RestoredRun(Generic[PartsT]):
     """
 
     def __init__(self, config: TrainConfig, parts: PartsT, run_dir: Path, *, resume: bool):
-        self.config, self.resume = config, resume
+        self.config, self.resume = with_target(config, parts), resume
         self.parts = parts
         self.counters = Counters()
         self.learner: Any = self.parts.agent.init(self.parts.network)
@@ -96,7 +96,7 @@ class RestoredRun(Generic[PartsT]):
         self.refused: list[CheckpointError] = []
         """Errors of newer checkpoints that were passed over."""
         if resume:
-            self.checkpoint = checkpoint.newest_good(run_dir / CHECKPOINTS, self.refused.append, asdict(config))
+            self.checkpoint = checkpoint.newest_good(run_dir / CHECKPOINTS, self.refused.append, asdict(self.config))
             if self.checkpoint is None and not (run_dir / CONFIG).exists():
                 raise CheckpointError(f"no run to resume in {run_dir}: it has neither {CONFIG} nor a checkpoint")
             if self.checkpoint is None and (run_dir / SUMMARY).exists():
@@ -206,6 +206,7 @@ def _train_seeds(
         RestoredRun(each, build_device(each), path, resume=resume and (path / CONFIG).exists())
         for each, path in zip(configs, directories, strict=True)
     ]
+    config = config.replace(target_return=restored[0].config.evaluation.target_return)
     if not resume:
         directory.mkdir(parents=True, exist_ok=True)
         atomic_write_text(directory / CONFIG, to_json(config) + "\n")
@@ -230,7 +231,7 @@ def _train_seeds(
     combined = None
     if len(finals) == len(outcomes):
         combined = Evaluation(*(np.concatenate(column) for column in zip(*finals, strict=True)))
-    return Outcome(combined, _mean_rows(rows), run_dir)
+    return Outcome(combined, _mean_rows(rows), run_dir, config, tuple(outcomes))
 
 
 def _mean_rows(rows: list[list[dict[str, float]]]) -> list[dict[str, float]]:

@@ -33,11 +33,13 @@ class DeviceEnv(eqx.Module):
     `max_length`: transitions in the longest episode, static because it fixes shapes; `step` must set `truncated` or
     `terminated` by then. `min_length`: transitions in the shortest episode, equal to `max_length` if all episodes have
     the same length. `requires_previous_action`: whether agents need the previous action along with the observation.
+    `reward_threshold`: the mean return from which the environment counts as solved, if there is one.
     """
 
     max_length: eqx.AbstractVar[int]
     min_length: eqx.AbstractVar[int]
     requires_previous_action: ClassVar[bool] = False
+    reward_threshold: ClassVar[float | None] = None
 
     @property
     @abc.abstractmethod
