@@ -175,7 +175,7 @@ def test_continuous_actions_are_clipped_where_they_act_and_kept_as_drawn():
 @pytest.mark.parametrize("count", [1, 6])
 def test_played_episodes_equal_a_loop_over_steps(count):
     keys = jax.random.split(jax.random.key(5), count)
-    total, length = quickly(lambda keys: play(VIEW, act, jnp.full((), 2, jnp.int32), MEMORY, keys))(keys)
+    total, length = quickly(lambda keys: play(VIEW, act, jnp.full((), 2, jnp.int32), MEMORY, keys, jnp.zeros(count)))(keys)
     for i in range(count):
         state, _ = VIEW.reset(jax.random.fold_in(keys[i], 0))
         expected, steps = 0.0, 0
@@ -243,8 +243,8 @@ def test_a_spoiled_greedy_episode_has_no_return():
         return jnp.zeros((), jnp.int32), memory
 
     keys = jax.vmap(jax.random.key)(jnp.arange(20))
-    healthy, lengths = quickly(lambda: play(VIEW, greedy, (), (), keys))()
-    got, same = quickly(lambda: play(BAD, greedy, (), (), keys))()
+    healthy, lengths = quickly(lambda: play(VIEW, greedy, (), (), keys, jnp.zeros(20)))()
+    got, same = quickly(lambda: play(BAD, greedy, (), (), keys, jnp.zeros(20)))()
     tags = np.asarray(jax.vmap(lambda key: VIEW.reset(jax.random.fold_in(key, 0))[1][0])(keys))
     bad = (tags < SPOILED) & (np.asarray(lengths) > 1)
     np.testing.assert_array_equal(same, lengths)

@@ -1,20 +1,25 @@
-"""Evaluation is greedy, repeatable, on its own seeds, and does not change what is being trained."""
+"""Evaluation is greedy or sampled, repeatable, on its own seeds, and does not change what is being trained."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import equinox as eqx
 import gymnasium as gym
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from memoroids import tape as tapes
-from memoroids.acting.evaluation import Evaluation, Evaluator
+from memoroids.acting.evaluation import DeviceEvaluator, Evaluation, Evaluations, Evaluator
 from memoroids.agents.base import Plan
 from memoroids.agents.dqn import DQNConfig, dqn
 from memoroids.agents.networks import QNetwork
+from memoroids.agents.ppo import PPOConfig
 from memoroids.envs import HostEnv
+from memoroids.envs.device import DeviceEnv, DeviceView
+from memoroids.envs.device.environment import Step
 from memoroids.envs.host.vector import LocalEnvs
 from memoroids.memory import REGISTRY
 from memoroids.replay import tape_buffer
@@ -113,11 +118,11 @@ def assert_equal(left: Evaluation, right: Evaluation) -> None:
 
 def test_the_same_parameters_and_seeds_give_the_same_episodes_each_time_and_with_any_num_envs():
     evaluate, _, params = evaluator(2)
-    first = evaluate(params, 7, lambda n: n)
-    other = evaluate(params, 7, lambda n: n + 100)
+    first = evaluate(params, 7, lambda n: n).greedy
+    other = evaluate(params, 7, lambda n: n + 100).greedy
     assert not np.array_equal(first.returns, other.returns)
-    assert_equal(evaluate(params, 7, lambda n: n), first)
-    assert_equal(evaluator(3)[0](params, 7, lambda n: n), first)
+    assert_equal(evaluate(params, 7, lambda n: n).greedy, first)
+    assert_equal(evaluator(3)[0](params, 7, lambda n: n).greedy, first)
 
 
 def test_evaluation_is_greedy_and_starts_each_episode_with_an_empty_memory():
@@ -132,10 +137,122 @@ def test_evaluation_is_greedy_and_starts_each_episode_with_an_empty_memory():
             observation, reward, over, _, _ = env.step(int(np.argmax(q)))
             total, begin = total + reward, False
         returns.append(total)
-    played = evaluate(params, 6, lambda n: n)
+    played, sampled = evaluate(params, 6, lambda n: n)
+    assert sampled is None
     np.testing.assert_allclose(played.returns, returns, rtol=1e-12)
     np.testing.assert_array_equal(played.lengths, np.full(6, 5))
     assert played.mean == pytest.approx(np.mean(returns))
+
+
+class Ones(gym.Env):
+    """Ten steps that pay for action 1."""
+
+    observation_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        self.t = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: int):
+        self.t += 1
+        return np.zeros(1, np.float32), float(action), self.t == 10, False, {}
+
+
+gym.register("test-evaluate/Ones-v0", entry_point=Ones)
+
+
+class DeviceOnes(DeviceEnv):
+    """`Ones` on device; episodes are numbered by nothing, so that only draws of the policy tell them apart."""
+
+    max_length: int = eqx.field(static=True, default=10)
+    min_length: int = eqx.field(static=True, default=10)
+    observation_space = Ones.observation_space
+    action_space = Ones.action_space
+
+    def reset(self, key: jax.Array) -> tuple[Any, jax.Array]:
+        return jnp.zeros((), jnp.int32), jnp.zeros(1)
+
+    def step(self, state: Any, action: jax.Array, key: jax.Array) -> tuple[Any, Step]:
+        return state + 1, Step(jnp.zeros(1), action.astype(jnp.float32), state + 1 == 10, jnp.zeros((), bool))
+
+
+PROBABILITY = 0.3
+
+
+def unlikely_one(params: Any, memory: Any, observation: Any, begin: Any, explore: Any, key: jax.Array) -> Any:
+    """A policy that takes action 1 with `PROBABILITY`, and whose mode is 0."""
+    sampled = jax.random.bernoulli(key, PROBABILITY)
+    return jnp.where(explore > 0, sampled, False).astype(jnp.int32), memory
+
+
+def any_evaluator(where: str, stochastic: bool, num_envs: int = 5) -> Evaluator | DeviceEvaluator:
+    if where == "host":
+        envs = LocalEnvs([HostEnv("test-evaluate/Ones-v0") for _ in range(num_envs)])
+        return Evaluator(envs, unlikely_one, (), stochastic=stochastic)
+    view = DeviceView("ones", DeviceOnes())
+    return DeviceEvaluator(view, unlikely_one, (), num_envs, stochastic=stochastic)
+
+
+@pytest.mark.parametrize("where", ["host", "device"])
+def test_a_policy_is_evaluated_by_its_mode_and_by_sampling_from_it(where: str):
+    evaluate = any_evaluator(where, stochastic=True)
+    greedy, sampled = evaluate((), 203, lambda n: n)
+    assert sampled is not None and len(sampled.returns) == len(greedy.returns) == 203
+    np.testing.assert_array_equal(greedy.returns, np.zeros(203))
+    np.testing.assert_array_equal(sampled.lengths, np.full(203, 10))
+    error = np.sqrt(10 * PROBABILITY * (1 - PROBABILITY) / 203)
+    assert abs(sampled.mean - 10 * PROBABILITY) < 4 * error
+    assert abs(sampled.returns.std() - error * np.sqrt(203)) < 0.3
+
+    again, other = (evaluate((), 203, lambda n, first=first: n + first).sampled for first in (0, 1_000))
+    assert again is not None and other is not None
+    assert_equal(again, sampled)
+    assert not np.array_equal(other.returns, sampled.returns), "the draws of one evaluation are those of another"
+    wider = any_evaluator(where, stochastic=True, num_envs=7)((), 203, lambda n: n).sampled
+    assert wider is not None
+    assert_equal(wider, sampled)
+
+    only, none = any_evaluator(where, stochastic=False)((), 5, lambda n: n)
+    np.testing.assert_array_equal(only.returns, np.zeros(5))
+    assert none is None
+
+
+def test_the_evaluation_that_counts_comes_first_and_must_be_there():
+    greedy, sampled = (evaluation([value]) for value in (1.0, 2.0))
+    both, one = Evaluations(greedy, sampled), Evaluations(greedy)
+    assert both.chosen(True) is sampled and both.chosen(False) is greedy and one.chosen(False) is greedy
+    assert list(both.named(True)) == ["sampled", "greedy"] and list(both.named(False)) == ["greedy", "sampled"]
+    assert list(one.named(False)) == ["greedy"]
+    with pytest.raises(ValueError, match="sample from their policy"):
+        one.named(True)
+    joined = Evaluations.joined([both, both])
+    assert joined.greedy.returns.tolist() == [1.0, 1.0]
+    assert joined.sampled is not None and joined.sampled.returns.tolist() == [2.0, 2.0]
+    assert Evaluations.joined([one, one]).sampled is None
+
+
+@pytest.mark.parametrize("env", [ENV, "device:toy_env:Lengths"])
+def test_which_evaluation_counts_changes_what_is_reported_and_not_what_is_learned(env: str, tmp_path: Path):
+    values: dict[str, Any] = {"algorithm": "ppo", "env": env, "random_episodes": 0, "agent": PPOConfig(minibatches=2)}
+    values |= {"train_episodes": 12, "eval_every": 2, "rollout": 6 if env != ENV else None, "updates_per_episode": 1}
+    settings = config(**values)
+    assert settings.evaluation.stochastic and not config().evaluation.stochastic
+    sampled, greedy = (train(settings.replace(stochastic=way), tmp_path / str(way)) for way in (True, False))
+    assert [row["eval_return"] for row in sampled.rows] == [row["eval_sampled"] for row in sampled.rows]
+    assert [row["eval_return"] for row in greedy.rows] == [row["eval_greedy"] for row in greedy.rows]
+    for name in ("eval_sampled", "eval_greedy", "loss", "train_return"):
+        assert [row[name] for row in sampled.rows] == [row[name] for row in greedy.rows]
+    assert any(row["eval_sampled"] != row["eval_greedy"] for row in greedy.rows)
+    assert sampled.finals is not None and sampled.finals.sampled is not None
+    assert sampled.final is sampled.finals.sampled and greedy.final is not None
+    for outcome, way in ((sampled, "sampled"), (greedy, "greedy")):
+        summary = json.loads((outcome.run_dir / "summary.json").read_text())
+        assert summary["evaluation"] == way and summary["final_return"] == summary[f"final_return_{way}"]
+        assert summary["final_return_sampled"] == sampled.final.mean
+        assert summary["final_return_greedy"] == greedy.final.mean
+        best = max(outcome.rows, key=lambda row: row["eval_return"])
+        assert summary["best_episode"] == best["episode"]
 
 
 def evaluation(returns: Any) -> Evaluation:

@@ -11,7 +11,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from memoroids.acting.evaluation import Evaluation
+from memoroids.acting.evaluation import Evaluation, Evaluations
 from memoroids.cli.main import main
 from memoroids.runs import train as training
 from memoroids.runs.progress import Outcome
@@ -85,7 +85,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[TrainConfig, Path, bool
 
     def instead(config: TrainConfig, run_dir: Path, *, resume: bool = False, watch: Any = None) -> Outcome:
         calls.append((config, run_dir, resume))
-        return Outcome(Evaluation(np.ones(2), np.ones(2, int)), [], run_dir, config)
+        return Outcome(Evaluations(Evaluation(np.ones(2), np.ones(2, int))), [], run_dir, config)
 
     monkeypatch.setattr(training, "train", instead)
     return calls

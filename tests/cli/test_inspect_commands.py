@@ -24,7 +24,7 @@ def test_a_run_is_trained_evaluated_and_resumed(ran: Callable[..., str], refused
     assert [path.name for path in workplace.iterdir()] == ["runs"]
     assert {path.name for path in run.iterdir()} >= {"config.json", "metrics.csv", "curve.png", "checkpoints"}
     assert f"training mlp on {ENV}, tapes, seed 0" in said and "finished" in said
-    assert "4/4 episodes" in said and "final return, 2 fresh seeds" in said
+    assert "4/4 episodes" in said and "final return, greedy, 2 fresh seeds" in said
     assert f"try: memoroids evaluate {shown} --episodes 100" in said
 
     before = files(run)
@@ -34,7 +34,7 @@ def test_a_run_is_trained_evaluated_and_resumed(ran: Callable[..., str], refused
     )
     assert found is not None
     mean, low, high = map(float, found.groups())
-    expected = evaluate_run(run, 3, seed=0)
+    expected = evaluate_run(run, 3, seed=0).greedy
     assert low <= mean <= high and mean == pytest.approx(expected.mean, abs=1e-4)
     assert files(run) == before
 

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shlex
 import signal
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from noisy_toy import ENV, TINY
 
-from memoroids.acting.evaluation import Evaluation
+from memoroids.acting.evaluation import Evaluation, Evaluations
 from memoroids.cli.main import main
 from memoroids.cli.progress_display import ProgressDisplay
 from memoroids.runs import metrics
@@ -65,9 +66,9 @@ def rows_of(*returns: float) -> list[dict[str, float]]:
 
 def concluded(config: TrainConfig, returns: list[float], final: float, run_dir: Path, **more: Any) -> None:
     """Lets the display conclude a run with these evaluations and this final return."""
-    evaluation = Evaluation(np.full(10, final), np.full(10, 5))
+    finals = Evaluations(Evaluation(np.full(10, final), np.full(10, 5)))
     display = ProgressDisplay(config, run_dir, resume=False)
-    display.conclude(Outcome(evaluation, rows_of(*returns), run_dir, config, **more), 1.0)
+    display.conclude(Outcome(finals, rows_of(*returns), run_dir, config, **more), 1.0)
 
 
 def test_a_threshold_is_named_where_there_is_one_and_only_there(capsys: pytest.CaptureFixture[str]):
@@ -90,6 +91,28 @@ def test_the_own_threshold_of_an_environment_is_what_a_run_reports(ran: Callable
     assert "target after" in ran("compare", "a", "c") and "target after" not in ran("compare", "c")
     told = [json.loads((workplace / name / "summary.json").read_text()) for name in "abc"]
     assert [each["target_return"] for each in told] == [475, 5, None]
+
+
+def test_a_policy_that_is_sampled_from_is_shown_in_both_ways(ran: Callable[..., str], workplace: Path):
+    small = ["--train-steps", "None", "--train-episodes", "4", "--num-envs", "4", "--eval-every", "4", "--width", "8"]
+    small += ["--env", ENV, "--memory", "mlp", "--algorithm", "ppo", "--eval-episodes", "2", "--final-episodes", "3"]
+    for flags, first, second in (([], "sampled", "greedy"), (["--no-stochastic"], "greedy", "sampled")):
+        said = ran("train", *small, *flags, "--run-dir", first)
+        assert re.search(rf"return \+\S+ {first}, \+\S+ {second} ", said), said
+        assert said.index(f"final return, {first}, 3 fresh") < said.index(f"final return, {second}, 3 fresh")
+        assert f"evaluation return, {first}" in said and f"evaluation return, {second}" not in said
+        said = ran("evaluate", first, "--episodes", "3")
+        assert [each.split()[-1] for each in said.split(" episodes of")[:2]] == [first, second]
+    swapped = ran("evaluate", "sampled", "--episodes", "3", "--no-stochastic")
+    assert swapped == ran("evaluate", "greedy", "--episodes", "3") != ran("evaluate", "sampled", "--episodes", "3")
+
+
+def test_a_policy_without_draws_cannot_be_sampled(ran: Callable[..., str], refused: Callable[..., str]):
+    ran("train", "--env", ENV, "--memory", "mlp", "--run-dir", "run", *TINY)
+    said = "stochastic True is for agents that sample from their policy, such as ppo: dqn does not"
+    assert said in refused("evaluate", "run", "--stochastic")
+    assert said in refused("train", "--env", ENV, "--stochastic")
+    assert ran("evaluate", "run", "--no-stochastic").count("mean return") == 1
 
 
 @pytest.mark.parametrize(("algorithm", "shown"), [("dqn", True), ("pqn", True), ("ppo", False)])
@@ -118,7 +141,7 @@ def test_a_policy_that_fell_is_reported_with_a_command_that_evaluates_the_best_o
     concluded(config, [20, 500, 500], 500.0, Path("my run's"))
     assert "much worse" not in capsys.readouterr().out
     good, bad = (
-        Outcome(Evaluation(np.full(9, final), np.full(9, 5)), rows_of(0, 100), Path(name), config)
+        Outcome(Evaluations(Evaluation(np.full(9, final), np.full(9, 5))), rows_of(0, 100), Path(name), config)
         for final, name in ((100.0, "good"), (0.0, "bad"))
     )
     concluded(config, [0, 100], 50.0, Path("run"), seeds=(good, bad))

@@ -17,15 +17,15 @@ from profiles import LOG, assert_picture, profile_of
 )
 def test_the_curve_is_a_picture(rows: list[dict[str, float]], tmp_path: Path):
     path = tmp_path / "curve.png"
-    draw_curve(path, rows, "popgym-RepeatFirstEasy-v0, lru, seed 0")
+    draw_curve(path, rows, "popgym-RepeatFirstEasy-v0, lru, seed 0", "greedy")
     assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     assert path.stat().st_size > 5_000
 
 
 def test_another_curve_is_another_picture(tmp_path: Path):
-    draw_curve(tmp_path / "one.png", ROWS, "title")
-    draw_curve(tmp_path / "two.png", [row(10), row(20, eval_return=5.0)], "title")
-    draw_curve(tmp_path / "three.png", ROWS, "title")
+    draw_curve(tmp_path / "one.png", ROWS, "title", "greedy")
+    draw_curve(tmp_path / "two.png", [row(10), row(20, eval_return=5.0)], "title", "greedy")
+    draw_curve(tmp_path / "three.png", ROWS, "title", "greedy")
     one, two, three = ((tmp_path / f"{name}.png").read_bytes() for name in ("one", "two", "three"))
     assert one != two and one == three
 

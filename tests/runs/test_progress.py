@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from memoroids.acting.evaluation import Evaluation
+from memoroids.acting.evaluation import Evaluation, Evaluations
 from memoroids.runs.progress import Outcome
 from memoroids.runs.settings import TrainConfig
 
@@ -14,7 +14,7 @@ def outcome(evaluated: list[float], final: list[float] | None, eval_episodes: in
     rows = [{"episode": 10.0 * (i + 1), "eval_return": value} for i, value in enumerate(evaluated)]
     config = TrainConfig.of(eval_episodes=eval_episodes)
     found = None if final is None else Evaluation(np.asarray(final), np.ones(len(final), int))
-    return Outcome(found, rows, Path("run"), config)
+    return Outcome(found and Evaluations(found), rows, Path("run"), config)
 
 
 @pytest.mark.parametrize("final", [[9.0, 10.0, 11.0], [9.8] * 100], ids=str)

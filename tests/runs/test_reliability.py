@@ -59,7 +59,7 @@ def config(**changes: Any) -> TrainConfig:
 @pytest.fixture(autouse=True)
 def not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """A picture takes as long as ten of these updates, and tests/runs/test_train.py looks at it."""
-    monkeypatch.setattr(recorder, "draw_curve", lambda path, rows, title: path.touch())
+    monkeypatch.setattr(recorder, "draw_curve", lambda path, rows, title, way: path.touch())
 
 
 def assert_same(left: Path, right: Path) -> None:
@@ -237,7 +237,7 @@ def test_a_run_with_code_of_its_own_is_evaluated_where_it_is_trusted(
     finished(config(), tmp_path / "run")
     main(["evaluate", str(tmp_path / "run"), "--episodes", "2", "--trust", "--best"])
     assert "mean return" in capsys.readouterr().out
-    assert evaluate_run(tmp_path / "run", 2, 0, best=True).lengths.shape == (2,)
+    assert evaluate_run(tmp_path / "run", 2, 0, best=True).greedy.lengths.shape == (2,)
 
 
 def test_a_run_that_goes_on_elsewhere_says_that_it_is_not_the_same_any_more(

@@ -92,7 +92,7 @@ def test_a_run_is_measured_from_the_command_line(said: Callable[..., str], tmp_p
     assert re.search(rf"\(VML\) \d+ \(50%\), {found['vml']['0.95']} \(95%\), \d+ \(99%\) back", text)
     assert f"first observation {found['first_share']:.2%}" in text
 
-    assert_evaluation(Evaluation.of(played), evaluator(params, 4, seeds))
+    assert_evaluation(Evaluation.of(played), evaluator(params, 4, seeds).greedy)
 
 
 def assert_evaluation(left: Evaluation, right: Evaluation) -> None:

@@ -195,7 +195,8 @@ def test_metrics_count_what_was_done(popgym: Any):
         [row["epsilon"] for row in rows], [0.2 - 0.19 * (n - 1) / 4 for n in episodes], rtol=1e-5
     )
     for row in rows:
-        assert all(np.isfinite(value) for value in row.values())
+        assert [name for name, value in row.items() if not np.isfinite(value)] == ["eval_sampled"]
+        assert row["eval_greedy"] == row["eval_return"]
         assert row["skipped"] == 0 and row["loss"] > 0 and row["grad_norm"] > 0
         assert -1 <= row["train_return"] <= 1 and -1 <= row["eval_return"] <= 1
     assert rows[0]["seconds"] < rows[1]["seconds"] < rows[2]["seconds"]
@@ -236,11 +237,12 @@ def test_progress_is_told_with_every_row(popgym: Any):
 def test_a_run_is_evaluated_on_fresh_seeds_and_left_as_it_is(popgym: Any):
     _, outcome, _ = popgym
     before = contents(outcome.run_dir)
-    evaluation = evaluate_run(outcome.run_dir, 5, seed=0)
+    evaluation, sampled = evaluate_run(outcome.run_dir, 5, seed=0)
+    assert sampled is None
     assert len(evaluation.returns) == 5
     np.testing.assert_array_equal(evaluation.lengths, np.full(5, 51))
-    np.testing.assert_array_equal(evaluate_run(outcome.run_dir, 5, seed=0).returns, evaluation.returns)
-    assert not np.array_equal(evaluate_run(outcome.run_dir, 5, seed=1).returns, evaluation.returns)
+    np.testing.assert_array_equal(evaluate_run(outcome.run_dir, 5, seed=0).greedy.returns, evaluation.returns)
+    assert not np.array_equal(evaluate_run(outcome.run_dir, 5, seed=1).greedy.returns, evaluation.returns)
     assert contents(outcome.run_dir) == before
 
 

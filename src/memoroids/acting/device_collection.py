@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from memoroids.algebra.resettable import select
@@ -182,13 +183,18 @@ def append_next_observation(collected: Tape, env_states: EnvStates) -> Tape:
     return jax.tree.map(append, collected, last)
 
 
-def play(view: DeviceView, act: Act, params: Any, memory: State, keys: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Plays one greedy episode for each key (m,): returns (m,) float32 and lengths (m,) int32.
+def play(
+    view: DeviceView, act: Act, params: Any, memory: State, keys: jax.Array, explore: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Plays one episode for each key (m,): returns (m,) float32 and lengths (m,) int32.
 
-    The return of an episode with a non-finite observation or reward is NaN.
+    `explore` (m,) float32: how much the policy explores in each episode, 0 for greedy ones. The return of an episode
+    with a non-finite observation or reward is NaN.
     """
     num_envs = keys.shape[0]
     env, observation = jax.vmap(lambda key: view.reset(jax.random.fold_in(key, 0)))(keys)
+    # The environment takes the numbers from 0 up, one for each step.
+    policy_keys = jax.vmap(lambda key: jax.random.fold_in(key, np.uint32(2**32 - 1)))(keys)
     memory = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num_envs, *leaf.shape)), memory)
     zeros = jnp.zeros(num_envs)
     total = jnp.where(_finite(observation), zeros, jnp.nan)
@@ -200,10 +206,10 @@ def play(view: DeviceView, act: Act, params: Any, memory: State, keys: jax.Array
 
     def step(carry: Any) -> Any:
         env, memory, observation, total, length, over, step = carry
-        # One key serves both: the greedy policy does not use its own.
         step_keys = jax.vmap(lambda key: jax.random.fold_in(key, step + 1))(keys)
+        act_keys = jax.vmap(lambda key: jax.random.fold_in(key, step))(policy_keys)
         begin = jnp.broadcast_to(step == 0, over.shape)
-        action, memory = jax.vmap(act, (None, 0, 0, 0, 0, 0))(params, memory, observation, begin, zeros, step_keys)
+        action, memory = jax.vmap(act, (None, 0, 0, 0, 0, 0))(params, memory, observation, begin, explore, act_keys)
         env, (observation, reward, terminated, truncated) = jax.vmap(view.step)(env, action, step_keys)
         total = total + jnp.where(over, 0, jnp.where(_finite(observation) & jnp.isfinite(reward), reward, jnp.nan))
         length = length + ~over

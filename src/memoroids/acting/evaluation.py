@@ -1,4 +1,4 @@
-"""Greedy evaluation on host and device environments; it only reads the parameters that are being trained."""
+"""Evaluation on host and device environments; it only reads the parameters that are being trained."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from memoroids.tape import Tape, episode
 
 
 class Evaluation(NamedTuple):
-    """Undiscounted returns and lengths of finished greedy episodes, (episodes,) each, in the order of their seeds."""
+    """Undiscounted returns and lengths of finished episodes, (episodes,) each, in the order of their seeds."""
 
     returns: np.ndarray
     lengths: np.ndarray
@@ -43,32 +43,83 @@ class Evaluation(NamedTuple):
         return float(low), float(high)
 
 
-class Evaluator:
-    """Plays greedy episodes in host environments, with an agent's `act` compiled once for all calls.
+class Evaluations(NamedTuple):
+    """The evaluations of one policy: taking its best actions, and sampling from it.
 
-    `params`: the parameters to act with. `seed_of(number)`: the environment's seed for each episode from 0, which
-    training must never use. `ended`: called for each episode that ends, see `Collector`; without it a fault of an
-    environment raises `EnvironmentFault`.
+    `sampled` is None for an agent whose policy is not a distribution to sample from.
     """
 
-    def __init__(self, envs: HostEnvs, act: Callable[..., Any], initial_state: State):
-        self._envs = envs
+    greedy: Evaluation
+    sampled: Evaluation | None = None
+
+    def chosen(self, stochastic: bool) -> Evaluation:
+        """The sampled evaluation if `stochastic`, else the greedy one. Raises `ValueError` if there is none."""
+        found = self.sampled if stochastic else self.greedy
+        if found is None:
+            raise ValueError("stochastic is for agents that sample from their policy, such as ppo: this one does not")
+        return found
+
+    def named(self, stochastic: bool) -> dict[str, Evaluation]:
+        """The evaluations by name, greedy or sampled, the one that is chosen by `stochastic` first."""
+        self.chosen(stochastic)
+        found = {name: evaluation for name, evaluation in self._asdict().items() if evaluation is not None}
+        return dict(sorted(found.items(), reverse=stochastic))
+
+    @classmethod
+    def joined(cls, several: Sequence["Evaluations"]) -> "Evaluations":
+        """All episodes of several evaluations of agents of one kind."""
+        ways = [way for way in zip(*several, strict=True) if way[0] is not None]
+        return cls(*(Evaluation(*map(np.concatenate, zip(*way, strict=True))) for way in ways))
+
+
+class Evaluator:
+    """Plays episodes in host environments, with an agent's `act` compiled once for all calls.
+
+    `stochastic`: whether the agent's policy is a distribution, so that it is also evaluated by sampling.
+
+    `params`: the parameters to act with. `seed_of(number)`: the environment's seed for each episode from 0, which
+    training must never use; draws from the policy depend only on the first of these seeds, the episode and the step.
+    `ended`: called for each episode that ends, see `Collector`; without it a fault of an environment raises
+    `EnvironmentFault`.
+    """
+
+    def __init__(self, envs: HostEnvs, act: Act, initial_state: State, *, stochastic: bool = False):
+        def act_salted(salted: Any, memory: State, observation: Any, begin: Any, explore: Any, key: jax.Array) -> Any:
+            params, salt = salted
+            return act(params, memory, observation, begin, explore, jax.random.fold_in(key, salt))
+
+        self._envs, self._stochastic = envs, stochastic
         self._params: Any = None
+        self._explore = np.float32(0)
         self._policy = RecurrentPolicy(
-            act,
+            act_salted if stochastic else act,
             initial_state,
             len(envs),
             params=lambda: self._params,
-            explore=lambda number: np.zeros(number.shape, np.float32),
-            key=jax.random.key(0),  # has no effect, since ε is 0
+            explore=lambda number: np.full(number.shape, self._explore),
+            key=jax.random.key(0),  # has no effect on greedy episodes
         )
 
     def __call__(
         self, params: Any, episodes: int, seed_of: Callable[[int], int], ended: Ended | None = None
-    ) -> Evaluation:
-        """Returns and lengths of `episodes` greedy episodes."""
+    ) -> Evaluations:
+        """Returns and lengths of `episodes` greedy episodes, and of as many sampled ones on the same seeds."""
+        return Evaluations(
+            self._scores(self._episodes(params, episodes, seed_of, ended)),
+            self.sampled(params, episodes, seed_of, ended),
+        )
+
+    def sampled(
+        self, params: Any, episodes: int, seed_of: Callable[[int], int], ended: Ended | None = None
+    ) -> Evaluation | None:
+        """Returns and lengths of `episodes` sampled episodes; None for an agent without a policy to sample from."""
+        if not self._stochastic:
+            return None
+        return self._scores(self._episodes(params, episodes, seed_of, ended, explore=1.0))
+
+    def _scores(self, played: Iterator[Episode]) -> Evaluation:
         # Tapes are not kept: those of image observations could exceed the host's memory.
-        scores = [(episode.total, episode.length) for episode in self._episodes(params, episodes, seed_of, ended)]
+        scores = [(episode.total, episode.length) for episode in played]
         return Evaluation(*(np.asarray(column) for column in zip(*scores, strict=True)))
 
     def play(
@@ -78,21 +129,35 @@ class Evaluator:
         return list(self._episodes(params, episodes, seed_of, ended))
 
     def _episodes(
-        self, params: Any, episodes: int, seed_of: Callable[[int], int], ended: Ended | None
+        self,
+        params: Any,
+        episodes: int,
+        seed_of: Callable[[int], int],
+        ended: Ended | None,
+        *,
+        explore: float = 0.0,
     ) -> Iterator[Episode]:
-        self._params = params
+        self._params = (params, np.uint32(seed_of(0))) if self._stochastic else params
+        self._explore = np.float32(explore)
         yield from Collector(self._envs, self._policy, seed_of, 0, episodes, ended=ended)
         self._params = None
 
 
 class DeviceEvaluator:
-    """Plays greedy episodes in a device environment, `block` at a time; the seed of each becomes a random key."""
+    """Plays episodes in a device environment, `block` at a time; the seed of each becomes a random key.
 
-    def __init__(self, view: DeviceView, act: Act, initial_state: State, block: int):
+    `stochastic`: whether the agent's policy is a distribution, so that it is also evaluated by sampling.
+    """
+
+    def __init__(self, view: DeviceView, act: Act, initial_state: State, block: int, *, stochastic: bool = False):
         self._view, self._block = view, block
+        ways = 2 if stochastic else 1
 
         def played(params: Any, seeds: jax.Array) -> tuple[jax.Array, jax.Array]:
-            return play(view, act, params, initial_state, jax.vmap(jax.random.key)(seeds))
+            keys = jnp.tile(jax.vmap(jax.random.key)(seeds), ways)
+            explore = jnp.repeat(jnp.arange(ways, dtype=jnp.float32), block)
+            found = play(view, act, params, initial_state, keys, explore)
+            return tuple(column.reshape(ways, block) for column in found)  # type: ignore[return-value]
 
         def recorded(params: Any, seed: jax.Array) -> tuple[Tape, jax.Array]:
             key = jax.random.key(seed)
@@ -104,7 +169,9 @@ class DeviceEvaluator:
             return jax.tree.map(lambda leaf: leaf[0], (collected.tape, collected.tape.final))
 
         self.played = played
-        """`played(params, seeds)`: returns and lengths of one block of episodes, not compiled."""
+        """`played(params, seeds)`: returns and lengths of one block of episodes, (ways, block) each, not compiled.
+
+        The first way is greedy, and the second, if there is one, sampled."""
         self._played, self._recorded = jax.jit(played), jax.jit(recorded)
 
     def seeds(self, episodes: int, seed_of: Callable[[int], int]) -> np.ndarray:
@@ -113,17 +180,17 @@ class DeviceEvaluator:
         numbers = [seed_of(number) for number in range(blocks * self._block)]
         return np.asarray(numbers, np.uint32).reshape(blocks, self._block)
 
-    def __call__(self, params: Any, episodes: int, seed_of: Callable[[int], int]) -> Evaluation:
-        """Returns and lengths of `episodes` greedy episodes. Raises `EnvironmentFault` if one of them is not finite."""
-        columns = [self._played(params, seeds) for seeds in self.seeds(episodes, seed_of)]
-        returns, lengths = (np.concatenate(column)[:episodes] for column in zip(*columns, strict=True))
-        if not np.isfinite(returns).all():
-            faults = np.sum(~np.isfinite(returns))
-            raise EnvironmentFault(
-                f"{self._view.name} returned a non-finite observation or reward in {faults} of {episodes} greedy "
-                "episodes"
-            )
-        return Evaluation(returns, lengths)
+    def __call__(self, params: Any, episodes: int, seed_of: Callable[[int], int]) -> Evaluations:
+        """Returns and lengths of `episodes` episodes of each way. Raises `EnvironmentFault` if one is not finite."""
+        blocks = [self._played(params, seeds) for seeds in self.seeds(episodes, seed_of)]
+        found = in_ways(blocks, episodes)
+        for name, evaluation in found.named(stochastic=False).items():
+            if faults := int(np.sum(~np.isfinite(evaluation.returns))):
+                raise EnvironmentFault(
+                    f"{self._view.name} returned a non-finite observation or reward in {faults} of {episodes} {name} "
+                    "episodes"
+                )
+        return found
 
     def play(self, params: Any, episodes: int, seed_of: Callable[[int], int]) -> list[Episode]:
         """The greedy episodes with their tapes. Raises `EnvironmentFault` for a non-finite observation or reward."""
@@ -145,3 +212,9 @@ class DeviceEvaluator:
             )
             out.append(Episode(number, whole_tape, float(np.sum(whole_tape.reward)), length))
         return out
+
+
+def in_ways(blocks: Sequence[tuple[Any, Any]], episodes: int) -> Evaluations:
+    """The first `episodes` episodes of each way, from the blocks that `DeviceEvaluator.played` returned."""
+    returns, lengths = (np.concatenate(column, axis=1)[:, :episodes] for column in zip(*blocks, strict=True))
+    return Evaluations(*(Evaluation(*way) for way in zip(returns, lengths, strict=True)))

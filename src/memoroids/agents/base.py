@@ -24,6 +24,11 @@ class Traits:
     """How it explores: `epsilon`, by a share ε of random actions; `policy`, by sampling from its own policy,
     in random episodes on the device too."""
 
+    @property
+    def stochastic(self) -> bool:
+        """Whether its policy is a distribution that it can be evaluated by sampling from."""
+        return self.exploration == "policy"
+
 
 class Plan(NamedTuple):
     """What an agent needs to know about the run that it is made for."""

@@ -29,7 +29,7 @@ COMMANDS = {
         opens_runs=True,
     ),
     "evaluate": Command(
-        "Evaluate a run's newest checkpoint: mean return and 95% interval of greedy episodes on fresh seeds.",
+        "Evaluate a run's newest checkpoint: mean return and 95% interval of episodes on fresh seeds.",
         "memoroids.cli.inspect_commands",
         "evaluate",
         opens_runs=True,

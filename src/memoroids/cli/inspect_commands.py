@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -11,6 +11,9 @@ from memoroids._util.messages import one_line
 from memoroids.cli.failures import UsageError
 from memoroids.cli.parse import RunDirectory, Trust, load_trusted_config, parse
 from memoroids.cli.run_names import batching_of
+
+if TYPE_CHECKING:
+    from memoroids.runs.settings import TrainConfig
 
 
 def _check_episodes(episodes: int, seed: int) -> None:
@@ -29,6 +32,8 @@ class EvaluateOptions:
     """Chooses another set of fresh environment seeds."""
     best: bool = False
     """Use the parameters of the best evaluation during training instead of the newest; its seeds selected them."""
+    stochastic: Annotated[bool, tyro.conf.arg(help_behavior_hint="(default: as in training)")] = False
+    """Which return comes first, for agents that sample from their policy: of sampled or of the best actions."""
     trust: Trust = False
 
     def __post_init__(self) -> None:
@@ -63,17 +68,21 @@ class CompareOptions:
 
 
 def evaluate(arguments: list[str]) -> None:
-    """Plays greedy episodes with a run's parameters and prints their mean return."""
+    """Evaluates a run's parameters and prints the mean returns, greedy and sampled if the agent can do both."""
     options: EvaluateOptions = parse(EvaluateOptions, "evaluate", arguments)
-    _prepare(options)
+    config = _prepare(options)
     from memoroids.runs.load import evaluate_run
 
-    evaluation = evaluate_run(options.run, options.episodes, options.seed, best=options.best)
-    low, high = evaluation.interval()
-    print(
-        f"mean return {evaluation.mean:.4f}, 95% interval [{low:.4f}, {high:.4f}], "
-        f"{options.episodes} greedy episodes of mean length {evaluation.lengths.mean():.1f} on fresh seeds"
-    )
+    asked = {"--stochastic", "--no-stochastic"} & set(arguments)
+    stochastic = options.stochastic if asked else config.evaluation.stochastic
+    config.replace(stochastic=stochastic)  # refuses, before anything is played, what the agent cannot do
+    found = evaluate_run(options.run, options.episodes, options.seed, best=options.best)
+    for way, evaluation in found.named(stochastic).items():
+        low, high = evaluation.interval()
+        print(
+            f"mean return {evaluation.mean:.4f}, 95% interval [{low:.4f}, {high:.4f}], "
+            f"{options.episodes} {way} episodes of mean length {evaluation.lengths.mean():.1f} on fresh seeds"
+        )
 
 
 def sensitivity(arguments: list[str]) -> None:
@@ -85,12 +94,12 @@ def sensitivity(arguments: list[str]) -> None:
     run_sensitivity.run(options.run, options.episodes, options.seed, options.output)
 
 
-def _prepare(options: EvaluateOptions | SensitivityOptions) -> None:
-    """Prepares this process for JAX and checks that the run's own code, if any, may be imported."""
+def _prepare(options: EvaluateOptions | SensitivityOptions) -> "TrainConfig":
+    """Prepares this process for JAX and checks that the run's own code, if any, may be imported; its settings."""
     from memoroids._util.allocator import keep_freed_memory
 
     keep_freed_memory()
-    load_trusted_config(options.run, trust=options.trust)
+    return load_trusted_config(options.run, trust=options.trust)
 
 
 def compare(arguments: list[str]) -> None:
@@ -129,7 +138,9 @@ def print_comparison(runs: Sequence[Path], output: Path | None) -> None:
         label = f"{short} {config.network.memory} {batching} seed {config.seed}"
         curves[label if label not in curves else f"{label} ({run})"] = rows
     if output is not None:
-        draw_comparison(output, curves, "greedy evaluation during training")
+        ways = dict.fromkeys(config.evaluation.way for _, config, _ in found)
+        what = f"return of {' or '.join(ways)} episodes"
+        draw_comparison(output, curves, "evaluation during training", what)
         print(f"drawn to {output}")
 
 

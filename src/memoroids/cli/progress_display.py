@@ -104,7 +104,7 @@ def _describe(config: TrainConfig, moment: Progress) -> tuple[str, int, int, str
         explores = f"ε {row['epsilon']:.2f}  " if by_epsilon else ""
         figures = (
             f"{episodes} episodes  {counters.env_steps:,} steps  {counters.updates:,} updates  "
-            f"loss {row['loss']:.2g}  {explores}return {row['eval_return']:+.3f}  "
+            f"loss {row['loss']:.2g}  {explores}return {_returns(config, row)}  "
             f"{row['steps_per_s']:,.0f} steps/s  {clock(moment.seconds_left)} left"
         )
     if row is not None and row["skipped"]:
@@ -112,17 +112,25 @@ def _describe(config: TrainConfig, moment: Progress) -> tuple[str, int, int, str
     return phase, done, total, figures
 
 
+def _returns(config: TrainConfig, row: dict[str, float]) -> str:
+    """The mean returns of an evaluation, the one that counts first."""
+    ways = sorted(("greedy", "sampled"), key=lambda way: way != config.evaluation.way)
+    values = {way: row[f"eval_{way}"] for way in ways}
+    return ", ".join(f"{value:+.3f} {way}" for way, value in values.items() if not math.isnan(value))
+
+
 def _results(outcome: Outcome, seconds: float) -> Table:
     run, rows, config = outcome.run_dir, outcome.rows, outcome.config
     table = Table(show_header=False, title="interrupted" if outcome.final is None else "finished")
-    if outcome.final is not None:
-        low, high = outcome.final.interval()
-        count = len(outcome.final.returns)
-        table.add_row(f"final return, {count} fresh seeds", f"{outcome.final.mean:.3f}  [{low:.3f}, {high:.3f}]")
+    for way, final in outcome.finals.named(config.evaluation.stochastic).items() if outcome.finals else ():
+        low, high = final.interval()
+        count = len(final.returns)
+        table.add_row(f"final return, {way}, {count} fresh seeds", f"{final.mean:.3f}  [{low:.3f}, {high:.3f}]")
     if rows:
         returns = [row["eval_return"] for row in rows]
         mean = sum(returns) / len(returns)
-        table.add_row("evaluation return", f"last {returns[-1]:.3f}  mean {mean:.3f}  max {max(returns):.3f}")
+        figures = f"last {returns[-1]:.3f}  mean {mean:.3f}  max {max(returns):.3f}"
+        table.add_row(f"evaluation return, {config.evaluation.way}", figures)
         if (target := config.evaluation.target_return) is not None:
             reached = episodes_to(rows, target)
             table.add_row(f"{target:g} reached and kept", f"after {reached} training episodes" if reached else "no")

@@ -28,8 +28,8 @@ def draw(results: Results, directory: Path) -> dict[str, str]:
         name = f"curves-{slug(task)}"
         _save(_curves(results, task), directory / name)
         captions[name] = (
-            f"{task}: mean return of greedy evaluation episodes during training, with a 95% bootstrap interval over "
-            "seeds."
+            f"{task}: mean return of {results.way} evaluation episodes during training, with a 95% bootstrap interval "
+            "over seeds."
         )
     compared = tables.against_segments(results)
     comparison = [row for row in compared if row["task"] != "all" and row["better"] == tables.TAPE]
@@ -119,7 +119,7 @@ def _curves(results: Results, task: str) -> Any:
         axis.set_title(f"{task}, {memory}", fontsize=10)
         axis.set_xlabel("training episodes")
         axis.grid(alpha=0.3)
-    axes[0].set_ylabel("return of greedy episodes")
+    axes[0].set_ylabel(f"return of {results.way} episodes")
     _legend(figure, axes)
     return figure
 

@@ -20,7 +20,7 @@ of a segment. The alternative stores whole episodes end to end on a <strong>tape
 <em>TBB</em>). Agent, settings and seeds are the same for both. With tapes, a batch of size B consists of whole episodes
 with B transitions or slightly more; with segments, as in the paper, of B slots including padding. The table of costs
 shows both numbers.</p>
-<p>How to read the scores: <em>final</em> is the mean return of greedy episodes after training, on environment seeds
+<p>How to read the scores: <em>final</em> is the mean return of {way} episodes after training, on environment seeds
 that were used for nothing else. <em>Mean</em> is the mean evaluation return over training (the area under the learning
 curve); it is high if an agent learns early. <em>Last</em> is the last evaluation. <em>Maximum</em> is the best
 evaluation during training; it is selected after the fact and shown only because others report it. Brackets are 95%
@@ -36,7 +36,7 @@ def grid_page(found: Results, rows: dict[str, list[Row]], captions: dict[str, st
     choice = found.grid["choice"]
     figure = FIGURES[choice["figure"]]
     total, done = len(found.grid["cells"]), len(found.runs)
-    parts = [f"<h1>{escape(figure.title)}</h1>", f"<p>{escape(figure.about)}</p>", _ABOUT]
+    parts = [f"<h1>{escape(figure.title)}</h1>", f"<p>{escape(figure.about)}</p>", _ABOUT.format(way=found.way)]
     source = (
         ""
         if choice["figure"] == "popgym"

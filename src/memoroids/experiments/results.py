@@ -12,6 +12,7 @@ from memoroids.experiments.cell import RUN
 from memoroids.experiments.grid import Cell
 from memoroids.runs import run_sensitivity as sensitivity
 from memoroids.runs.run_directory import METRICS, SUMMARY, read_rows, read_summary
+from memoroids.runs.setting_groups import EvaluationSettings
 from memoroids.runs.settings_file import from_json
 
 
@@ -50,6 +51,12 @@ class Results(NamedTuple):
     grid: dict[str, Any]
     runs: list[Run]
     gaps: list[Gap]
+
+    @property
+    def way(self) -> str:
+        """How its agents act in the evaluations that count: greedy, sampled, or greedy or sampled."""
+        ways = {run.cell.config.evaluation.way for run in self.runs}
+        return " or ".join(sorted(ways)) or EvaluationSettings().way
 
     def groups(self) -> dict[tuple[str, str, str], list[Run]]:
         """Runs that differ only in their seed, by task, memory and batching, in the order of the grid."""

@@ -169,7 +169,7 @@ def area_under_curve(episodes: ArrayLike, returns: ArrayLike) -> Any:
 
 
 def summary_of(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Summarises a run's greedy evaluations, from its metric rows: `last`, `mean`, `maximum` and `auc`.
+    """Summarises a run's evaluations, from its metric rows: `last`, `mean`, `maximum` and `auc`.
 
     `mean` is over evaluations; `auc` is their `area_under_curve`. The maximum selects the luckiest evaluation and grows
     with their number; it is not a score. Raises `ValueError` like `area_under_curve`.

@@ -94,7 +94,7 @@ def build_host(config: TrainConfig) -> HostParts:
     envs, eval_envs = make(config.collection.num_envs), make(config.evaluation.eval_episodes)
     example = envs.example
     network, agent = _agent(config, example.layout, example.actions, network_key)
-    evaluator = Evaluator(eval_envs, agent.act, network.initial_state())
+    evaluator = Evaluator(eval_envs, agent.act, network.initial_state(), stochastic=agent.traits.stochastic)
     return HostParts(envs, eval_envs, network, agent, evaluator, act_key, update_key)
 
 
@@ -106,7 +106,8 @@ def build_device(config: TrainConfig) -> DeviceParts:
     view = DeviceView(config.env.id, make_device(config.env.device_name, config.env.options), **_seen(config))
     _check_random_steps(config, view)
     network, agent = _agent(config, view.layout, view.actions, network_key)
-    evaluator = DeviceEvaluator(view, agent.act, network.initial_state(), config.evaluation.eval_episodes)
+    initial, block = network.initial_state(), config.evaluation.eval_episodes
+    evaluator = DeviceEvaluator(view, agent.act, initial, block, stochastic=agent.traits.stochastic)
     rings = _rings(config, view) if agent.traits.learns_from_replay else None
     return DeviceParts(view, rings, network, agent, evaluator, act_key, update_key)
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from memoroids.acting.evaluation import Evaluation
+from memoroids.acting.evaluation import Evaluation, Evaluations, in_ways
 from memoroids.envs import EnvironmentFault
 from memoroids.runs import checkpoint
 from memoroids.runs.build import DeviceParts
@@ -42,7 +42,7 @@ class DeviceRun:
         self.advance = self.placement.compile(program.advance, self.states)
         self.chunks_until = program.chunks_until
         self.played = self.placement.compile_evaluation(self.evaluator.played)
-        self.finals: dict[int, Evaluation] = {}
+        self.finals: dict[int, Evaluations] = {}
 
     def restore(self, paths: Sequence[Any]) -> None:
         """Restores each seed from its checkpoint, except for the learner, which `__init__` has received already.
@@ -177,12 +177,12 @@ class DeviceRun:
             skipped = int(self.placement.state([state.learner.skipped for state in self.states], seed))
             recorder = self.recorders[seed]
             epsilon = newest_epsilon(self.config, self.parts[0].agent.traits, recorder.counters)
-            recorder.write_row(found[seed].mean, epsilon, skipped, lambda seed=seed: self.params(seed))
+            recorder.write_row(found[seed], epsilon, skipped, lambda seed=seed: self.params(seed))
 
-    def evaluations(self, group: int, episodes: int, stream: int) -> dict[int, Evaluation]:
-        """Plays `episodes` greedy episodes for each seed of a group; dropped episodes are left out and counted.
+    def evaluations(self, group: int, episodes: int, stream: int) -> dict[int, Evaluations]:
+        """Plays `episodes` episodes of each way for each seed of a group; dropped ones are left out and counted.
 
-        Raises `EnvironmentFault` if all episodes of a seed, or too many in a row, had to be dropped.
+        Raises `EnvironmentFault` if all episodes of a seed and way, or too many in a row, had to be dropped.
         """
         seeds = []
         for seed in self.seeds_of(group):
@@ -195,18 +195,21 @@ class DeviceRun:
         ]
         out = {}
         for i, seed in enumerate(self.seeds_of(group)):
-            columns = zip(*(block[i] for block in blocks), strict=True)
-            returns, lengths = (np.concatenate(column)[:episodes] for column in columns)
-            finite = np.isfinite(returns)
-            if faults := int(np.sum(~finite)):
-                self.fault(seed, faults, bool(finite.any()), "greedy episodes")
-                if not finite.any():
-                    raise EnvironmentFault(
-                        f"{self.config.env.id} returned a non-finite observation or reward in all {faults} greedy "
-                        "episodes"
-                    )
-            out[seed] = Evaluation(returns[finite], lengths[finite])
+            found = in_ways([block[i] for block in blocks], episodes)
+            good = {way: self.without_faults(seed, way, each) for way, each in found.named(False).items()}
+            out[seed] = Evaluations(**good)
         return out
+
+    def without_faults(self, seed: int, way: str, found: Evaluation) -> Evaluation:
+        """An evaluation without the episodes that had to be dropped, which are counted. Raises `EnvironmentFault`."""
+        finite = np.isfinite(found.returns)
+        if faults := int(np.sum(~finite)):
+            self.fault(seed, faults, bool(finite.any()), f"{way} episodes")
+            if not finite.any():
+                raise EnvironmentFault(
+                    f"{self.config.env.id} returned a non-finite observation or reward in all {faults} {way} episodes"
+                )
+        return Evaluation(found.returns[finite], found.lengths[finite])
 
     def params(self, seed: int) -> Any:
         """A seed's current parameters."""

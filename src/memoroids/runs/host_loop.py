@@ -10,7 +10,7 @@ import numpy as np
 
 from memoroids import tape as tapes
 from memoroids.acting.collection_state import Episode, pack, packed_like, unpack
-from memoroids.acting.evaluation import Evaluation
+from memoroids.acting.evaluation import Evaluation, Evaluations
 from memoroids.acting.host_collection import Collector
 from memoroids.acting.policies import Policy, RandomPolicy, RecurrentPolicy
 from memoroids.agents.base import TrainingShare
@@ -91,9 +91,9 @@ class HostRun:
         self.collecting = None  # a resumed run has no collection here either, so both write the same checkpoint
         self.save()  # before the final evaluation counts faults, since a resumed run repeats that evaluation
         seeds = environment_seeds(config.seed, FINAL)
-        final = self.evaluator(self.learner.params, config.evaluation.final_episodes, seeds, self.ended)
-        self.recorder.finish(final)
-        return self.outcome(final)
+        finals = self.evaluator(self.learner.params, config.evaluation.final_episodes, seeds, self.ended)
+        self.recorder.finish(finals)
+        return self.outcome(finals)
 
     def collect(self, policy: Policy, stream: int, wanted: int) -> Iterator[Episode]:
         """Collects the next `wanted` episodes of a stream of seeds; restores episodes in progress from a checkpoint."""
@@ -236,19 +236,20 @@ class HostRun:
         return jax.jit(sample_and_update, donate_argnums=0)
 
     def evaluate(self) -> None:
-        """Plays greedy episodes and writes a row of metrics, and a row of sensitivities if one is due."""
+        """Evaluates and writes a row of metrics, and a row of sensitivities of the greedy episodes if one is due."""
         config, counters, parts = self.config, self.counters, self.parts
         seeds = environment_seeds(config.seed, EVALUATE, counters.episode)
+        arguments = self.learner.params, config.evaluation.eval_episodes, seeds, self.ended
         if self.profiles is None or counters.episode - self.profiles.episode < config.evaluation.sensitivity_every:
-            evaluation = self.evaluator(self.learner.params, config.evaluation.eval_episodes, seeds, self.ended)
+            evaluation = self.evaluator(*arguments)
         else:
-            played = self.evaluator.play(self.learner.params, config.evaluation.eval_episodes, seeds, self.ended)
-            evaluation = Evaluation.of(played)
+            played = self.evaluator.play(*arguments)
+            evaluation = Evaluations(Evaluation.of(played), self.evaluator.sampled(*arguments))
             found = sensitivities(parts.agent.network(self.learner.params), [episode.tape for episode in played])
             self.profiles.write(counters.episode, Profile.of(found))
         self.fetch()
         epsilon = newest_epsilon(config, parts.agent.traits, counters)
-        self.recorder.write_row(evaluation.mean, epsilon, int(self.learner.skipped), lambda: self.learner.params)
+        self.recorder.write_row(evaluation, epsilon, int(self.learner.skipped), lambda: self.learner.params)
 
     def add_metrics(self, metrics: dict[str, jax.Array]) -> None:
         """Counts an update's gradient steps, and keeps its metrics on the device: means as sums over the steps."""
@@ -286,9 +287,9 @@ class HostRun:
         self.save()
         return self.outcome(None)
 
-    def outcome(self, final: Evaluation | None) -> Outcome:
+    def outcome(self, finals: Evaluations | None) -> Outcome:
         """The outcome of the run so far."""
-        return Outcome(final, self.recorder.rows, self.recorder.run_dir, self.config)
+        return Outcome(finals, self.recorder.rows, self.recorder.run_dir, self.config)
 
     def close(self) -> None:
         """Closes files and environments."""

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from memoroids.acting.evaluation import Evaluation
+from memoroids.acting.evaluation import Evaluations
 from memoroids.runs import checkpoint
 from memoroids.runs.build import DeviceParts, HostParts, build
 from memoroids.runs.checkpoint import CheckpointError
@@ -39,8 +39,8 @@ def load(run_dir: Path, *, best: bool = False) -> tuple[TrainConfig, HostParts |
     return config, parts, checkpoint.restore(path, "best", learner.params)
 
 
-def evaluate_run(run_dir: Path, episodes: int, seed: int, *, best: bool = False) -> Evaluation:
-    """Plays greedy episodes with a run's newest or `best` parameters, on environment seeds that the run did not use."""
+def evaluate_run(run_dir: Path, episodes: int, seed: int, *, best: bool = False) -> Evaluations:
+    """Evaluates a run's newest or `best` parameters on `episodes` environment seeds that the run did not use."""
     config, parts, params = load(run_dir, best=best)
     try:
         return parts.evaluator(params, episodes, environment_seeds(config.seed, REPORT, seed))

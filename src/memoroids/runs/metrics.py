@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import io
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -20,14 +21,16 @@ FIELDS: tuple[str, ...] = (
     "grad_norm",
     "epsilon",  # nan for an agent that does not explore by it
     "train_return",  # mean over the training episodes since the previous row
-    "eval_return",  # mean over the greedy episodes of this evaluation
+    "eval_return",  # mean over the episodes of this evaluation that counts: eval_greedy or eval_sampled
+    "eval_greedy",  # mean over its greedy episodes
+    "eval_sampled",  # mean over its episodes sampled from the policy; nan for an agent without such a policy
     "skipped",  # updates skipped so far because of a non-finite loss or gradient
     "steps_per_s",
     "seconds",
 )
 """The columns of metrics.csv."""
 
-ABSENT: tuple[str, ...] = ("epsilon",)
+ABSENT: tuple[str, ...] = ("epsilon", "eval_sampled")
 """The columns that are NaN for agents without such a thing."""
 
 MEANS: tuple[str, ...] = ("loss", "td_error", "q_mean", "grad_norm")
@@ -112,7 +115,9 @@ def _rows(path: Path, content: bytes) -> list[dict[str, float]]:
         if None in row or None in row.values():
             raise ValueError(f"{path}: line {line} does not have {len(FIELDS)} values")
         try:
-            rows.append({name: float(row[name]) for name in FIELDS})
+            values = {name: float(row[name]) for name in FIELDS}
+            # One NaN for all, which Python takes as equal to itself: rows of equal files are equal.
+            rows.append({name: math.nan if math.isnan(value) else value for name, value in values.items()})
         except ValueError as error:
             raise ValueError(f"{path}: line {line}: {error}") from error
     return rows

@@ -11,16 +11,26 @@ from memoroids._util.files import atomic_write
 from memoroids.analysis.sensitivity import Profile
 
 
-def draw_curve(path: Path, rows: Sequence[dict[str, float]], title: str) -> None:
-    """Draws the learning curve: the returns of greedy evaluation and of training episodes, by training episode."""
-    lines = {"training, exploring": ("train_return", rows), "evaluation, greedy": ("eval_return", rows)}
+def draw_curve(path: Path, rows: Sequence[dict[str, float]], title: str, way: str) -> None:
+    """Draws the learning curve: the returns of evaluations and of training episodes, by training episode.
+
+    `way`: greedy or sampled, the evaluation that counts; the other one is drawn too if there is one.
+    """
+    lines = {"training, exploring": ("train_return", rows)}
+    for other in ("greedy", "sampled"):
+        if other != way and not all(math.isnan(row[f"eval_{other}"]) for row in rows):
+            lines[f"evaluation, {other}"] = f"eval_{other}", rows
+    lines[f"evaluation, {way}"] = "eval_return", rows
     _draw(path, lines, title, "return")
 
 
-def draw_comparison(path: Path, runs: Mapping[str, Sequence[dict[str, float]]], title: str) -> None:
-    """Draws the greedy evaluation returns of several runs, given as label → rows, by training episode."""
+def draw_comparison(path: Path, runs: Mapping[str, Sequence[dict[str, float]]], title: str, what: str) -> None:
+    """Draws the evaluation returns of several runs, given as label → rows, by training episode.
+
+    `what`: what these returns are, for the axis.
+    """
     lines = {label: ("eval_return", rows) for label, rows in runs.items()}
-    _draw(path, lines, title, "return of greedy episodes")
+    _draw(path, lines, title, what)
 
 
 def _draw(path: Path, lines: dict[str, tuple[str, Sequence[dict[str, float]]]], title: str, what: str) -> None:
@@ -29,8 +39,8 @@ def _draw(path: Path, lines: dict[str, tuple[str, Sequence[dict[str, float]]]], 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
     for label, (column, rows) in lines.items():
-        # Returns under exploration are only context, so they are drawn less prominently.
-        color, width = ("0.6", 1.0) if column == "train_return" else (None, 2.0)
+        # All but the evaluation that counts is only context, so it is drawn less prominently.
+        color, width = {"train_return": ("0.6", 1.0), "eval_return": (None, 2.0)}.get(column, ("0.3", 1.0))
         episodes, values = [row["episode"] for row in rows], [row[column] for row in rows]
         axes.plot(episodes, values, label=label, color=color, linewidth=width)
     axes.set_xlabel("training episodes")

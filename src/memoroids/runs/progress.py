@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from memoroids.acting.evaluation import Evaluation
+from memoroids.acting.evaluation import Evaluation, Evaluations
 from memoroids.runs.settings import TrainConfig
 
 
@@ -70,15 +70,20 @@ class Progress:
 class Outcome(NamedTuple):
     """How a run ended."""
 
-    final: Evaluation | None
-    """The final evaluation on fresh seeds; None if the run was interrupted."""
+    finals: Evaluations | None
+    """The final evaluations on fresh seeds; None if the run was interrupted."""
     rows: list[dict[str, float]]
     """The rows of metrics."""
     run_dir: Path
     config: TrainConfig
     """The settings it ran with, the environment's own `target_return` among them."""
     seeds: tuple["Outcome", ...] = ()
-    """The outcome of each seed, if there are several; `final` is then over all of them, and `rows` are means."""
+    """The outcome of each seed, if there are several; `finals` are then over all of them, and `rows` are means."""
+
+    @property
+    def final(self) -> Evaluation | None:
+        """The final evaluation that counts, see `EvaluationSettings.stochastic`; None if the run was interrupted."""
+        return self.finals and self.finals.chosen(self.config.evaluation.stochastic)
 
     def fallen_from(self) -> dict[str, float] | None:
         """The row of the best evaluation if the final policy is much worse; None if it is not, or not known.

@@ -15,7 +15,7 @@ import numpy as np
 
 from memoroids._util.files import atomic_write_text
 from memoroids._util.provenance import conditions
-from memoroids.acting.evaluation import Evaluation
+from memoroids.acting.evaluation import Evaluations
 from memoroids.agents.optimiser import tensor_names
 from memoroids.envs import EnvironmentFault
 from memoroids.runs import checkpoint
@@ -76,10 +76,11 @@ class Recorder:
         before, count = self.counters.returns
         self.counters.returns = [before + total, count + number]
 
-    def write_row(self, evaluated: float, epsilon: float, skipped: int, params: Callable[[], Any]) -> None:
-        """Writes a row of metrics after an evaluation with mean return `evaluated`.
+    def write_row(self, evaluated: Evaluations, epsilon: float, skipped: int, params: Callable[[], Any]) -> None:
+        """Writes a row of metrics after an evaluation.
 
-        If this evaluation is the best so far, a copy of the parameters that `params` returns is kept.
+        If the mean return of the evaluation that counts is the best so far, a copy of the parameters that `params`
+        returns is kept.
         """
         counters, now = self.counters, time.perf_counter()
         recent = counters.recent
@@ -88,6 +89,7 @@ class Recorder:
         counters.slots += recent.get("slots", 0.0)
         counters.seconds = now - self._started
         total, episodes = counters.returns
+        mean = evaluated.chosen(self.config.evaluation.stochastic).mean
         row = {
             "episode": counters.episode,
             "env_steps": counters.env_steps,
@@ -97,7 +99,9 @@ class Recorder:
             **{name: recent[name] / updates if updates else math.nan for name in MEANS},
             "epsilon": epsilon,
             "train_return": total / episodes if episodes else math.nan,
-            "eval_return": evaluated,
+            "eval_return": mean,
+            "eval_greedy": evaluated.greedy.mean,
+            "eval_sampled": math.nan if evaluated.sampled is None else evaluated.sampled.mean,
             "skipped": skipped,
             "steps_per_s": (counters.env_steps - self._steps) / (now - self._then),
             "seconds": counters.seconds,
@@ -107,8 +111,8 @@ class Recorder:
         counters.rows, counters.metrics_bytes = counters.rows + 1, self._metrics.size
         counters.returns, counters.recent = [0.0, 0.0], {}
         self._then, self._steps = now, counters.env_steps
-        if counters.best is None or evaluated > counters.best[1]:
-            counters.best = counters.episode, evaluated
+        if counters.best is None or mean > counters.best[1]:
+            counters.best = counters.episode, mean
             # A copy, because the arrays themselves are donated to the next update.
             self._best = jax.tree.map(lambda leaf: np.array(leaf), params())
 
@@ -218,15 +222,20 @@ class Recorder:
             keep=self.config.checkpoint.keep_checkpoints,
         )
         if self.rows:
-            draw_curve(self.run_dir / CURVE, self.rows, self.title)
+            draw_curve(self.run_dir / CURVE, self.rows, self.title, self.config.evaluation.way)
 
-    def finish(self, final: Evaluation) -> None:
+    def finish(self, finals: Evaluations) -> None:
         """Writes the summary of a finished run."""
-        returns, target = [row["eval_return"] for row in self.rows], self.config.evaluation.target_return
+        evaluation = self.config.evaluation
+        returns, target = [row["eval_return"] for row in self.rows], evaluation.target_return
+        final, ways = finals.chosen(evaluation.stochastic), finals.named(evaluation.stochastic)
         summary = {
+            "evaluation": evaluation.way,
             "final_return": final.mean,
             "final_interval": final.interval(),
             "final_episodes": len(final.returns),
+            **{f"final_return_{way}": each.mean for way, each in ways.items()},
+            **{f"final_interval_{way}": each.interval() for way, each in ways.items()},
             "last_eval_return": returns[-1]
             if returns
             else None,  # empty if the random episodes alone used up all steps

@@ -188,14 +188,18 @@ class ExplorationSettings:
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """Greedy evaluation, during training and at its end."""
+    """Evaluation, during training and at its end."""
 
     eval_every: int = 10
-    """Training episodes between greedy evaluations."""
+    """Training episodes between evaluations."""
     eval_episodes: int = 20
-    """Episodes in each evaluation."""
+    """Episodes in each evaluation; for agents that sample from their policy as many greedy and as many sampled ones."""
     final_episodes: int = 100
     """Episodes in the evaluation at the end, on seeds that are used for nothing else."""
+    stochastic: bool = False
+    """Which evaluation counts, for curves and the best parameters: of actions sampled from the policy (default for
+    agents that explore by sampling, such as ppo), or with --no-stochastic of the best actions (default for all
+    others, which have no other)."""
     target_return: float | None = None
     """Mean return from which the environment counts as solved, to report when it was reached; None: the environment's
     own reward threshold, if it has one."""
@@ -206,6 +210,11 @@ class EvaluationSettings:
         at_least(self, eval_every=1, eval_episodes=1, final_episodes=1, sensitivity_every=0)
         if self.target_return is not None and not math.isfinite(self.target_return):
             raise ValueError(f"target_return must be finite, got {self.target_return}")
+
+    @property
+    def way(self) -> str:
+        """How the agent acts in the evaluation that counts: greedy or sampled."""
+        return "sampled" if self.stochastic else "greedy"
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ class TrainConfig:
     exploration: ExplorationSettings = field(default_factory=ExplorationSettings)
     """The share ε of random actions, for agents that explore by ε."""
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
-    """Greedy evaluation."""
+    """Evaluation."""
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     """Checkpoints, and how many updates in a row may be skipped."""
     placement: PlacementSettings = field(default_factory=PlacementSettings)
@@ -93,6 +93,11 @@ class TrainConfig:
                 f"{kind.settings.__name__}"
             )
         kind.check(self.agent, self.collection.num_envs)
+        if not kind.traits.stochastic:
+            self._require(
+                {"stochastic": False},
+                f"is for agents that sample from their policy, such as ppo: {self.algorithm} does not",
+            )
         if kind.traits.learns_from_replay:
             return
         self._require(
@@ -167,8 +172,10 @@ class TrainConfig:
             known = presets.preset(preset, **{name: values.get(name, default) for name, default in asked.items()})
             sizes = known.get("memory_sizes", {}) | values.get("memory_sizes", {})
             values = known | values | ({"memory_sizes": sizes} if sizes else {})
-        if not resolve_agent(values.get("algorithm", defaults["algorithm"])).traits.learns_from_replay:
+        traits = resolve_agent(values.get("algorithm", defaults["algorithm"])).traits
+        if not traits.learns_from_replay:
             defaults["budget"] = dataclasses.replace(defaults["budget"], random_episodes=0)
+        defaults["evaluation"] = dataclasses.replace(defaults["evaluation"], stochastic=traits.stochastic)
         return cls(**_changed(defaults, values))
 
     def replace(self, **values: Any) -> "TrainConfig":

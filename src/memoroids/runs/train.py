@@ -14,7 +14,7 @@ import numpy as np
 
 from memoroids._util.files import atomic_write_text
 from memoroids._util.provenance import conditions
-from memoroids.acting.evaluation import Evaluation
+from memoroids.acting.evaluation import Evaluations
 from memoroids.envs import EnvironmentFault
 from memoroids.runs import checkpoint
 from memoroids.runs.build import DeviceParts, HostParts, build_device, build_host, with_target
@@ -226,11 +226,14 @@ def _train_seeds(
     if all(rows):
         curves = {f"seed {each.seed}": own_rows for each, own_rows in zip(configs, rows, strict=True)}
         what = f"{config.env.id}, {config.network.memory}, {config.placement.seeds} seeds"
-        draw_comparison(directory / CURVE, curves, f"{what}: greedy evaluation during training")
-    finals = [outcome.final for outcome in outcomes if outcome.final is not None]
-    combined = None
-    if len(finals) == len(outcomes):
-        combined = Evaluation(*(np.concatenate(column) for column in zip(*finals, strict=True)))
+        draw_comparison(
+            directory / CURVE,
+            curves,
+            f"{what}: {config.evaluation.way} evaluation during training",
+            f"return of {config.evaluation.way} episodes",
+        )
+    finals = [outcome.finals for outcome in outcomes if outcome.finals is not None]
+    combined = Evaluations.joined(finals) if len(finals) == len(outcomes) else None
     return Outcome(combined, _mean_rows(rows), run_dir, config, tuple(outcomes))
 
 
