@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from memoroids.runs import checkpoint
@@ -234,20 +235,27 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(damage: Callable[[Path], No
 
 
 @pytest.mark.parametrize(
-    "like",
+    ("like", "differs"),
     [
-        {"ring": jnp.zeros(5)},
-        {"ring": jnp.zeros((6, 1))},
-        {"ring": jnp.zeros(6), "more": jnp.zeros(1)},
-        {},
+        ({"ring": jnp.zeros(5)}, "['ring'] is float32[6] there and float32[5] here"),
+        ({"ring": jnp.zeros((6, 1))}, "['ring'] is float32[6] there and float32[6, 1] here"),
+        ({"ring": jnp.zeros(6, jnp.int32)}, "['ring'] is float32[6] there and int32[6] here"),
+        ({"ring": jax.random.split(jax.random.key(0), 6)}, "['ring'] is float32[6] there and uint32[6, 2] here"),
+        ({"ring": jnp.zeros(6), "more": jnp.zeros(1)}, "1 there and 2 here"),
+        ({}, "1 there and 0 here"),
     ],
-    ids=["shorter", "deeper", "one array more", "one array less"],
+    ids=["shorter", "deeper", "another type", "keys", "one array more", "one array less"],
 )
-def test_a_part_of_another_shape_is_refused_in_one_line(like: Any, tmp_path: Path):
+def test_a_part_of_another_shape_is_refused_in_one_line(
+    like: Any, differs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     path = write(tmp_path)
+    read: list[Any] = []
+    monkeypatch.setattr(ocp.StandardCheckpointer, "restore", lambda *arguments: read.append(arguments))
     with pytest.raises(CheckpointError) as error:
         checkpoint.restore(path, "replay", like)
-    assert "replay" in one_line(error, path)
+    assert "replay" in one_line(error, path) and differs in str(error.value)
+    assert not read  # a read that fails leaves Orbax's other tasks behind, to be reported in a later test
 
 
 def test_a_part_that_was_never_written_is_named(tmp_path: Path):

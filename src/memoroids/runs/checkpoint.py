@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from memoroids._util.messages import one_line
 from memoroids.runs.settings import flat
@@ -190,18 +191,40 @@ def manifest(path: Path) -> dict[str, Any]:
 def restore(path: Path, part: str, like: Any) -> Any:
     """Reads one part of a checkpoint, with the structure, shapes and dtypes of `like`.
 
-    Raises `CheckpointError` if it cannot be read. Digests are not checked here; see `manifest`.
+    Raises `CheckpointError` if it cannot be read, or holds arrays of other shapes or dtypes. Digests are not checked
+    here; see `manifest`.
     """
     import orbax.checkpoint as ocp
 
+    place = (path / part).absolute()
     abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), _leaves(like))
     try:
+        if not place.is_dir():
+            raise ValueError("it was not saved")
         with _checkpointer(ocp) as checkpointer:
-            leaves = checkpointer.restore((path / part).absolute(), abstract)
+            # Compared first: Orbax reads in concurrent tasks, and one that fails leaves the others behind it.
+            if differs := _difference(checkpointer.metadata(place).item_metadata.tree, like):
+                raise ValueError(differs)
+            leaves = checkpointer.restore(place, abstract)
     except Exception as error:
         raise CheckpointError(f"unreadable checkpoint {path}: {part}: {_describe(error)}") from error
     restored = [leaves.get(_name(i), leaf) for i, leaf in enumerate(jax.tree.leaves(like))]
     return jax.tree.unflatten(jax.tree.structure(like), restored)
+
+
+def _difference(saved: dict[str, Any], like: Any) -> str | None:
+    """The first array of `like` that has another shape or dtype in Orbax's metadata `saved`; None if all agree."""
+    wanted = _leaves(like)
+    places = [jax.tree_util.keystr(place) for place, _ in jax.tree_util.tree_leaves_with_path(like)]
+    if saved.keys() != wanted.keys():
+        return f"the arrays with elements are not the same, {len(saved)} there and {len(wanted)} here"
+    for name, leaf in wanted.items():
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.eval_shape(jax.random.key_data, leaf)  # Orbax saves the numbers of a random key
+        there, here = (f"{each.dtype}{list(each.shape)}" for each in (saved[name], leaf))
+        if there != here:
+            return f"the array {places[int(name)]} is {there} there and {here} here"
+    return None
 
 
 def _checkpointer(ocp: Any) -> Any:
