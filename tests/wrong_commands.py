@@ -281,7 +281,7 @@ def _contradictions() -> Iterator[Case]:
     start = "train --env device:RepeatFirstEasy"
     yield _case("contradiction", f"{start} --batching segments", "batching segments is for host")
     yield _case("contradiction", f"{start} --sensitivity-every 5", "sensitivity_every is for host")
-    yield _case("contradiction", f"{start} --priority.mix 0.5", "priority is set, .*--prioritised")
+    yield _case("contradiction", f"{start} --priority.mix 0.5", "priority.mix 0.5 needs --prioritised")
     yield _case("contradiction", f"{start} --batch-size 10 --tapes 3", "tapes must divide batch_size: 10 .* 3 tapes")
     yield _case("contradiction", f"{start} --seeds 3 --devices 2", "devices must divide seeds: 3 seeds on 2")
     yield _case("contradiction", f"{start} --num-envs 3 --devices 2", "devices must divide num_envs: 3 num_envs on 2")

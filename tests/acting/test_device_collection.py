@@ -175,7 +175,9 @@ def test_continuous_actions_are_clipped_where_they_act_and_kept_as_drawn():
 @pytest.mark.parametrize("count", [1, 6])
 def test_played_episodes_equal_a_loop_over_steps(count):
     keys = jax.random.split(jax.random.key(5), count)
-    total, length = quickly(lambda keys: play(VIEW, act, jnp.full((), 2, jnp.int32), MEMORY, keys, jnp.zeros(count)))(keys)
+    total, length = quickly(lambda keys: play(VIEW, act, jnp.full((), 2, jnp.int32), MEMORY, keys, jnp.zeros(count)))(
+        keys
+    )
     for i in range(count):
         state, _ = VIEW.reset(jax.random.fold_in(keys[i], 0))
         expected, steps = 0.0, 0

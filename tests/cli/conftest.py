@@ -85,7 +85,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[TrainConfig, Path, bool
 
     def instead(config: TrainConfig, run_dir: Path, *, resume: bool = False, watch: Any = None) -> Outcome:
         calls.append((config, run_dir, resume))
-        return Outcome(Evaluations(Evaluation(np.ones(2), np.ones(2, int))), [], run_dir, config)
+        returns = Evaluation(np.ones(2), np.ones(2, int))
+        return Outcome(Evaluations(returns, returns), [], run_dir, config)
 
     monkeypatch.setattr(training, "train", instead)
     return calls

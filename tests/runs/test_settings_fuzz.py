@@ -32,7 +32,7 @@ BASES = {
 FLOATS = {
     "exploration.epsilon_start", "exploration.epsilon_end", "env.time_limit",
     "agent.learning_rate", "agent.learning_rate_end", "agent.max_grad_norm", "agent.polyak", "agent.discount",
-    "priority.exponent", "priority.correction", "priority.mix", "priority.floor",
+    "priority.exponent", "priority.correction", "priority.mix", "priority.floor", "evaluation.target_return",
 }  # fmt: skip
 OTHER_FLOATS = {
     "ppo": ("learning_rate", "learning_rate_end", "max_grad_norm", "discount", "lambda_", "clip_ratio", "value_weight",
@@ -40,6 +40,7 @@ OTHER_FLOATS = {
     "pqn": ("learning_rate", "learning_rate_end", "max_grad_norm", "discount", "lambda_"),
 }  # fmt: skip
 """Of the agents that the defaults do not have."""
+SIGNED = {"evaluation.target_return"}
 COUNTS = {
     "replay.segment_length", "seed", "network.width", "network.chunk", "budget.random_episodes",
     "budget.train_episodes", "budget.train_steps", "replay.updates_per_episode", "replay.batch_size",
@@ -50,15 +51,15 @@ COUNTS = {
 }  # fmt: skip
 WORDS = {
     "algorithm", "replay.batching", "replay.segment_state", "replay.segment_count", "placement.mapping",
-    "agent.next_state", "agent.loss",
+    "agent.next_state", "agent.loss", "env.observation",
 }  # fmt: skip
 SWITCHES = {
     "env.previous_action", "env.previous_reward", "replay.cut_batch", "replay.prioritised", "trackers.tensorboard",
-    "trackers.wandb", "env.check_bounds",
+    "trackers.wandb", "env.check_bounds", "evaluation.stochastic",
 }  # fmt: skip
 OPTIONAL = {
     "run_dir", "network.chunk", "env.previous_action", "budget.train_steps", "collection.rollout",
-    "agent.learning_rate_end",
+    "agent.learning_rate_end", "evaluation.target_return",
 }  # fmt: skip
 
 
@@ -183,7 +184,10 @@ def test_any_value_in_any_field_is_refused_by_name_or_comes_back(base: str, path
 
 
 @settings(max_examples=250)
-@given(st.sampled_from(sorted(FLOATS | COUNTS)), st.one_of(st.integers(max_value=-1), st.floats(max_value=-1e-9)))
+@given(
+    st.sampled_from(sorted((FLOATS | COUNTS) - SIGNED)),
+    st.one_of(st.integers(max_value=-1), st.floats(max_value=-1e-9)),
+)
 def test_no_number_of_a_config_is_negative(path: str, value: float):
     values = written("defaults")
     put(values, path, lambda inner, key: inner.__setitem__(key, value))

@@ -121,8 +121,10 @@ class TrainConfig:
             raise ValueError(
                 "sensitivity_every is for host environments; use `memoroids sensitivity RUN` after a device run"
             )
-        if not replay.prioritised and self.priority != PriorityConfig():
-            raise ValueError("priority is set, but episodes are drawn uniformly: add --prioritised")
+        if not replay.prioritised:
+            for name, default in dataclasses.asdict(PriorityConfig()).items():
+                if (value := getattr(self.priority, name)) != default:
+                    raise ValueError(f"priority.{name} {value} needs --prioritised: episodes are drawn uniformly")
         if replay.batch_size % replay.tapes:
             raise ValueError(f"tapes must divide batch_size: {replay.batch_size} transitions on {replay.tapes} tapes")
         if placement.seeds == 1 and placement.devices > 1:
