@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from memoroids.runs.build import HostParts
 from memoroids.runs.load import load
@@ -24,7 +25,7 @@ def play(run: Path, seed: int = 0) -> float:
     while not over:
         epsilon, key = jnp.zeros(()), jax.random.key(0)
         action, memory = act(params, memory, observation, jnp.asarray(begin), epsilon, key)
-        observation, reward, terminated, truncated = env.step(int(action))
+        observation, reward, terminated, truncated = env.step(np.asarray(action))
         total, over, begin = total + reward, terminated or truncated, False
     print(f"{config.network.memory} on {config.env.id}: return {total:.3f}")
     return total

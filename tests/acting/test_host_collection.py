@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from memoroids._util.imports import name_of
+from memoroids.acting import host_collection
 from memoroids.acting.collection_state import Episode, pack, packed_like, unpack
 from memoroids.acting.host_collection import Collector, collect
 from memoroids.acting.policies import Policy, RandomPolicy, RecurrentPolicy
@@ -412,3 +414,32 @@ def test_an_episode_with_a_fault_is_dropped_and_replaced(
     assert_same(kept, [episode for episode in healthy if episode.number not in (4, 11)])
     assert len(kept) == 20 and collector.due == 22
     assert sorted(line.split(":")[0] for line in said) == ["episode 11", "episode 4"]
+
+
+class Endless(gym.Env):
+    """An environment whose episodes do not end."""
+
+    observation_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: int):
+        return np.zeros(1, np.float32), 0.0, False, False, {}
+
+
+def test_episodes_that_do_not_end_are_answered_with_the_option_that_ends_them(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(host_collection, "ENDLESS", 50)
+    name = name_of(Endless)
+    ended = []
+    collector = Collector(
+        LocalEnvs([HostEnv(name)]), RandomPolicy(2, 0), seed_of, 3, 5, ended=lambda fault: ended.append(fault)
+    )
+    says = r"episode 3: .*Endless has not ended it after 50 steps: set --max-episode-steps"
+    with pytest.raises(EnvironmentFault, match=says):
+        next(iter(collector))
+    assert ended == []
+    limited = HostEnv(name, max_episode_steps=200)
+    assert [episode.length for episode in collect([limited], RandomPolicy(2, 0), seed_of, 0, 2)] == [200, 200]

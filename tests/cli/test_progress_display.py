@@ -18,6 +18,8 @@ from memoroids.acting.evaluation import Evaluation, Evaluations
 from memoroids.cli.main import main
 from memoroids.cli.progress_display import ProgressDisplay
 from memoroids.runs import metrics
+from memoroids.runs import train as training
+from memoroids.runs.build import build
 from memoroids.runs.progress import Counters, Outcome, Progress
 from memoroids.runs.run_directory import load_config
 from memoroids.runs.settings import TrainConfig
@@ -38,7 +40,7 @@ def test_a_run_does_not_fail_for_letters_that_cannot_be_shown(encoding: str, ter
 def test_paths_are_shown_as_they_are(name: str, asked: Any, capsys: pytest.CaptureFixture[str]):
     main(["train", "--run-dir", name])
     said = " ".join(capsys.readouterr().out.split())
-    assert f"memoroids evaluate {name} --episodes" in said
+    assert f"memoroids evaluate {shlex.quote(name)} --episodes" in said
 
 
 def test_an_interrupted_run_is_resumed_with_the_command_that_it_ends_with(
@@ -54,10 +56,87 @@ def test_an_interrupted_run_is_resumed_with_the_command_that_it_ends_with(
             main(["train", "--env", ENV, "--memory", "mlp", "--run-dir", "run", *TINY])
     assert stop.value.code == 130
     said = capsys.readouterr()
-    assert said.err == "" and "try: memoroids resume run\n" in said.out
+    assert said.err == (
+        "memoroids: the run ends with a checkpoint as soon as the episodes and updates in progress end; once more ends "
+        "it at once, without one\n"
+    )
+    assert "try: memoroids resume run\n" in said.out
     assert [row["episode"] for row in metrics.read(workplace / "run" / "metrics.csv")] == [2]
     assert "finished" in ran("resume", "run")
     assert [row["episode"] for row in metrics.read(workplace / "run" / "metrics.csv")] == [2, 4]
+
+
+def hints(said: str) -> list[list[str]]:
+    """The words of the commands that a run ends with."""
+    lines = [line.removeprefix("try: memoroids ") for line in said.splitlines() if line.startswith("try: ")]
+    assert lines
+    return [shlex.split(line) for line in lines]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--env", ENV],
+        ["--env", "workplace_own:make", "--env-options", "seen", "a b", "more", "[1, 2]"],
+        [
+            "--env",
+            "CartPole-v0",
+            "--algorithm",
+            "ppo",
+            "--train-steps",
+            "None",
+            "--random-episodes",
+            "0",
+            "--ppo.minibatches",
+            "1",
+        ],
+        ["--env", "RepeatFirstEasy"],
+    ],
+    ids=lambda options: options[1],
+)
+@pytest.mark.filterwarnings("ignore:.*out of date:DeprecationWarning")
+def test_the_commands_that_a_run_ends_with_run_when_they_are_pasted(
+    options: list[str], workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    (workplace / "workplace_own.py").write_text(
+        "import gymnasium as gym\ndef make(seen, more):\n    return gym.make('test-cli/Toy-v0')\n"
+    )
+    run = "my runs/it's"
+    main(["train", "--memory", "mlp", *TINY, *options, "--run-dir", run])
+    commands = hints(capsys.readouterr().out)
+    assert [command[0] for command in commands] == ["evaluate", "train"]
+    main(commands[0])
+    assert "mean return" in capsys.readouterr().out
+    with monkeypatch.context() as patched:
+        asked: list[TrainConfig] = []
+        patched.setattr(
+            training, "train", lambda config, *rest, **more: asked.append(build_of(config)) or stopped(config)
+        )
+        with pytest.raises(SystemExit):
+            main(commands[1])
+    before = load_config(Path(run))
+    assert (asked[0].env, asked[0].algorithm) == (before.env, before.algorithm)
+    assert asked[0].network.memory == "lru"
+
+
+def build_of(config: TrainConfig) -> TrainConfig:
+    """`config`, after its run was built."""
+    build(config.replace(eval_episodes=1)).close()
+    return config
+
+
+def stopped(config: TrainConfig) -> Outcome:
+    return Outcome(None, [], Path("my runs/it's"), config)
+
+
+def test_the_refusal_to_overwrite_a_run_names_a_command_that_resumes_it(
+    ran: Callable[..., str], refused: Callable[..., str], workplace: Path
+):
+    start = ["train", "--env", ENV, "--memory", "mlp", "--run-dir", "my runs/it's", *TINY]
+    ran(*start)
+    said = refused(*start)
+    command = re.findall(r"`memoroids (.*)`", said)[0]
+    assert "finished" in ran(*shlex.split(command))
 
 
 def rows_of(*returns: float) -> list[dict[str, float]]:

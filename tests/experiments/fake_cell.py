@@ -16,6 +16,7 @@ from typing import Any
 
 HEADER = (
     "episode,env_steps,updates,transitions,slots,loss,td_error,q_mean,grad_norm,epsilon,train_return,eval_return,"
+    "eval_greedy,eval_sampled,"
     "skipped,steps_per_s,seconds"
 )
 FIELDS = HEADER.split(",")

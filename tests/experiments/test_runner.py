@@ -200,7 +200,7 @@ def test_a_grid_that_is_killed_leaves_no_process_and_goes_on_where_it_was(grid: 
         wait_until(lambda: len(grid.starts()) == 2)
         pids = [start["pid"] for start in grid.starts()]
         assert all(map(alive, pids))
-        with pytest.raises(ValueError, match="another process is running the grid"):
+        with pytest.raises(ValueError, match=rf"process {os.getpid()}, started \S+ is running the grid"):
             grid.run()
         assert all(map(alive, pids))
         parent.kill()

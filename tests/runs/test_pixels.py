@@ -234,7 +234,7 @@ def test_dicts_train_resume_evaluate_and_are_measured(
     assert train(settings, tmp_path, resume=True).final is not None
     notices = [line for line in capsys.readouterr().err.splitlines() if "text" in line]
     assert notices == ["memoroids: test-pixels/Grid-v0: observation['mission'] is text, which the agent does not see"]
-    assert len(evaluate_run(tmp_path, 3, 0).returns) == 3
+    assert len(evaluate_run(tmp_path, 3, 0).greedy.returns) == 3
     if settings.agent_type().traits.action_values:
         assert measure(tmp_path, 2, 0).profile.episodes == 2
 

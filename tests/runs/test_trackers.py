@@ -78,3 +78,17 @@ def test_weights_and_biases_gets_every_row_at_its_episode(tmp_path: Path, monkey
     assert fake.started["config"] == {"seed": 3} and str(tmp_path) in str(fake.started["dir"])
     assert fake.logged == [(values, int(values["episode"])) for values in ROWS]
     assert fake.finished
+
+
+def test_weights_and_biases_that_cannot_start_is_answered_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    class NotLoggedIn:
+        @staticmethod
+        def init(**options: Any) -> None:
+            raise RuntimeError("api_key not configured (no-tty).\n" * 35)
+
+    monkeypatch.setitem(sys.modules, "wandb", NotLoggedIn)
+    with pytest.raises(
+        ValueError, match=r"api_key not configured .*: run `wandb login` first, or set WANDB_MODE"
+    ) as error:
+        Trackers(tmp_path, {}, tensorboard=False, wandb=True)
+    assert "\n" not in str(error.value)

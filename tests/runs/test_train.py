@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import gymnasium as gym
 import jax
 import numpy as np
@@ -19,7 +20,9 @@ import pytest
 from compilations import compiled, compiled_between
 from memoroids import tape as tapes
 from memoroids.agents.dqn import DQNConfig
+from memoroids.algebra.monoid import Max
 from memoroids.envs import EnvironmentFault
+from memoroids.memory.memoroid import Memoroid
 from memoroids.replay import SegmentBufferState, TapeBufferState, tape_buffer
 from memoroids.runs import checkpoint, metrics
 from memoroids.runs.build import build_host, host_replay
@@ -27,7 +30,7 @@ from memoroids.runs.checkpoint import CheckpointError
 from memoroids.runs.load import evaluate_run
 from memoroids.runs.progress import Outcome, Progress, TrainingError, episodes_to
 from memoroids.runs.run_directory import CHECKPOINTS, load_config, locked
-from memoroids.runs.seeds import RANDOM, TRAIN, environment_seeds
+from memoroids.runs.seeds import EVALUATE, FINAL, RANDOM, TRAIN, environment_seeds
 from memoroids.runs.settings import TrainConfig
 from memoroids.runs.settings_file import to_json
 from memoroids.runs.train import train
@@ -359,6 +362,95 @@ def test_a_run_interrupted_while_it_collects_at_random_goes_on_to_its_end(tmp_pa
     assert_complete(settings, tmp_path / "run", outcome)
 
 
+@pytest.mark.parametrize(("stream", "at"), [(EVALUATE, 4), (FINAL, None)])
+def test_an_evaluation_is_not_waited_for_and_repeated_when_the_run_goes_on(
+    stream: int, at: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    whole = train(config(), tmp_path / "whole")
+    seed_of = environment_seeds(0, stream, *([] if at is None else [at]))
+    played = []
+
+    def happen(seed: int) -> None:
+        if seed in (seed_of(0), seed_of(1), seed_of(2)):
+            played.append(seed)
+            if len(played) == 1:
+                interrupt()
+
+    monkeypatch.setattr(Toy, "at_reset", staticmethod(happen))
+    stopped = train(config(), tmp_path / "run")
+    assert stopped.final is None and [row["episode"] for row in stopped.rows] == ([2] if at else [2, 4, 6])
+    outcome = train(config(), tmp_path / "run", resume=True)
+    assert untimed(outcome.rows) == untimed(whole.rows)
+    assert np.array_equal(outcome.final.returns, whole.final.returns)
+    for left, right in zip(
+        learner_of(config(), tmp_path / "run"), learner_of(config(), tmp_path / "whole"), strict=True
+    ):
+        np.testing.assert_array_equal(left, right)
+
+
+def test_an_error_of_the_callers_own_watch_leaves_a_checkpoint_and_is_raised_as_it_was(tmp_path: Path):
+    class Own(Exception):
+        pass
+
+    def watch(progress: Progress) -> None:
+        if progress.counters.episode == 4:
+            raise Own("mine")
+
+    with pytest.raises(Own, match="mine"):
+        train(config(), tmp_path / "run", watch=watch)
+    assert checkpoint.counters(checkpoint.latest(tmp_path / "run" / "checkpoints"))["episode"] == 4
+    outcome = train(config(), tmp_path / "run", resume=True)
+    assert_complete(config(), tmp_path / "run", outcome)
+
+
+class Forgetful(Max):
+    """The maximum of what came before it, times a half: not associative."""
+
+    def combine(self, left: Any, right: Any) -> Any:
+        return jax.numpy.maximum(left / 2, right)
+
+
+class NotAssociative(Memoroid):
+    """A memory over a monoid that is none."""
+
+    input_size: int = eqx.field(static=True)
+    output_size: int = eqx.field(static=True)
+
+    def __init__(self, input_size: int, output_size: int, *, key: jax.Array):
+        self.input_size, self.output_size = input_size, output_size
+
+    @property
+    def monoid(self) -> Forgetful:
+        return Forgetful(self.output_size)
+
+    def lift(self, x: jax.Array, begin: jax.Array) -> jax.Array:
+        return x
+
+    def readout(self, h: jax.Array, x: jax.Array, begin: jax.Array) -> jax.Array:
+        return x + jax.numpy.tanh(h)
+
+
+def test_a_memory_of_the_users_own_is_checked_before_it_is_trained(tmp_path: Path):
+    settings = config(memory=NotAssociative)
+    with pytest.raises(ValueError, match=r"NotAssociative's monoid: Forgetful breaks .*\(--no-check-memory") as error:
+        train(settings, tmp_path / "run")
+    assert "\n" not in str(error.value) and not (tmp_path / "run").exists()
+    outcome = train(settings.replace(check_memory=False), tmp_path / "run")
+    assert outcome.final is not None
+
+
+def test_an_environment_passed_as_an_object_trains_but_not_in_other_processes(tmp_path: Path):
+    settings = config(env=lambda: Toy())
+    with pytest.raises(
+        ValueError, match=r"processes 1 needs an environment that other processes can import, but given:"
+    ):
+        train(settings.replace(processes=1), tmp_path / "run")
+    outcome = train(settings, tmp_path / "run")
+    named = train(config(), tmp_path / "named")
+    assert untimed(outcome.rows) == untimed(named.rows)
+    assert evaluate_run(tmp_path / "run", 2, 0).greedy.mean == evaluate_run(tmp_path / "named", 2, 0).greedy.mean
+
+
 def test_a_run_interrupted_between_two_rows_counts_all_its_updates_when_it_goes_on(
     tmp_path: Path, at_reset: Callable[..., None]
 ):
@@ -533,12 +625,12 @@ def test_a_full_replay_forgets_the_oldest(tmp_path: Path):
 
 def test_a_run_whose_updates_all_fail_ends_with_a_checkpoint_of_finite_parameters(tmp_path: Path):
     settings = config(
-        agent=DQNConfig(learning_rate=1e30, warmup=0), random_episodes=8, train_episodes=20, max_skipped=3
+        agent=DQNConfig(learning_rate=1e38, warmup=0), random_episodes=8, train_episodes=20, max_skipped=3
     )
     with pytest.raises(TrainingError) as error:
         train(settings, tmp_path / "run")
     message = str(error.value)
-    assert message.startswith("4 updates in a row were skipped") and "non-finite: ∂encoder" in message
+    assert message.startswith("4 updates in a row were skipped") and "non-finite: loss, ∂encoder" in message
     assert (
         "up to training episode " in message
         and str(tmp_path / "run" / "checkpoints") in message

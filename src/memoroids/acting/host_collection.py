@@ -13,6 +13,10 @@ Ended = Callable[[EnvironmentFault | None], None]
 """Called whenever an episode ends: with the fault if the episode was dropped, otherwise with None."""
 
 
+ENDLESS = 100_000
+"""The longest episode of an environment that does not say how long its episodes may be."""
+
+
 class Collector:
     """Collects the episodes numbered `start` to `stop` - 1; an iterator over finished episodes.
 
@@ -21,7 +25,8 @@ class Collector:
 
     If an environment misbehaves, its whole episode is dropped and `stop` grows by one, so that the number of episodes
     yielded stays the same. `ended` is called for every episode that ends, dropped ones included, and may raise to end
-    the collection. Without `ended`, the first fault raises `EnvironmentFault`, naming the episode.
+    the collection. Without `ended`, the first fault raises `EnvironmentFault`, naming the episode. An episode of more
+    than `ENDLESS` steps always does, unless the environment declares how long its episodes may be.
 
     `due` is the number of the next episode to yield; `state()` may be called between two episodes.
     """
@@ -145,6 +150,11 @@ class Collector:
                 self._in_progress[i] = None
                 if self._ended is not None:
                     self._ended(None)
+            elif len(episode.actions) > ENDLESS and self._envs.example.max_length is None:
+                raise EnvironmentFault(
+                    f"episode {episode.number}: {self._envs.example.id} has not ended it after {ENDLESS:,} steps: set "
+                    "--max-episode-steps"
+                )
         self._drop(faults)
 
     def _drop(self, faults: list[tuple[int, int, EnvironmentFault]]) -> None:

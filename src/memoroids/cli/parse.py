@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from memoroids._util.literals import read_pairs
+from memoroids._util.messages import suggest
 from memoroids.cli.commands import COMMANDS
 from memoroids.cli.failures import UsageError
 
@@ -52,23 +54,38 @@ def parse(options: Any, command: str, arguments: list[str], default: Any = None)
     Where an option is not given, `default`, if any, has its value. `--help` prints the options and raises `SystemExit`.
     Raises `UsageError` with tyro's complaint in one line.
     """
-    complaint = io.StringIO()
     defaults = {} if default is None else {"default": default}
+
+    def read(arguments: list[str]) -> Any:
+        return tyro.cli(
+            options,
+            prog=f"memoroids {command}",
+            description=COMMANDS[command].summary,
+            args=arguments,
+            registry=_REGISTRY,
+            **defaults,
+        )
+
+    complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            return tyro.cli(
-                options,
-                prog=f"memoroids {command}",
-                description=COMMANDS[command].summary,
-                args=arguments,
-                registry=_REGISTRY,
-                **defaults,
-            )
+            return read(arguments)
     except SystemExit as stop:
         if not stop.code:
             raise
         said = _first_box(complaint.getvalue()) or "cannot read the options"
+        if unknown := re.match(r"Unrecognized options: --([\w.-]+)", said):
+            near = suggest(unknown[1], _options_of(read), most=0).replace("did you mean ", "did you mean --")
+            said = f"no option --{unknown[1]}{near}"
         raise UsageError(f"{command}: {said}; see memoroids {command} --help") from None
+
+
+def _options_of(read: Callable[[list[str]], Any]) -> list[str]:
+    """The options that are in the help of a command, without their dashes."""
+    help_text = io.StringIO()
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(help_text):
+        read(["--help"])
+    return re.findall(r"--([A-Za-z][\w.-]*)", help_text.getvalue())
 
 
 def _first_box(complaint: str) -> str:
@@ -80,7 +97,9 @@ def _first_box(complaint: str) -> str:
     rules = [i for i, line in enumerate(lines) if re.match(r"[╭╰─-]{2}", line)] + [len(lines)] * 2
     said = " ".join(line for line in lines[rules[0] + 1 : rules[1]] if line)
     # The names of settings' types and groups mean nothing to whoever typed an option.
-    return re.sub(r"^Error parsing [A-Za-z]\w*: ", "", said)
+    said = re.sub(r"^Error parsing ([A-Za-z]\w*: )?", "", said)
+    said = re.sub(r"invalid literal for int\(\) with base 10: ", "needs an integer, got ", said)
+    return re.sub(r"could not convert string to float: ", "needs a number, got ", said)
 
 
 def load_trusted_config(run: Path, *, trust: bool) -> "TrainConfig":

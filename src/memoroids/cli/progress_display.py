@@ -1,5 +1,6 @@
 """What the terminal shows of a run: live progress while it trains, then a table of its results."""
 
+import json
 import math
 import shlex
 import time
@@ -14,8 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from memoroids._util.clock import clock
+from memoroids._util.imports import importable
 from memoroids.cli.run_names import batching_of
-from memoroids.envs import short_name
+from memoroids.envs import is_popgym, short_name
 from memoroids.runs.progress import Outcome, Progress, episodes_to
 from memoroids.runs.run_directory import CURVE, METRICS
 from memoroids.runs.settings import TrainConfig
@@ -158,7 +160,7 @@ def _fallen(outcome: Outcome) -> list[str]:
 
 def _next_commands(config: TrainConfig, outcome: Outcome) -> list[str]:
     """Commands worth trying after a run: to resume it, or to look at it and to train something to compare it with."""
-    run, trust = outcome.run_dir, " --trust" if config.own_code else ""
+    run, trust = shlex.quote(str(outcome.run_dir)), " --trust" if config.own_code else ""
     if outcome.final is None:
         return [f"memoroids resume {run}{trust}"]
     look = (
@@ -166,5 +168,18 @@ def _next_commands(config: TrainConfig, outcome: Outcome) -> list[str]:
         if config.placement.seeds == 1
         else f"memoroids compare {run}/seed*"
     )
-    other = "mlp" if config.network.memory != "mlp" else "lru"
-    return [look, f"memoroids train --env {short_name(config.env.id)} --memory {other}"]
+    if importable(config.env.device_name) and importable(config.algorithm):
+        return [look, shlex.join(_another(config))]
+    return [look]
+
+
+def _another(config: TrainConfig) -> list[str]:
+    """The command that trains the agent with another memory on the same environment."""
+    env = config.env
+    words = ["memoroids", "train", "--env", short_name(env.id) if is_popgym(env.id) else env.id]
+    words += ["--memory", "mlp" if config.network.memory != "mlp" else "lru"]
+    if config.algorithm != type(config).algorithm:
+        words += ["--algorithm", config.algorithm]
+    for name, value in env.options.items():
+        words += [*(["--env-options"] * ("--env-options" not in words)), name, json.dumps(value)]
+    return words

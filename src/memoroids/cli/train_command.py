@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from memoroids.cli.interrupts import answered
 from memoroids.cli.parse import RunDirectory, Trust, load_trusted_config, parse
 from memoroids.cli.run_names import new_run_dir
 
@@ -78,7 +79,8 @@ def _train(config: "TrainConfig", run_dir: Path, *, resume: bool) -> None:
 
     join_processes()
     begun = time.perf_counter()
-    with ProgressDisplay(config, run_dir, resume=resume) as display:
+    waits_for = "the compiled call ends" if config.env.on_device else "the episodes and updates in progress end"
+    with ProgressDisplay(config, run_dir, resume=resume) as display, answered(waits_for):
         outcome = training.train(config, run_dir, resume=resume, watch=display.show)
     display.conclude(outcome, time.perf_counter() - begun)
     if outcome.final is None:

@@ -4,6 +4,7 @@ from memoroids.envs.faults import EnvironmentFault as EnvironmentFault
 from memoroids.envs.host.env import HostEnv as HostEnv
 from memoroids.envs.names import DEVICE_PREFIX as DEVICE_PREFIX
 from memoroids.envs.names import is_atari as is_atari
+from memoroids.envs.names import is_popgym as is_popgym
 from memoroids.envs.names import popgym_ids as popgym_ids
 from memoroids.envs.names import resolve as resolve
 from memoroids.envs.names import resolve_id as resolve_id

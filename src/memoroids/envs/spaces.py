@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -17,16 +17,33 @@ class Continuous(NamedTuple):
     high: tuple[float, ...]
 
 
+LARGEST_ACTION = 1e18
+"""The largest bound of a continuous action: its square must be far inside float32."""
+
 Actions = int | Continuous
 """The number of discrete actions, or the box of continuous ones."""
 
 
+def space_of(name: str, env: gym.Env, which: Literal["observation_space", "action_space"]) -> gym.Space:
+    """One of an environment's two spaces. Raises `ValueError`, which names the environment, if it is not a space."""
+    space = getattr(env, which, None)
+    if isinstance(space, gym.Space):
+        return space
+    got = "none" if space is None else f"one of type {type(space).__name__}"
+    raise ValueError(f"{name}: needs a gymnasium.Space as its {which}, but has {got}")
+
+
 def actions_of(name: str, space: gym.Space) -> Actions:
     """The actions of a space. Raises `ValueError`, which names the environment, if the space is not supported."""
+    if 0 in (space.shape or ()):
+        raise ValueError(f"{name}: action space {space} holds no action")
     if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
-        low, high = space.low.ravel(), space.high.ravel()
-        if not (np.isfinite(low).all() and np.isfinite(high).all()):
-            raise ValueError(f"{name}: action space {space} is not supported: needs Discrete or a bounded Box")
+        low, high = (np.asarray(bound, np.float64).ravel() for bound in (space.low, space.high))
+        if not (np.abs(np.concatenate((low, high))) <= LARGEST_ACTION).all():
+            raise ValueError(
+                f"{name}: action space {space} is not supported: needs Discrete, or a Box with bounds of at most "
+                f"{LARGEST_ACTION:g}, which gymnasium.wrappers.TransformAction can give"
+            )
         return Continuous(low.size, tuple(low.tolist()), tuple(high.tolist()))
     if isinstance(space, spaces.Discrete | spaces.MultiDiscrete) and len(space.shape or ()) <= 1:
         return math.prod(action_parts(space)[0])

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import signal
 import time
@@ -10,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from memoroids._util.locks import Held, exclusive
 from memoroids._version import __version__
 from memoroids.experiments.cell import DONE, INTERRUPTED, write_json
 from memoroids.experiments.cell_process import CellProcess, cell_dir, failure_reason, share_done, start, status
@@ -159,13 +159,11 @@ def _progress(
 
 @contextlib.contextmanager
 def _lock(root: Path) -> Iterator[None]:
-    with (root / "lock").open("w") as file:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ValueError(
-                f"another process is running the grid in {root}: wait for it, or choose another --output"
-            ) from error
+            stack.enter_context(exclusive(root / "lock"))
+        except Held as held:
+            raise ValueError(f"{held} is running the grid in {root}: wait for it, or choose another --output") from held
         yield
 
 

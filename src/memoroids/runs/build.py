@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import jax
 
+from memoroids._util.imports import importable
+from memoroids._util.messages import one_line
 from memoroids.acting.evaluation import DeviceEvaluator, Evaluator
 from memoroids.agents.agent_registry import REGISTRY
 from memoroids.agents.base import Agent, Plan
@@ -19,6 +21,7 @@ from memoroids.replay.host_buffers import HostSegmentBuffer, HostTapeBuffer
 from memoroids.runs.settings import TrainConfig
 from memoroids.runs.settings_file import with_typed_agent
 from memoroids.tape.segments import start_states
+from memoroids.testing import LawError, check_memory
 
 
 class HostParts(NamedTuple):
@@ -83,8 +86,15 @@ def build_host(config: TrainConfig) -> HostParts:
     config = with_typed_agent(config)
     config.memory_factory()  # reports an unknown memory before environments are made
     network_key, act_key, update_key = _keys(config)
-    options = {"options": config.env.options, "check_bounds": config.env.check_bounds, **_seen(config)}
+    names = ("options", "max_episode_steps", "check_bounds")
+    options = {name: getattr(config.env, name) for name in names} | _seen(config)
     processes, time_limit = config.collection.processes, config.env.time_limit
+
+    if processes and not importable(config.env.id):
+        raise ValueError(
+            f"processes {processes} needs an environment that other processes can import, but {config.env.id} was "
+            "passed as an object: name it as package.module:factory"
+        )
 
     def make(number: int) -> HostEnvs:
         if processes:
@@ -110,6 +120,19 @@ def build_device(config: TrainConfig) -> DeviceParts:
     evaluator = DeviceEvaluator(view, agent.act, initial, block, stochastic=agent.traits.stochastic)
     rings = _rings(config, view) if agent.traits.learns_from_replay else None
     return DeviceParts(view, rings, network, agent, evaluator, act_key, update_key)
+
+
+def check_own_memory(config: TrainConfig, parts: HostParts | DeviceParts) -> None:
+    """Raises `ValueError`, naming the law, if a memory of the user's own breaks one at its initial parameters."""
+    if not config.network.check_memory or ":" not in config.network.memory:
+        return
+    try:
+        check_memory(parts.network.memory, length=8, gradient_steps=0)
+    except Exception as error:  # a user's memory may raise anything
+        reason = " ".join(str(error).split()) if isinstance(error, LawError) else one_line(error)
+        raise ValueError(
+            f"memory {config.network.memory!r}: {reason} (--no-check-memory trains with it all the same)"
+        ) from error
 
 
 def with_target(config: TrainConfig, parts: HostParts | DeviceParts) -> TrainConfig:

@@ -32,6 +32,10 @@ from memoroids.runs.sensitivity_log import SensitivityLog, read_log
 from memoroids.runs.settings import TrainConfig
 
 
+class Interrupted(Exception):
+    """Raised to end an evaluation that a run does not wait for."""
+
+
 class HostRun:
     """A run with host environments: its replay, learner and open files."""
 
@@ -47,6 +51,7 @@ class HostRun:
         self.update = self._compile_update()
         self.collecting: tuple[int, Collector] | None = None
         self.restored: Path | None = None
+        self.interrupted: Callable[[], bool] = lambda: False
         self.recent: list[dict[str, jax.Array]] = []  # metrics of recent updates, kept on device until a row needs them
 
     def restore(self, path: Path) -> None:
@@ -63,9 +68,12 @@ class HostRun:
     def run(self, interrupted: Callable[[], bool]) -> Outcome:
         """Collects and learns to the end or until `interrupted()`, and writes a checkpoint.
 
+        An evaluation is not finished after `interrupted()`: the resumed run repeats it.
+
         Raises `EnvironmentFault` or `TrainingError` if training cannot continue.
         """
         config, counters, parts = self.config, self.counters, self.parts
+        self.interrupted = interrupted
         self.recorder.report()
         random = RandomPolicy(parts.envs.example.actions, config.seed)
         wanted = 0 if self.done() else config.budget.random_episodes - counters.random
@@ -83,15 +91,22 @@ class HostRun:
             raise self.recorder.untrained()
 
         self.recorder.training_begins()
-        self.evaluate_if_due()
         learn = self.learn_from_replay if self.from_replay else self.learn_on_policy
-        for _ in learn():
-            if interrupted():
-                return self.stop()
+        try:
+            self.evaluate_if_due()
+            for _ in learn():
+                if interrupted():
+                    return self.stop()
+        except Interrupted:
+            return self.stop()
         self.collecting = None  # a resumed run has no collection here either, so both write the same checkpoint
         self.save()  # before the final evaluation counts faults, since a resumed run repeats that evaluation
         seeds = environment_seeds(config.seed, FINAL)
-        finals = self.evaluator(self.learner.params, config.evaluation.final_episodes, seeds, self.ended)
+        episodes = config.evaluation.final_episodes
+        try:
+            finals = self.evaluator(self.learner.params, episodes, seeds, self.evaluation_ended)
+        except Interrupted:
+            return self.outcome(None)
         self.recorder.finish(finals)
         return self.outcome(finals)
 
@@ -126,6 +141,12 @@ class HostRun:
             self.counters.faults_in_a_row = 0
         else:
             self.recorder.add_faults(1, str(fault))
+
+    def evaluation_ended(self, fault: EnvironmentFault | None) -> None:
+        """As `ended`, for the episodes of evaluations. Raises `Interrupted` if the run is to end."""
+        self.ended(fault)
+        if self.interrupted():
+            raise Interrupted
 
     def learn_from_replay(self) -> Any:
         """Stores each training episode and takes `updates_per_episode` updates; yields after each episode."""
@@ -239,7 +260,7 @@ class HostRun:
         """Evaluates and writes a row of metrics, and a row of sensitivities of the greedy episodes if one is due."""
         config, counters, parts = self.config, self.counters, self.parts
         seeds = environment_seeds(config.seed, EVALUATE, counters.episode)
-        arguments = self.learner.params, config.evaluation.eval_episodes, seeds, self.ended
+        arguments = self.learner.params, config.evaluation.eval_episodes, seeds, self.evaluation_ended
         if self.profiles is None or counters.episode - self.profiles.episode < config.evaluation.sensitivity_every:
             evaluation = self.evaluator(*arguments)
         else:

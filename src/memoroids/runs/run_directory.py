@@ -1,15 +1,14 @@
 """A run directory: the names of its files, its lock, and reading its settings, metrics and summary."""
 
 import contextlib
-import fcntl
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import datetime
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from memoroids._util.locks import Held, exclusive
 from memoroids.runs import metrics
 from memoroids.runs.settings import TrainConfig
 from memoroids.runs.settings_file import from_json
@@ -29,36 +28,21 @@ def locked(run_dir: Path) -> Iterator[None]:
     """
     path = run_dir / LOCK
     made = [directory for directory in (run_dir, *run_dir.parents) if not directory.exists()]
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+")
-    except OSError as error:
-        raise ValueError(f"cannot write to {run_dir}: {error.strerror}") from error
-    with file:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            holder = file.read().strip() or "another process"
-            raise ValueError(f"{run_dir} is being written by {holder}: wait for it, or stop it") from error
+            run_dir.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(exclusive(path))
+        except Held as held:
+            raise ValueError(f"{run_dir} is being written by {held}: wait for it, or stop it") from held
         except OSError as error:
-            raise ValueError(f"cannot lock {path}: {error.strerror} (choose a --run-dir on another disk)") from error
+            raise ValueError(f"cannot write to {run_dir}: {error.strerror} (--run-dir chooses another)") from error
         try:
-            try:
-                file.truncate(0)
-                file.write(f"process {os.getpid()}, started {datetime.now().isoformat(timespec='seconds')}\n")
-                file.flush()
-            except OSError as error:
-                with contextlib.suppress(OSError):
-                    file.close()  # it would try to write once more
-                raise ValueError(f"cannot write to {run_dir}: {error.strerror}") from error
             yield
         finally:
             if os.listdir(run_dir) == [LOCK]:
-                path.unlink()
-                for directory in made:
+                for remove in (path.unlink, *(directory.rmdir for directory in made)):
                     with contextlib.suppress(OSError):  # not empty: it holds another run
-                        directory.rmdir()
+                        remove()
 
 
 def seed_dir(run_dir: Path, seed: int) -> Path:

@@ -30,11 +30,14 @@ class EnvSettings:
     """The environment, and what is joined to its observations."""
 
     id: str = "popgym-RepeatPreviousEasy-v0"
-    """Gymnasium id, short name of a POPGym task such as RepeatFirstEasy, or module:Id-v0. The prefix device: selects a
-    JAX environment: device:RepeatFirstEasy, device:gymnax:CartPole-v1, or device:module:factory for one of your own."""
+    """Gymnasium id, short name of a POPGym task such as RepeatFirstEasy, module:Id-v0, or module:factory for one of
+    your own. The prefix device: selects a JAX environment: device:RepeatFirstEasy, device:gymnax:CartPole-v1, or
+    device:module:factory for one of your own."""
     options: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the environment as pairs of a name and a JSON or Python literal: --env-options k 10
     is_slippery false sizes '[3, 4]'. What is no literal is text."""
+    max_episode_steps: int | None = None
+    """Steps after which an episode is truncated; None: the environment's own limit (host)."""
     previous_action: bool | None = None
     """Join the previous action, one-hot, to the observation; None: if the environment asks for it."""
     previous_reward: bool = False
@@ -51,6 +54,7 @@ class EnvSettings:
     """Drop episodes with observations outside the bounds of the observation space (host)."""
 
     def __post_init__(self) -> None:
+        at_least(self, max_episode_steps=1)
         if not 0 < self.time_limit <= 1e6:
             raise ValueError(f"time_limit must be positive and at most 1,000,000 seconds, got {self.time_limit}")
         for period in self.step_periods:
@@ -83,6 +87,8 @@ class NetworkSettings:
     """A name from `memoroids list memories`, or package.module:factory for a memory of your own."""
     memory_sizes: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the memory, written as those of the environment: --memory-sizes layers 1 state_size 64."""
+    check_memory: bool = True
+    """Check the laws of a memory of your own before training, as memoroids.check_memory does."""
     width: int = 256
     """Width of the layers around the memory, and the memory's input and output size."""
     chunk: int | None = None

@@ -6,10 +6,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from memoroids._util.imports import name_of
 from memoroids._util.messages import suggest
 from memoroids.agents.agent_registry import REGISTRY, resolve_agent
 from memoroids.agents.base import AgentType
 from memoroids.agents.dqn import DQNConfig
+from memoroids.envs.names import environment_name
 from memoroids.memory.registry import Factory, resolve_memory
 from memoroids.replay import PriorityConfig
 from memoroids.runs.setting_groups import (
@@ -40,6 +42,7 @@ class TrainConfig:
     config = TrainConfig.of(preset="tuned", env="RepeatFirstEasy")   # with the settings of a preset
     config.collection.num_envs                  # settings are read by group
     config = config.replace(width=64)           # and set by the names of command-line options
+    config = TrainConfig.of(env=MyEnv, memory=my_memory)   # an environment, or what makes one, and what makes a memory
     """
 
     algorithm: str = "dqn"
@@ -113,7 +116,10 @@ class TrainConfig:
                 "needs a device environment, such as --env device:RepeatPreviousEasy",
             )
             return
-        self._require({"processes": 0, "time_limit": 60.0, "check_bounds": True}, "is for host environments")
+        self._require(
+            {"processes": 0, "time_limit": 60.0, "check_bounds": True, "max_episode_steps": None},
+            "is for host environments",
+        )
         replay, placement = self.replay, self.placement
         if replay.batching != "tape":
             raise ValueError("batching segments is for host environments; use --batching tape")
@@ -164,9 +170,12 @@ class TrainConfig:
         """Defaults with these values, named as command-line options or as fields of the agent's settings.
 
         `preset`: tuned, paper or atari, from which settings that are not among `values` come, as on the command line.
+        `env` may also be an environment or a callable that makes one, `memory` and `algorithm` the objects themselves;
+        the settings hold their names, which for objects that cannot be imported are valid in this process only.
+
         Raises `ValueError` for an unknown name, and for values that are out of range or incompatible.
         """
-        defaults = _defaults()
+        defaults, values = _defaults(), _named(values)
         if preset is not None:
             from memoroids.runs import presets  # which reads the names of the settings from here
 
@@ -182,9 +191,19 @@ class TrainConfig:
 
     def replace(self, **values: Any) -> "TrainConfig":
         """A copy with these values, named as for `of`, or whole groups by their names. Raises `ValueError`."""
-        return TrainConfig(
-            **_changed({each.name: getattr(self, each.name) for each in dataclasses.fields(self)}, values)
-        )
+        fields, values = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}, _named(values)
+        if "algorithm" in values and "evaluation" not in values:
+            values = {"stochastic": resolve_agent(values["algorithm"]).traits.stochastic} | values
+        return TrainConfig(**_changed(fields, values))
+
+
+def _named(values: dict[str, Any]) -> dict[str, Any]:
+    """`values` with names for an environment, a memory and an algorithm that are given as objects."""
+    names = {"env": environment_name, "memory": name_of, "algorithm": name_of}
+    given = {
+        name: value for name, value in values.items() if name in names and not isinstance(value, str | EnvSettings)
+    }
+    return values | {name: names[name](value) for name, value in given.items()}
 
 
 def _defaults() -> dict[str, Any]:

@@ -5,13 +5,14 @@ import math
 from pathlib import Path
 from typing import Any
 
+from memoroids._util.messages import one_line
 from memoroids.runs.metrics import ABSENT
 
 
 class Trackers:
     """Sends rows of metrics to TensorBoard, Weights & Biases, both or neither.
 
-    Raises `ValueError` if the package of a requested tracker is not installed.
+    Raises `ValueError` if the package of a requested tracker is not installed, or Weights & Biases cannot be reached.
     """
 
     def __init__(self, run_dir: Path, config: dict[str, Any], *, tensorboard: bool, wandb: bool):
@@ -22,7 +23,12 @@ class Trackers:
             self._tensorboard = modules[0].SummaryWriter(str(run_dir / "tensorboard"))
         if wandb:
             run_dir.mkdir(parents=True, exist_ok=True)
-            self._wandb = modules[-1].init(project="memoroids", dir=str(run_dir), config=config)
+            try:
+                self._wandb = modules[-1].init(project="memoroids", dir=str(run_dir), config=config)
+            except Exception as error:
+                raise ValueError(
+                    f"--wandb could not start ({one_line(error)}): run `wandb login` first, or set WANDB_MODE=offline"
+                ) from error
 
     def write(self, row: dict[str, float]) -> None:
         """Sends a row of metrics, with its training episode as the step, without what the agent does not have."""

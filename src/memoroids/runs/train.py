@@ -1,6 +1,7 @@
 """Training: creates or resumes a run directory, and runs the host loop or the device loop in it."""
 
 import dataclasses
+import shlex
 import signal
 import tempfile
 import threading
@@ -17,7 +18,14 @@ from memoroids._util.provenance import conditions
 from memoroids.acting.evaluation import Evaluations
 from memoroids.envs import EnvironmentFault
 from memoroids.runs import checkpoint
-from memoroids.runs.build import DeviceParts, HostParts, build_device, build_host, with_target
+from memoroids.runs.build import (
+    DeviceParts,
+    HostParts,
+    build_device,
+    build_host,
+    check_own_memory,
+    with_target,
+)
 from memoroids.runs.checkpoint import CheckpointError
 from memoroids.runs.device_loop import DeviceRun
 from memoroids.runs.host_loop import HostRun
@@ -41,11 +49,12 @@ def train(
     With several seeds `run_dir` contains a run directory for each of them, and the outcome covers all. With `resume`
     training continues from the newest checkpoint. The first Ctrl-C or SIGTERM ends the run with a checkpoint, after the
     current update or compiled call; so do environments that misbehave too often. `watch` is called with the progress
-    after every few episodes.
+    after every few episodes; what it raises ends the run with a checkpoint too.
 
     Raises `ValueError`, `EnvironmentFault`, `CheckpointError` or `TrainingError`, each with a message of one line.
     """
     _check_free(run_dir, resume)
+    watch = _guarded(watch)
     if not config.env.on_device:
         with locked(run_dir):
             _check_free(run_dir, resume)  # another process may have begun a run before the lock was taken
@@ -64,10 +73,41 @@ def train(
             return _train_seeds(config, placement, run_dir, directory, resume=resume, watch=watch)
 
 
+class _WatchFailed(Exception):
+    """Raised if the caller's `watch` raises, with that error as its cause."""
+
+
+def _guarded(watch: Callable[[Progress], None]) -> Callable[[Progress], None]:
+    """`watch`, whose errors raise `_WatchFailed` instead."""
+
+    def guarded(progress: Progress) -> None:
+        try:
+            watch(progress)
+        except Exception as error:
+            raise _WatchFailed from error
+
+    return guarded
+
+
+@contextmanager
+def _saved_at_the_end(save: Callable[[], None]) -> Iterator[None]:
+    """Calls `save` if an environment, the training or the caller's `watch` ends the run, and raises that error."""
+    try:
+        yield
+    except (EnvironmentFault, TrainingError):
+        save()
+        raise
+    except _WatchFailed as failed:
+        save()
+        assert failed.__cause__ is not None
+        raise failed.__cause__ from None
+
+
 def _check_free(run_dir: Path, resume: bool) -> None:
     """Raises `ValueError` if a new run would overwrite another one."""
     if not resume and (run_dir / CONFIG).exists():
-        raise ValueError(f"{run_dir} holds another run: choose another --run-dir, or `memoroids resume {run_dir}`")
+        resume_command = f"`memoroids resume {shlex.quote(str(run_dir))}`"
+        raise ValueError(f"{run_dir} holds another run: choose another --run-dir, or {resume_command}")
 
 
 @contextmanager
@@ -83,10 +123,13 @@ def _output_directory(run_dir: Path, placement: Placement) -> Iterator[Path]:
 class RestoredRun(Generic[PartsT]):
     """The parts of a run with their initial state, or with `resume` the state in the newest checkpoint.
 
-    Nothing is written before `recorder` is called. Raises `CheckpointError` if there is nothing to resume.
+    Nothing is written before `recorder` is called. Raises `CheckpointError` if there is nothing to resume, and
+    `ValueError` if a memory of the user's own breaks a law.
     """
 
     def __init__(self, config: TrainConfig, parts: PartsT, run_dir: Path, *, resume: bool):
+        if not resume:
+            check_own_memory(config, parts)
         self.config, self.resume = with_target(config, parts), resume
         self.parts = parts
         self.counters = Counters()
@@ -157,11 +200,8 @@ def _train_host(restored: RestoredRun[HostParts], recorder: Recorder) -> Outcome
     try:
         if restored.checkpoint is not None:
             run.restore(restored.checkpoint)
-        with _interruptible() as interrupted:
+        with _interruptible() as interrupted, _saved_at_the_end(run.save):
             return run.run(interrupted)
-    except (EnvironmentFault, TrainingError):
-        run.save()
-        raise
     finally:
         run.close()
 
@@ -178,13 +218,10 @@ def _train_device(
     )
     try:
         run.restore([each.checkpoint for each in restored])
-        with _interruptible() as interrupted:
+        with _interruptible() as interrupted, _saved_at_the_end(run.save_open):
             for _ in run.run(interrupted):
                 report()
         return run.outcomes()
-    except (EnvironmentFault, TrainingError):
-        run.save_open()
-        raise
     finally:
         run.close()
 

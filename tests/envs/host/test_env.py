@@ -482,6 +482,43 @@ def test_actions_that_are_not_a_list_of_choices_are_refused(space: spaces.Space,
     assert name in message and type(space).__name__ in message and "Discrete" in message
 
 
+@pytest.mark.parametrize(
+    "space", [spaces.Box(-1, 1, (0,)), spaces.Box(-1, 1, (2, 0)), spaces.MultiDiscrete([])], ids=str
+)
+def test_a_space_without_an_action_is_refused(space: spaces.Space, register: Callable[..., str]):
+    name = register(lambda: Scripted(action_space=space))
+    with pytest.raises(ValueError, match=r"action space .* holds no action") as error:
+        HostEnv(name)
+    assert name in one_line(error)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_bounds_of_actions_whose_squares_are_not_finite_are_refused(dtype: type, register: Callable[..., str]):
+    largest = float(np.finfo(np.float32).max)
+    for low, high in ((-1, largest), (-largest, 1), (-1, 1e19)):
+        name = register(lambda low=low, high=high: Scripted(action_space=spaces.Box(low, high, (2,), dtype)))
+        with pytest.raises(ValueError, match=r"or a Box with bounds of at most 1e\+18"):
+            HostEnv(name)
+    name = register(lambda: Scripted(action_space=spaces.Box(-1e18, 1e18, (2,), np.float64)))
+    assert HostEnv(name).actions == Continuous(2, (-1e18,) * 2, (1e18,) * 2)
+
+
+@pytest.mark.parametrize("which", ["observation_space", "action_space"])
+@pytest.mark.parametrize(("value", "says"), [(None, "has none"), (4, "one of type int"), (len, "one of type builtin")])
+def test_an_environment_without_spaces_is_refused(which: str, value: Any, says: str, register: Callable[..., str]):
+    def make() -> gym.Env:
+        env = Scripted()
+        setattr(env, which, value)
+        if value is None:
+            delattr(env, which)
+        return env
+
+    name = register(make)
+    with pytest.raises(ValueError, match=f"needs a gymnasium.Space as its {which}, but .*{says}") as error:
+        HostEnv(name)
+    assert name in one_line(error)
+
+
 def test_observations_without_a_fixed_size_are_refused(register: Callable[..., str]):
     name = register(lambda: Scripted(spaces.Sequence(spaces.Discrete(2))))
     with pytest.raises(ValueError) as error:

@@ -11,9 +11,9 @@ from gymnasium.wrappers import AtariPreprocessing, TimeLimit
 
 from memoroids._util.messages import one_line
 from memoroids.envs.faults import EnvironmentFault
-from memoroids.envs.names import is_atari, resolve_id
+from memoroids.envs.names import is_atari, own_factory, resolve_id
 from memoroids.envs.observations import Mixed, Observations, Part, Treatment, one_line_space
-from memoroids.envs.spaces import Actions, Continuous, action_parts, action_width, actions_of, checker
+from memoroids.envs.spaces import Actions, Continuous, action_parts, action_width, actions_of, checker, space_of
 
 _LARGEST = float(np.finfo(np.float32).max)
 """The largest reward: tapes hold float32."""
@@ -27,12 +27,19 @@ def _excerpt(value: Any) -> str:
         return f"of type {type(value).__name__}"
 
 
-def _make(id_: str, options: dict[str, Any]) -> gym.Env:
+def _make(id_: str, options: dict[str, Any], limit: int | None) -> gym.Env:
+    factory = own_factory(id_)
+    if factory is not None:
+        env = factory(**options)
+        if not isinstance(env, gym.Env):
+            raise ValueError(f"it is of type {type(env).__name__}, not gymnasium.Env")
+        return env if limit is None else TimeLimit(env, limit)
     # `HostEnv` has its own checks; Gymnasium's warn only once per process and cost time at every step.
     if not is_atari(id_):
-        return gym.make(id_, disable_env_checker=True, **options)
+        limited = {} if limit is None else {"max_episode_steps": limit}
+        return gym.make(id_, disable_env_checker=True, **options | limited)
     # `gym.make` would count the limit in emulator frames; around the preprocessing it counts steps.
-    limit = options.get("max_episode_steps")
+    limit = limit or options.get("max_episode_steps")
     options = {"frameskip": 1} | {name: value for name, value in options.items() if name != "max_episode_steps"}
     env = AtariPreprocessing(gym.make(id_, disable_env_checker=True, **options))
     return env if limit is None else TimeLimit(env, limit)
@@ -55,7 +62,9 @@ class HostEnv:
     begin. With `step_periods` the sine and cosine of 2π step / period are appended for each period, so that a memory
     without a notion of order can tell when something happened. Nothing can be appended to images.
 
-    `options`: keyword arguments for `gymnasium.make`. Without `check_bounds` observations may exceed the bounds of
+    `options`: keyword arguments for `gymnasium.make`, or for the factory if `name` is "package.module:factory".
+    `max_episode_steps`: steps after which an episode is truncated, instead of the environment's own limit. Without
+    `check_bounds` observations may exceed the bounds of
     their Box.
 
     Raises `ValueError` for an unknown id, invalid options, a space that is not supported, or if something is to be
@@ -67,6 +76,7 @@ class HostEnv:
         name: str,
         *,
         options: dict[str, Any] | None = None,
+        max_episode_steps: int | None = None,
         previous_action: bool | None = None,
         previous_reward: bool = False,
         step_periods: tuple[float, ...] = (),
@@ -75,17 +85,18 @@ class HostEnv:
     ):
         self.id = resolve_id(name)
         try:
-            self.env = _make(self.id, options or {})
+            self.env = _make(self.id, options or {}, max_episode_steps)
         except (Exception, SystemExit) as error:  # a user's module or constructor may raise any exception
             given = f" with options {options}" if options else ""
             raise ValueError(f"cannot make environment {self.id!r}{given}: {one_line(error)}") from error
-        self.actions: Actions = actions_of(self.id, self.env.action_space)
+        observation_space = space_of(self.id, self.env, "observation_space")
+        self.actions: Actions = actions_of(self.id, space_of(self.id, self.env, "action_space"))
         """The number of discrete actions, or the box of continuous ones."""
-        self._observations = Observations(self.id, self.env.observation_space, observation)
+        self._observations = Observations(self.id, observation_space, observation)
         self.notices: list[str] = self._observations.notices
         """What the user should know about the environment, a line each."""
         image = self._image = self._observations.image
-        self._check = checker(self.env.observation_space, bounds=check_bounds)
+        self._check = checker(observation_space, bounds=check_bounds)
         if image and (previous_action or previous_reward or step_periods):
             raise ValueError(
                 f"{self.id}: observations are images {image.image}: cannot append a previous action, reward or step "
@@ -103,8 +114,10 @@ class HostEnv:
         """The shape of the array of one observation: (n,), or (H, W, C) of an image."""
         self.observation_dtype = np.dtype(np.uint8 if image else np.float32)
         self.observation_size = math.prod(self.observation_shape)
-        limit = self.env.spec.max_episode_steps if self.env.spec else None
-        self.max_length: int | None = limit or getattr(self.env.unwrapped, "max_episode_length", None)
+        declared = self.env.spec.max_episode_steps if self.env.spec else None
+        self.max_length: int | None = (
+            max_episode_steps or declared or getattr(self.env.unwrapped, "max_episode_length", None)
+        )
         """The longest episode according to the environment, None if it does not say. A hint, not a guarantee."""
         self._step = 0
 

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
@@ -136,12 +136,8 @@ class ProcessEnvs:
         main = threading.current_thread() is threading.main_thread()
         arguments = (there, *self._made_with, list(indices), os.getpid(), main)
         child = context.Process(target=_serve, args=arguments, daemon=True)
-        resource_tracker.ensure_running()  # otherwise `start` does it, which unblocks the signals
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _RUN_SIGNALS)
-        try:
+        with _blocked_signals():
             child.start()  # inherits the mask, so the signals are blocked from its first instruction on
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         there.close()
         self._processes[process] = child, here
         try:
@@ -226,13 +222,28 @@ class ProcessEnvs:
         LocalEnvs([self.example], time_limit=self._limit).close()
 
 
+@contextlib.contextmanager
+def _blocked_signals() -> Iterator[None]:
+    """Blocks the run's signals in this thread, on systems that can."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # otherwise a process's start does it, which unblocks the signals
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _RUN_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _serve(
     connection: Connection, name: str, options: dict[str, Any], indices: list[int], parent: int, with_thread: bool
 ) -> None:
     """What a process runs: makes its environments, then answers each request with a result or a fault."""
     for number in _RUN_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _RUN_SIGNALS)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _RUN_SIGNALS)
     if with_thread:
         _die_with_parent()
     threading.Thread(target=_exit_with_parent, args=(parent,), daemon=True).start()

@@ -55,8 +55,8 @@ class _TooLong(BaseException):
 class LocalEnvs:
     """Environments in this process, stepped one after the other.
 
-    `time_limit` in seconds applies to every reset and step, but only in the main thread and only to Python code: a call
-    that hangs in C does not notice the alarm. `ProcessEnvs` kills the process in that case.
+    `time_limit` in seconds applies to every reset and step, but only in the main thread, not on Windows, and only to
+    Python code: a call that hangs in C does not notice the alarm. `ProcessEnvs` kills the process in that case.
     """
 
     def __init__(self, envs: Sequence[HostEnv], *, time_limit: float | None = None):
@@ -89,7 +89,8 @@ class LocalEnvs:
     @contextmanager
     def _alarm(self) -> Iterator[Callable[[HostEnv, Callable[[HostEnv], T]], T]]:
         """Yields a function (env, call) that runs `call(env)` and raises `EnvironmentFault` if it exceeds the limit."""
-        if self._limit is None or threading.current_thread() is not threading.main_thread():
+        able = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
+        if self._limit is None or not able:
             yield lambda env, call: call(env)
             return
         limit = self._limit
