@@ -275,7 +275,7 @@ def _contradictions() -> Iterator[Case]:
         yield _case("contradiction", f"{start} --tapes 2", "tapes 2 is for agents with replay")
         yield _case("contradiction", f"{start} --num-envs 7", "minibatches must divide num_envs: 7 environments")
         yield _case("contradiction", f"{start} --{algorithm}.minibatches 5", "must divide num_envs: .* 5 minibatches")
-    for option in ("rollout 8", "tapes 2", "seeds 2", "mapping vmap", "devices 2", "prioritised"):
+    for option in ("rollout 8", "tapes 2", "mapping vmap", "devices 2", "prioritised"):
         name = option.split()[0]
         yield _case("contradiction", f"train --{option}", f"{name} \\w+ needs a device environment")
     start = "train --env device:RepeatFirstEasy"

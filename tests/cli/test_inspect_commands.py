@@ -53,6 +53,21 @@ def test_a_run_is_trained_evaluated_and_resumed(ran: Callable[..., str], refused
     assert [row["episode"] for row in metrics.read(run / "metrics.csv")] == [2, 4]
 
 
+def test_seeds_on_the_host_are_trained_one_after_the_other_and_looked_at(
+    ran: Callable[..., str], refused: Callable[..., str], workplace: Path
+):
+    said = ran("train", "--env", ENV, "--memory", "mlp", "--seeds", "2", "--run-dir", "both", *TINY)
+    assert f"training mlp on {ENV}, tapes, seeds 0 to 1" in said
+    assert said.index("seed 0 training: 4/4 episodes") < said.index("seed 1 training: 4/4 episodes")
+    assert "final return, greedy, 4 fresh seeds" in said and "both/seed*/metrics.csv" in said
+    before = files(workplace / "both")
+    assert "both holds 2 runs: name one, as both/seed0" in refused("evaluate", "both")
+    assert "mean return" in ran("evaluate", "both/seed1", "--episodes", "2")
+    assert "2 greedy episodes" in ran("sensitivity", "both/seed1", "--episodes", "2", "--output", "measured")
+    assert files(workplace / "both") == before
+    assert "resuming mlp" in ran("resume", "both")
+
+
 def test_an_unreadable_checkpoint_or_config_is_named(
     ran: Callable[..., str], refused: Callable[..., str], workplace: Path
 ):

@@ -202,7 +202,10 @@ def test_steps_can_end_training(tmp_path: Path):
         ({"epochs": 9}, "epochs is a setting of ppo and pqn, but the algorithm is dqn"),
         ({"buffer_size": 20}, "raise --buffer-size or lower --num-envs"),
         ({"env": "popgym-RepeatFirstEasy-v0"}, "rollout 6 needs a device environment"),
-        ({"env": "popgym-RepeatFirstEasy-v0", "rollout": None, "seeds": 3}, "seeds 3 needs a device environment"),
+        (
+            {"env": "popgym-RepeatFirstEasy-v0", "rollout": None, "mapping": "vmap"},
+            "mapping vmap needs a device environment",
+        ),
         ({"env": "device:NoSuchTask"}, "NoSuchTask"),
         ({"env": "device:toy_env:Absent"}, "Absent"),
         ({"env_options": {"bogus": 1}}, "bogus"),

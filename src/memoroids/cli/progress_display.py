@@ -111,6 +111,8 @@ def _describe(config: TrainConfig, moment: Progress) -> tuple[str, int, int, str
         )
     if row is not None and row["skipped"]:
         figures += f"  {row['skipped']:.0f} non-finite updates skipped"
+    if moment.config.placement.seeds < config.placement.seeds:  # one seed after the other, each with its own progress
+        phase = f"seed {moment.config.seed} {phase}"
     return phase, done, total, figures
 
 

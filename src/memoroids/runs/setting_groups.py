@@ -240,10 +240,10 @@ class CheckpointSettings:
 
 @dataclass(frozen=True)
 class PlacementSettings:
-    """Seeds and devices of a run with a device environment."""
+    """Seeds of a run, and devices of one with a device environment."""
 
     seeds: int = 1
-    """Number of independent runs, with seed, seed + 1, and so on, in one program (device)."""
+    """Number of independent runs, with seed, seed + 1, and so on: one after the other, or in one program (device)."""
     mapping: Literal["auto", "vmap", "loop"] = "auto"
     """How several seeds run: vmap advances all in one call, loop one after the other; auto: loop on a CPU, else vmap
     (device)."""

@@ -112,7 +112,7 @@ class TrainConfig:
         """Raises `ValueError` for settings that are not supported with host, or with device environments."""
         if not self.env.on_device:
             self._require(
-                {"rollout": None, "tapes": 1, "seeds": 1, "mapping": "auto", "devices": 1, "prioritised": False},
+                {"rollout": None, "tapes": 1, "mapping": "auto", "devices": 1, "prioritised": False},
                 "needs a device environment, such as --env device:RepeatPreviousEasy",
             )
             return

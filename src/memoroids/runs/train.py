@@ -1,41 +1,31 @@
 """Training: creates or resumes a run directory, and runs the host loop or the device loop in it."""
 
 import dataclasses
+import gc
 import shlex
-import signal
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import numpy as np
-
 from memoroids._util.files import atomic_write_text
 from memoroids._util.provenance import conditions
-from memoroids.acting.evaluation import Evaluations
-from memoroids.envs import EnvironmentFault
 from memoroids.runs import checkpoint
-from memoroids.runs.build import (
-    DeviceParts,
-    HostParts,
-    build_device,
-    build_host,
-    check_own_memory,
-    with_target,
-)
+from memoroids.runs.build import DeviceParts, HostParts, build_device, build_host, check_own_memory, with_target
 from memoroids.runs.checkpoint import CheckpointError
 from memoroids.runs.device_loop import DeviceRun
+from memoroids.runs.ending import guarded, interruptible, saved
 from memoroids.runs.host_loop import HostRun
+from memoroids.runs.metrics import mean_rows
 from memoroids.runs.placement import Placement
-from memoroids.runs.plots import draw_comparison
-from memoroids.runs.progress import Counters, Outcome, Progress, TrainingError
+from memoroids.runs.progress import Counters, Outcome, Progress
 from memoroids.runs.recorder import Recorder
-from memoroids.runs.run_directory import CHECKPOINTS, CONFIG, CURVE, METRICS, SUMMARY, locked, seed_dir
+from memoroids.runs.run_directory import CHECKPOINTS, CONFIG, METRICS, SUMMARY, locked, seed_dir
 from memoroids.runs.settings import TrainConfig
 from memoroids.runs.settings_file import to_json
+from memoroids.runs.several_seeds import joined, seed_configs, seed_dirs
 from memoroids.runs.trackers import Trackers
 
 PartsT = TypeVar("PartsT", HostParts, DeviceParts)
@@ -46,68 +36,43 @@ def train(
 ) -> Outcome:
     """Trains with the settings `config` and writes `run_dir`: settings, metrics, curve, summary and checkpoints.
 
-    With several seeds `run_dir` contains a run directory for each of them, and the outcome covers all. With `resume`
-    training continues from the newest checkpoint. The first Ctrl-C or SIGTERM ends the run with a checkpoint, after the
-    current update or compiled call; so do environments that misbehave too often. `watch` is called with the progress
-    after every few episodes; what it raises ends the run with a checkpoint too.
+    With several seeds `run_dir` contains a run directory for each of them, and the outcome covers all; on the host one
+    follows the other. With `resume` training continues from the newest checkpoint. The first Ctrl-C or SIGTERM ends the
+    run with a checkpoint, after the current update or compiled call; so do environments that misbehave too often.
+    `watch` is called with the progress after every few episodes; what it raises ends the run with a checkpoint too.
 
     Raises `ValueError`, `EnvironmentFault`, `CheckpointError` or `TrainingError`, each with a message of one line.
     """
     _check_free(run_dir, resume)
-    watch = _guarded(watch)
-    if not config.env.on_device:
-        with locked(run_dir):
-            _check_free(run_dir, resume)  # another process may have begun a run before the lock was taken
-            restored = RestoredRun(config, build_host(config), run_dir, resume=resume)
-            return _train_host(restored, restored.recorder(run_dir, watch))
+    watch = guarded(watch)
+    if config.env.on_device:
+        return _train_on_device(config, run_dir, resume=resume, watch=watch)
+    with _locked(config, run_dir):
+        _check_free(run_dir, resume)  # another process may have begun a run before the lock was taken
+        if config.placement.seeds > 1:
+            return _train_one_by_one(config, run_dir, resume=resume, watch=watch)
+        restored = RestoredRun(config, build_host(config), run_dir, resume=resume)
+        recorder = restored.recorder(run_dir, watch)
+        with interruptible() as interrupted:
+            return _train_host(restored, recorder, interrupted)
+
+
+def _train_on_device(config: TrainConfig, run_dir: Path, *, resume: bool, watch: Callable[[Progress], None]) -> Outcome:
     placement = Placement(config)
-    with _output_directory(run_dir, placement) as directory, locked(directory):
+    with _output_directory(run_dir, placement) as directory, _locked(config, directory):
         _check_free(directory, resume)
-        if config.placement.seeds == 1:
-            restored = RestoredRun(config, build_device(config), run_dir, resume=resume)
-            recorder = restored.recorder(directory, watch)
-            return _train_device(config, placement, [restored], [recorder], recorder.report)[0]
-        with ExitStack() as locks:  # the directory of a seed is a run directory like any other
-            for i in range(config.placement.seeds):
-                locks.enter_context(locked(seed_dir(directory, config.seed + i)))
-            return _train_seeds(config, placement, run_dir, directory, resume=resume, watch=watch)
-
-
-class _WatchFailed(Exception):
-    """Raised if the caller's `watch` raises, with that error as its cause."""
-
-
-def _guarded(watch: Callable[[Progress], None]) -> Callable[[Progress], None]:
-    """`watch`, whose errors raise `_WatchFailed` instead."""
-
-    def guarded(progress: Progress) -> None:
-        try:
-            watch(progress)
-        except Exception as error:
-            raise _WatchFailed from error
-
-    return guarded
-
-
-@contextmanager
-def _saved_at_the_end(save: Callable[[], None]) -> Iterator[None]:
-    """Calls `save` if an environment, the training or the caller's `watch` ends the run, and raises that error."""
-    try:
-        yield
-    except (EnvironmentFault, TrainingError):
-        save()
-        raise
-    except _WatchFailed as failed:
-        save()
-        assert failed.__cause__ is not None
-        raise failed.__cause__ from None
+        if config.placement.seeds > 1:
+            return _train_together(config, placement, run_dir, directory, resume=resume, watch=watch)
+        restored = RestoredRun(config, build_device(config), run_dir, resume=resume)
+        recorder = restored.recorder(directory, watch)
+        return _train_device(config, placement, [restored], [recorder], recorder.report)[0]
 
 
 def _check_free(run_dir: Path, resume: bool) -> None:
     """Raises `ValueError` if a new run would overwrite another one."""
     if not resume and (run_dir / CONFIG).exists():
-        resume_command = f"`memoroids resume {shlex.quote(str(run_dir))}`"
-        raise ValueError(f"{run_dir} holds another run: choose another --run-dir, or {resume_command}")
+        command = f"memoroids resume {shlex.quote(str(run_dir))}"
+        raise ValueError(f"{run_dir} holds another run: choose another --run-dir, or `{command}`")
 
 
 @contextmanager
@@ -118,6 +83,15 @@ def _output_directory(run_dir: Path, placement: Placement) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as directory:
         yield Path(directory)
+
+
+@contextmanager
+def _locked(config: TrainConfig, run_dir: Path) -> Iterator[None]:
+    """Locks a run directory, and those of its seeds, each of which is a run directory like any other."""
+    with locked(run_dir), ExitStack() as locks:
+        for path in seed_dirs(config, run_dir):
+            locks.enter_context(locked(path))
+        yield
 
 
 class RestoredRun(Generic[PartsT]):
@@ -195,15 +169,51 @@ def _lines(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def _train_host(restored: RestoredRun[HostParts], recorder: Recorder) -> Outcome:
+def _train_host(restored: RestoredRun[HostParts], recorder: Recorder, interrupted: Callable[[], bool]) -> Outcome:
     run = HostRun(restored.config, restored.parts, recorder, restored.learner)
     try:
         if restored.checkpoint is not None:
             run.restore(restored.checkpoint)
-        with _interruptible() as interrupted, _saved_at_the_end(run.save):
+        with saved(run.save):
             return run.run(interrupted)
     finally:
         run.close()
+
+
+def _train_one_by_one(
+    config: TrainConfig, run_dir: Path, *, resume: bool, watch: Callable[[Progress], None]
+) -> Outcome:
+    """Trains one seed after the other, each as in a run of its own."""
+    outcomes: list[Outcome] = []
+    with interruptible() as interrupted:
+        for each in seed_configs(config):
+            restored = _restored_seed(each, build_host(each), run_dir, resume=resume)
+            if not outcomes:
+                config = _begun(config, restored, run_dir, resume=resume)
+            recorder = restored.recorder(seed_dir(run_dir, each.seed), watch)
+            outcomes.append(_train_host(restored, recorder, interrupted))
+            del restored, recorder
+            gc.collect()  # frees the replay, whose run contains cycles of references, before the next is made
+            if interrupted():
+                break
+    return joined(config, run_dir, outcomes, run_dir)
+
+
+def _restored_seed(config: TrainConfig, parts: PartsT, run_dir: Path, *, resume: bool) -> RestoredRun[PartsT]:
+    """One seed of several; with `resume` it starts anew if the run ended before it began."""
+    if resume and not (run_dir / CONFIG).exists():
+        raise CheckpointError(f"no run to resume in {run_dir}: it has no {CONFIG}")
+    path = seed_dir(run_dir, config.seed)
+    return RestoredRun(config, parts, path, resume=resume and (path / CONFIG).exists())
+
+
+def _begun(config: TrainConfig, first: RestoredRun[Any], directory: Path, *, resume: bool) -> TrainConfig:
+    """The settings of a run of several seeds, with the environment's `target_return`; written unless `resume`."""
+    config = config.replace(target_return=first.config.evaluation.target_return)
+    if not resume:
+        directory.mkdir(parents=True, exist_ok=True)
+        atomic_write_text(directory / CONFIG, to_json(config) + "\n")
+    return config
 
 
 def _train_device(
@@ -218,7 +228,7 @@ def _train_device(
     )
     try:
         run.restore([each.checkpoint for each in restored])
-        with _interruptible() as interrupted, _saved_at_the_end(run.save_open):
+        with interruptible() as interrupted, saved(run.save_open):
             for _ in run.run(interrupted):
                 report()
         return run.outcomes()
@@ -226,7 +236,7 @@ def _train_device(
         run.close()
 
 
-def _train_seeds(
+def _train_together(
     config: TrainConfig,
     placement: Placement,
     run_dir: Path,
@@ -235,18 +245,9 @@ def _train_seeds(
     resume: bool,
     watch: Callable[[Progress], None],
 ) -> Outcome:
-    """Trains several seeds: a run directory for each, the same as from a run of that seed alone, and a joint plot."""
-    configs = [config.replace(seed=config.seed + i, seeds=1, devices=1) for i in range(config.placement.seeds)]
-    directories = [seed_dir(run_dir, each.seed) for each in configs]
-    restored = [
-        # A killed run may not have written the directories of all seeds yet.
-        RestoredRun(each, build_device(each), path, resume=resume and (path / CONFIG).exists())
-        for each, path in zip(configs, directories, strict=True)
-    ]
-    config = config.replace(target_return=restored[0].config.evaluation.target_return)
-    if not resume:
-        directory.mkdir(parents=True, exist_ok=True)
-        atomic_write_text(directory / CONFIG, to_json(config) + "\n")
+    """Trains several seeds through one program, each as in a run of its own."""
+    restored = [_restored_seed(each, build_device(each), run_dir, resume=resume) for each in seed_configs(config)]
+    config = _begun(config, restored[0], directory, resume=resume)
     reports: list[Progress] = []
     recorders = [each.recorder(seed_dir(directory, each.config.seed), reports.append) for each in restored]
 
@@ -255,47 +256,7 @@ def _train_seeds(
         for recorder in recorders:
             recorder.report()
         slowest = min(reports, key=lambda progress: (progress.counters.episode, progress.counters.random))
-        row = _mean_rows([recorder.rows for recorder in recorders])[-1:]
+        row = mean_rows([recorder.rows for recorder in recorders])[-1:]
         watch(dataclasses.replace(slowest, config=config, row=row[0] if row else None))
 
-    outcomes = _train_device(config, placement, restored, recorders, report)
-    rows = [outcome.rows for outcome in outcomes]
-    if all(rows):
-        curves = {f"seed {each.seed}": own_rows for each, own_rows in zip(configs, rows, strict=True)}
-        what = f"{config.env.id}, {config.network.memory}, {config.placement.seeds} seeds"
-        draw_comparison(
-            directory / CURVE,
-            curves,
-            f"{what}: {config.evaluation.way} evaluation during training",
-            f"return of {config.evaluation.way} episodes",
-        )
-    finals = [outcome.finals for outcome in outcomes if outcome.finals is not None]
-    combined = Evaluations.joined(finals) if len(finals) == len(outcomes) else None
-    return Outcome(combined, _mean_rows(rows), run_dir, config, tuple(outcomes))
-
-
-def _mean_rows(rows: list[list[dict[str, float]]]) -> list[dict[str, float]]:
-    """The means over runs, row by row, up to the last row that all runs have."""
-    return [{name: float(np.mean([row[name] for row in at])) for name in at[0]} for at in zip(*rows, strict=False)]
-
-
-@contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Yields a function that tells whether Ctrl-C or SIGTERM has been received; a second one acts as usual."""
-    raised: list[int] = []  # an Event could deadlock if a signal arrives while the other's handler holds its lock
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def handle(number: Any, frame: Any) -> None:
-        raised.append(number)
-        signal.signal(number, before[number])
-
-    for number in before:
-        signal.signal(number, handle)
-    try:
-        yield lambda: bool(raised)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return joined(config, run_dir, _train_device(config, placement, restored, recorders, report), directory)
