@@ -60,6 +60,10 @@ def test_seeds_on_the_host_are_trained_one_after_the_other_and_looked_at(
     assert f"training mlp on {ENV}, tapes, seeds 0 to 1" in said
     assert said.index("seed 0 training: 4/4 episodes") < said.index("seed 1 training: 4/4 episodes")
     assert "final return, greedy, 4 fresh seeds" in said and "both/seed*/metrics.csv" in said
+    assert "try: memoroids compare both" in said
+    said = ran("compare", "both", "--output", "curves.svg")
+    assert "mean of 2" in said and " ± " in said and "both/seed0 " in said and "both/seed1 " in said
+    assert (workplace / "curves.svg").read_text().count("<svg")
     before = files(workplace / "both")
     assert "both holds 2 runs: name one, as both/seed0" in refused("evaluate", "both")
     assert "mean return" in ran("evaluate", "both/seed1", "--episodes", "2")

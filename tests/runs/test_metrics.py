@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from memoroids.runs.metrics import FIELDS, MetricsFile, read
+from memoroids.runs.metrics import FIELDS, MetricsFile, mean_rows, read
 from metric_rows import ROWS, row
 
 
@@ -117,3 +117,10 @@ def test_a_foreign_file_is_refused_and_left_as_it_was(content: str, tmp_path: Pa
     with pytest.raises(ValueError, match="header" if content else "holds 0 bytes"):
         MetricsFile(path, keep=len(content) or 1)
     assert path.read_text() == content
+
+
+def test_means_end_with_the_last_row_that_all_have():
+    rows = [[row(10), row(20), row(30)], [row(10, eval_return=0.0), row(22)]]
+    mean = mean_rows(rows)
+    assert [each["episode"] for each in mean] == [10, 21]
+    assert mean[0]["eval_return"] == row(10)["eval_return"] / 2

@@ -1,5 +1,6 @@
 """The figures of runs are pictures, whatever they are given to show."""
 
+import io
 import math
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from memoroids.analysis.sensitivity import Profile
-from memoroids.runs.plots import draw_curve, draw_heatmap, draw_profiles
+from memoroids.runs.plots import draw_comparison, draw_curve, draw_heatmap, draw_profiles, learning_curves
 from metric_rows import ROWS, row
 from profiles import LOG, assert_picture, profile_of
 
@@ -28,6 +29,40 @@ def test_another_curve_is_another_picture(tmp_path: Path):
     draw_curve(tmp_path / "three.png", ROWS, "title", "greedy")
     one, two, three = ((tmp_path / f"{name}.png").read_bytes() for name in ("one", "two", "three"))
     assert one != two and one == three
+
+
+@pytest.mark.parametrize("number", [1, 3, 12, 35])
+def test_the_legend_stands_below_the_axes_and_names_every_curve(number: int):
+    lines = {f"lru, learning_rate {i}e-4, {'x' * i}": ("eval_return", [ROWS]) for i in range(number)}
+    lines["a long name of a directory " * 9] = "eval_return", [ROWS]
+    figure = learning_curves(lines, "RepeatFirstEasy", "return")
+    figure.savefig(io.BytesIO())  # which lays it out
+    (legend,), (axes,) = figure.legends, figure.axes
+    assert [text.get_text().replace("\n", " ") for text in legend.get_texts()] == [label.strip() for label in lines]
+    around, inside = legend.get_window_extent(), axes.get_tightbbox()
+    assert around.y1 <= inside.y0 and around.y0 >= 0
+    assert around.x0 >= 0 and around.x1 <= figure.bbox.x1
+    assert axes.get_window_extent().height > 200
+    styles = {(line.get_color(), line.get_linestyle()) for line in axes.lines}
+    assert len(styles) == number + 1
+
+
+def test_several_seeds_are_drawn_as_their_mean_and_a_standard_deviation_to_each_side():
+    seeds = [[row(10, eval_return=first), row(20, eval_return=3.0), row(30)][:size] for first, size in ((1, 3), (5, 2))]
+    (axes,) = learning_curves({"lru": ("eval_return", seeds), "mlp": ("eval_return", seeds[:1])}, "", "return").axes
+    np.testing.assert_array_equal(axes.lines[0].get_xydata(), [[10, 3], [20, 3]])
+    assert len(axes.lines[1].get_xydata()) == 3
+    (band,) = axes.collections
+    deviation = math.sqrt(((1 - 3) ** 2 + (5 - 3) ** 2) / (2 - 1))
+    corners = band.get_paths()[0].vertices
+    at = {float(x): sorted({round(float(y), 6) for _, y in corners[corners[:, 0] == x]}) for x in corners[:, 0]}
+    assert at == {10.0: pytest.approx([3 - deviation, 3 + deviation], abs=1e-5), 20.0: [3.0]}
+
+
+@pytest.mark.parametrize("label", ["$x^$ of $5", "a_b", "α"])
+def test_labels_are_shown_as_they_are(label: str, tmp_path: Path):
+    draw_comparison(tmp_path / "both.png", {label: [ROWS, ROWS], "empty": []}, label, "return")
+    assert_picture(tmp_path / "both.png")
 
 
 @pytest.mark.parametrize(("rml", "segment_length"), [(3, 10), (math.inf, None), (None, None)], ids=str)

@@ -15,7 +15,7 @@ from memoroids.runs.load import evaluate_run, load
 from memoroids.runs.progress import Outcome, Progress
 from memoroids.runs.run_directory import CHECKPOINTS, CONFIG, METRICS, load_config, seed_dir
 from memoroids.runs.seeds import FINAL, TRAIN, environment_seeds
-from memoroids.runs.several_seeds import joined, mean_rows
+from memoroids.runs.several_seeds import joined
 from memoroids.runs.train import train
 from metric_rows import row
 
@@ -130,13 +130,6 @@ def test_a_directory_that_holds_other_seeds_is_refused(whole: tuple[Outcome, lis
     with pytest.raises(ValueError, match="holds another run"):
         train(config(**SEVERAL), whole[0].run_dir)
     assert json.loads((whole[0].run_dir / CONFIG).read_text()) == before
-
-
-def test_means_end_with_the_last_row_that_all_have():
-    rows = [[row(10), row(20), row(30)], [row(10, eval_return=0.0), row(22)]]
-    mean = mean_rows(rows)
-    assert [each["episode"] for each in mean] == [10, 21]
-    assert mean[0]["eval_return"] == row(10)["eval_return"] / 2
 
 
 def test_seeds_that_have_not_begun_are_left_out_and_there_is_no_final_return(tmp_path: Path):

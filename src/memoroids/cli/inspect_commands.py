@@ -1,16 +1,13 @@
 """`memoroids evaluate`, `memoroids sensitivity` and `memoroids compare`: looking at runs that are there already."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from memoroids._util.messages import one_line
 from memoroids.cli.failures import UsageError
 from memoroids.cli.parse import RunDirectory, Trust, load_trusted_config, parse
-from memoroids.cli.run_names import batching_of
 
 if TYPE_CHECKING:
     from memoroids.runs.settings import TrainConfig
@@ -62,7 +59,7 @@ class CompareOptions:
     """Options of `memoroids compare`."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Directories of the runs."""
+    """Directories of the runs; a run of several seeds counts with all its seeds."""
     output: Path | None = None
     """File to draw the learning curves to (PNG, PDF or SVG); by default none are drawn."""
 
@@ -107,52 +104,6 @@ def compare(arguments: list[str]) -> None:
     options: CompareOptions = parse(CompareOptions, "compare", arguments)
     if not options.runs:
         raise UsageError("compare: name at least one run; see memoroids compare --help")
+    from memoroids.cli.comparison import print_comparison
+
     print_comparison(options.runs, options.output)
-
-
-def print_comparison(runs: Sequence[Path], output: Path | None) -> None:
-    """Prints a line for each run, and draws their learning curves to `output`.
-
-    Raises `ValueError` naming the file of a run that cannot be read.
-    """
-    from memoroids.envs import short_name
-    from memoroids.runs.plots import draw_comparison
-    from memoroids.runs.progress import episodes_to
-    from memoroids.runs.run_directory import load_config, read_rows
-
-    # Plain columns: a table whose cells wrap at the terminal's width cannot be read or copied.
-    line = "{:26}{:19}{:16}{:>5}  {:24}{}{:>10}{:>9}  {!s}"
-    settings = ("env", "memory", "batching", "seed")
-    found = [(run, load_config(run), read_rows(run)) for run in runs]
-    aimed = any(config.evaluation.target_return is not None for _, config, _ in found)
-    column = f"{'target after':>14}" if aimed else ""
-    print(line.format(*settings, "final return [95%]", column, "episodes", "seconds", "run"))
-    curves: dict[str, Sequence[dict[str, float]]] = {}
-    for run, config, rows in found:
-        final = _final_return(run)
-        short, batching = short_name(config.env.id), batching_of(config)
-        reached = episodes_to(rows, config.evaluation.target_return)
-        done, seconds = (f"{rows[-1]['episode']:.0f}", f"{rows[-1]['seconds']:.0f}") if rows else ("0", "0")
-        settings = (short, config.network.memory, batching, config.seed)
-        print(line.format(*settings, final, f"{reached or '-':>14}" if aimed else "", done, seconds, run))
-        label = f"{short} {config.network.memory} {batching} seed {config.seed}"
-        curves[label if label not in curves else f"{label} ({run})"] = rows
-    if output is not None:
-        ways = dict.fromkeys(config.evaluation.way for _, config, _ in found)
-        what = f"return of {' or '.join(ways)} episodes"
-        draw_comparison(output, curves, "evaluation during training", what)
-        print(f"drawn to {output}")
-
-
-def _final_return(run: Path) -> str:
-    """The mean and 95% interval of a run's final evaluation; - for a run that is not finished."""
-    from memoroids.runs.run_directory import SUMMARY, read_summary
-
-    summary: dict[str, Any] | None = read_summary(run)
-    if not summary:
-        return "-"
-    try:
-        low, high = summary["final_interval"]
-        return f"{summary['final_return']:.3f} [{low:.3f}, {high:.3f}]"
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{run / SUMMARY} is not the summary of a run: {one_line(error)}") from error

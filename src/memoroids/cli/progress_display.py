@@ -168,7 +168,7 @@ def _next_commands(config: TrainConfig, outcome: Outcome) -> list[str]:
     look = (
         f"memoroids evaluate {run} --episodes 100{trust}"
         if config.placement.seeds == 1
-        else f"memoroids compare {run}/seed*"
+        else f"memoroids compare {run}"
     )
     if importable(config.env.device_name) and importable(config.algorithm):
         return [look, shlex.join(_another(config))]

@@ -5,7 +5,7 @@ import csv
 import io
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,11 @@ def read(path: Path) -> list[dict[str, float]]:
     if not path.exists():
         raise ValueError(f"{path} is missing")
     return _rows(path, path.read_bytes())
+
+
+def mean_rows(runs: Sequence[Sequence[dict[str, float]]]) -> list[dict[str, float]]:
+    """The means over runs, row by row, up to the last row that all runs have."""
+    return [{name: sum(row[name] for row in at) / len(at) for name in at[0]} for at in zip(*runs, strict=False)]
 
 
 def _rows(path: Path, content: bytes) -> list[dict[str, float]]:

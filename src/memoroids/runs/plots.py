@@ -1,6 +1,7 @@
 """Figures of runs: learning curves, and how far back values depend on observations."""
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,10 @@ import numpy as np
 
 from memoroids._util.files import atomic_write
 from memoroids.analysis.sensitivity import Profile
+from memoroids.runs.metrics import mean_rows
+
+Rows = Sequence[dict[str, float]]
+"""The rows of metrics of one run."""
 
 
 def draw_curve(path: Path, rows: Sequence[dict[str, float]], title: str, way: str) -> None:
@@ -16,42 +21,58 @@ def draw_curve(path: Path, rows: Sequence[dict[str, float]], title: str, way: st
 
     `way`: greedy or sampled, the evaluation that counts; the other one is drawn too if there is one.
     """
-    lines = {"training, exploring": ("train_return", rows)}
+    lines = {"training, exploring": ("train_return", [rows])}
     for other in ("greedy", "sampled"):
         if other != way and not all(math.isnan(row[f"eval_{other}"]) for row in rows):
-            lines[f"evaluation, {other}"] = f"eval_{other}", rows
-    lines[f"evaluation, {way}"] = "eval_return", rows
-    _draw(path, lines, title, "return")
+            lines[f"evaluation, {other}"] = f"eval_{other}", [rows]
+    lines[f"evaluation, {way}"] = "eval_return", [rows]
+    _save(learning_curves(lines, title, "return"), path)
 
 
-def draw_comparison(path: Path, runs: Mapping[str, Sequence[dict[str, float]]], title: str, what: str) -> None:
-    """Draws the evaluation returns of several runs, given as label → rows, by training episode.
+def draw_comparison(path: Path, runs: Mapping[str, Sequence[Rows]], title: str, what: str) -> None:
+    """Draws evaluation returns by training episode, given as label → the rows of one or several seeds.
 
-    `what`: what these returns are, for the axis.
+    Of several seeds it draws the mean, and a band of one standard deviation to each side. `what`: what these returns
+    are, for the axis.
     """
-    lines = {label: ("eval_return", rows) for label, rows in runs.items()}
-    _draw(path, lines, title, what)
+    _save(learning_curves({label: ("eval_return", seeds) for label, seeds in runs.items()}, title, what), path)
 
 
-def _draw(path: Path, lines: dict[str, tuple[str, Sequence[dict[str, float]]]], title: str, what: str) -> None:
+def learning_curves(lines: Mapping[str, tuple[str, Sequence[Rows]]], title: str, what: str) -> Any:
+    """The figure of learning curves, given as label → a column of metrics and the rows of each seed.
+
+    The legend stands below the axes, where it covers no curve.
+    """
     from matplotlib.figure import Figure  # slow to import
 
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    names = [textwrap.fill(label, 80) for label in lines]
+    columns = max(1, min(len(lines), 90 // (6 + max(map(len, names), default=0))))
+    height = 0.22 * sum(name.count("\n") + 1 for name in names) / columns
+    figure = Figure(figsize=(7, 4.2 + height), layout="constrained")
     axes = figure.add_subplot()
-    for label, (column, rows) in lines.items():
+    for number, (name, (column, seeds)) in enumerate(zip(names, lines.values(), strict=True)):
         # All but the evaluation that counts is only context, so it is drawn less prominently.
         color, width = {"train_return": ("0.6", 1.0), "eval_return": (None, 2.0)}.get(column, ("0.3", 1.0))
-        episodes, values = [row["episode"] for row in rows], [row[column] for row in rows]
-        axes.plot(episodes, values, label=label, color=color, linewidth=width)
+        mean = mean_rows(seeds)
+        episodes, values = (np.asarray([row[field] for row in mean]) for field in ("episode", column))
+        style = ("-", "--", ":", "-.")[number // 10 % 4]  # colours repeat after ten
+        (line,) = axes.plot(episodes, values, label=name, color=color, linewidth=width, linestyle=style)
+        if len(seeds) > 1 and mean:
+            spread = np.std([[row[column] for row in rows[: len(mean)]] for rows in seeds], axis=0, ddof=1)
+            axes.fill_between(
+                episodes, values - spread, values + spread, color=line.get_color(), alpha=0.2, linewidth=0
+            )
     axes.set_xlabel("training episodes")
     axes.set_ylabel(what)
-    axes.set_title(title)
+    axes.set_title(title, parse_math=False)
     axes.grid(alpha=0.3)
-    if len(lines) > 3:
-        figure.set_size_inches(9, 4)
-        figure.legend(frameon=False, loc="outside right upper")  # outside, so that it covers no curve
-    else:
-        axes.legend(frameon=False)
+    legend = figure.legend(frameon=False, loc="outside lower center", ncols=columns)
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a $ in the name of a directory is only that
+    return figure
+
+
+def _save(figure: Any, path: Path) -> None:
     with atomic_write(path) as partial:
         figure.savefig(partial, dpi=120, format=path.suffix.removeprefix(".") or "png")
 

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from memoroids.acting.evaluation import Evaluations
+from memoroids.runs.metrics import mean_rows
 from memoroids.runs.plots import draw_comparison
 from memoroids.runs.progress import Outcome
 from memoroids.runs.run_directory import CURVE, seed_dir
@@ -23,17 +22,12 @@ def seed_dirs(config: TrainConfig, run_dir: Path) -> list[Path]:
     return [seed_dir(run_dir, config.seed + i) for i in range(number)] if number > 1 else []
 
 
-def mean_rows(rows: Sequence[Sequence[dict[str, float]]]) -> list[dict[str, float]]:
-    """The means over runs, row by row, up to the last row that all runs have."""
-    return [{name: float(np.mean([row[name] for row in at])) for name in at[0]} for at in zip(*rows, strict=False)]
-
-
 def joined(config: TrainConfig, run_dir: Path, outcomes: Sequence[Outcome], directory: Path) -> Outcome:
     """The outcome of a run from those of its seeds, whose learning curves are drawn to `directory`.
 
     The final evaluations are joined once every seed has one; the rows are means over the seeds that have any.
     """
-    curves = {f"seed {outcome.config.seed}": outcome.rows for outcome in outcomes if outcome.rows}
+    curves = {f"seed {outcome.config.seed}": [outcome.rows] for outcome in outcomes if outcome.rows}
     if curves:
         what = f"{config.env.id}, {config.network.memory}, {config.placement.seeds} seeds"
         draw_comparison(
@@ -44,5 +38,5 @@ def joined(config: TrainConfig, run_dir: Path, outcomes: Sequence[Outcome], dire
         )
     finals = [outcome.finals for outcome in outcomes if outcome.finals is not None]
     finished = len(finals) == config.placement.seeds
-    rows = mean_rows(list(curves.values()))
+    rows = mean_rows([rows for (rows,) in curves.values()])
     return Outcome(Evaluations.joined(finals) if finished else None, rows, run_dir, config, tuple(outcomes))
