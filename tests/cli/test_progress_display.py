@@ -36,11 +36,22 @@ def test_a_run_does_not_fail_for_letters_that_cannot_be_shown(encoding: str, ter
     assert "4/4 episodes" in said and "final return" in said
 
 
-@pytest.mark.parametrize("name", ["a[b]:cat: d", "a[/b]"])
-def test_paths_are_shown_as_they_are(name: str, asked: Any, capsys: pytest.CaptureFixture[str]):
+@pytest.mark.parametrize("name", ["a[b]:cat: d", "a[/b]", "my run's"])
+def test_paths_are_shown_as_they_are_and_quoted_in_commands(name: str, asked: Any, capsys: pytest.CaptureFixture[str]):
     main(["train", "--run-dir", name])
-    said = " ".join(capsys.readouterr().out.split())
-    assert f"memoroids evaluate {shlex.quote(name)} --episodes" in said
+    said = capsys.readouterr().out
+    assert f"written │ {name}/metrics.csv, {name}/curve.png" in " ".join(said.split())
+    assert commands(said)[0] == ["memoroids", "evaluate", name, "--episodes", "100"]
+    concluded(TrainConfig.of(seeds=2), [0.5], 0.5, Path(name))
+    assert commands(capsys.readouterr().out)[0] == ["memoroids", "compare", name]
+    config = TrainConfig.of(env="my_module:Mine-v0")
+    ProgressDisplay(config, Path(name), resume=False).conclude(Outcome(None, [], Path(name), config), 1.0)
+    assert commands(capsys.readouterr().out) == [["memoroids", "resume", name, "--trust"]]
+
+
+def commands(said: str) -> list[list[str]]:
+    """The words of the commands that the closing table names, as a shell reads them."""
+    return [shlex.split(line.removeprefix("try: ")) for line in said.splitlines() if line.startswith("try: ")]
 
 
 def test_an_interrupted_run_is_resumed_with_the_command_that_it_ends_with(
@@ -64,13 +75,6 @@ def test_an_interrupted_run_is_resumed_with_the_command_that_it_ends_with(
     assert [row["episode"] for row in metrics.read(workplace / "run" / "metrics.csv")] == [2]
     assert "finished" in ran("resume", "run")
     assert [row["episode"] for row in metrics.read(workplace / "run" / "metrics.csv")] == [2, 4]
-
-
-def hints(said: str) -> list[list[str]]:
-    """The words of the commands that a run ends with."""
-    lines = [line.removeprefix("try: memoroids ") for line in said.splitlines() if line.startswith("try: ")]
-    assert lines
-    return [shlex.split(line) for line in lines]
 
 
 @pytest.mark.parametrize(
@@ -103,9 +107,9 @@ def test_the_commands_that_a_run_ends_with_run_when_they_are_pasted(
     )
     run = "my runs/it's"
     main(["train", "--memory", "mlp", *TINY, *options, "--run-dir", run])
-    commands = hints(capsys.readouterr().out)
-    assert [command[0] for command in commands] == ["evaluate", "train"]
-    main(commands[0])
+    pasted = [command[1:] for command in commands(capsys.readouterr().out)]
+    assert [command[0] for command in pasted] == ["evaluate", "train"]
+    main(pasted[0])
     assert "mean return" in capsys.readouterr().out
     with monkeypatch.context() as patched:
         asked: list[TrainConfig] = []
@@ -113,7 +117,7 @@ def test_the_commands_that_a_run_ends_with_run_when_they_are_pasted(
             training, "train", lambda config, *rest, **more: asked.append(build_of(config)) or stopped(config)
         )
         with pytest.raises(SystemExit):
-            main(commands[1])
+            main(pasted[1])
     before = load_config(Path(run))
     assert (asked[0].env, asked[0].algorithm) == (before.env, before.algorithm)
     assert asked[0].network.memory == "lru"
@@ -203,6 +207,19 @@ def test_epsilon_is_shown_for_agents_that_explore_by_it(
     ProgressDisplay(config, Path("run"), resume=False).show(Progress(config, counters, row(20), None))
     said = capsys.readouterr().out
     assert "loss" in said and ("ε" in said) == shown
+
+
+@pytest.mark.parametrize(("algorithm", "sampled"), [("dqn", False), ("ppo", True)])
+def test_the_closing_table_has_no_row_that_the_agent_lacks(
+    algorithm: str, sampled: bool, capsys: pytest.CaptureFixture[str]
+):
+    config, rows = TrainConfig.of(algorithm=algorithm), rows_of(0.5, 1.0)
+    evaluation = Evaluation(np.ones(4), np.full(4, 5))
+    finals = Evaluations(evaluation, evaluation if sampled else None)
+    ProgressDisplay(config, Path("run"), resume=False).conclude(Outcome(finals, rows, Path("run"), config), 1.0)
+    said = capsys.readouterr().out
+    assert ("final return, sampled" in said) == sampled and "final return, greedy" in said
+    assert "ε" not in said and "epsilon" not in said and "nan" not in said
 
 
 def test_a_policy_that_fell_is_reported_with_a_command_that_evaluates_the_best_one(

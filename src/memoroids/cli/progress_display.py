@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, ProgressColumn, Task, TextColumn
 from rich.progress import Progress as ProgressBar
 from rich.table import Table
@@ -143,7 +142,7 @@ def _results(outcome: Outcome, seconds: float) -> Table:
         table.add_row("updates", f"{rows[-1]['updates']:,.0f}, {rows[-1]['transitions']:,.0f} transitions")
     table.add_row("time", f"{seconds:.0f} s")
     metrics = run / METRICS if config.placement.seeds == 1 else f"{run}/seed*/{METRICS}"
-    table.add_row("written", escape(f"{metrics}, {run / CURVE}"))
+    table.add_row("written", Text(f"{metrics}, {run / CURVE}"))  # as text, in which rich finds no markup
     return table
 
 
@@ -162,26 +161,24 @@ def _fallen(outcome: Outcome) -> list[str]:
 
 def _next_commands(config: TrainConfig, outcome: Outcome) -> list[str]:
     """Commands worth trying after a run: to resume it, or to look at it and to train something to compare it with."""
-    run, trust = shlex.quote(str(outcome.run_dir)), " --trust" if config.own_code else ""
+    run, trust = str(outcome.run_dir), ["--trust"] * bool(config.own_code)
     if outcome.final is None:
-        return [f"memoroids resume {run}{trust}"]
-    look = (
-        f"memoroids evaluate {run} --episodes 100{trust}"
-        if config.placement.seeds == 1
-        else f"memoroids compare {run}"
-    )
+        return [shlex.join(["memoroids", "resume", run, *trust])]
+    several = config.placement.seeds > 1
+    look = ["compare", run] if several else ["evaluate", run, "--episodes", "100", *trust]
+    commands = [look]
     if importable(config.env.device_name) and importable(config.algorithm):
-        return [look, shlex.join(_another(config))]
-    return [look]
+        commands.append(_another(config))
+    return [shlex.join(["memoroids", *command]) for command in commands]
 
 
 def _another(config: TrainConfig) -> list[str]:
     """The command that trains the agent with another memory on the same environment."""
     env = config.env
-    words = ["memoroids", "train", "--env", short_name(env.id) if is_popgym(env.id) else env.id]
+    words = ["train", "--env", short_name(env.id) if is_popgym(env.id) else env.id]
     words += ["--memory", "mlp" if config.network.memory != "mlp" else "lru"]
     if config.algorithm != type(config).algorithm:
         words += ["--algorithm", config.algorithm]
-    for name, value in env.options.items():
-        words += [*(["--env-options"] * ("--env-options" not in words)), name, json.dumps(value)]
+    if env.options:
+        words += ["--env-options", *(word for name, value in env.options.items() for word in (name, json.dumps(value)))]
     return words
