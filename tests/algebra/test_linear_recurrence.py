@@ -190,10 +190,89 @@ def test_second_derivatives_equal_those_of_an_unrolled_loop(rng, reverse, dtype)
             np.testing.assert_allclose(g, want, rtol=1e-4, atol=1e-4, err_msg=backend)
 
 
-def test_forward_mode_is_refused_rather_than_wrong(rng):
-    decay, x = jnp.full(2, 0.5), jnp.asarray(normal(rng, (3, 2)))
-    with pytest.raises(TypeError, match="forward-mode"):
-        jax.jvp(lambda x: linear_recurrence(decay, x), (x,), (x,))
+@each_backend
+@each_direction
+@each_dtype
+@pytest.mark.parametrize("varying", [False, True], ids=["invariant", "varying"])
+def test_forward_mode_equals_that_of_an_unrolled_loop(backend, reverse, dtype, varying):
+    decay, x, initial, weight = recurrence_case(dtype, varying)
+    arguments, dots = (decay, x, initial), (np.roll(decay, 1), weight, initial[::-1].copy())
+
+    def fast(*arguments):
+        decay, x, initial = arguments
+        flags = jnp.asarray(RESET)
+        return linear_recurrence(decay, x, reset=flags, initial=initial, reverse=reverse, backend=backend)
+
+    def unrolled(decay, x, initial):
+        return slow_recurrence(decay, x, RESET, initial, reverse, jnp.stack)
+
+    with jax.enable_x64(True):
+        wide = [[v.astype(WIDE[dtype]) for v in part] for part in (arguments, dots)]
+        _, expected = jax.jit(functools.partial(jax.jvp, unrolled))(*wide)
+        expected = np.asarray(expected)
+    _, got = jax.jit(functools.partial(jax.jvp, fast))(arguments, dots)
+    assert got.dtype == dtype
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+
+
+@each_backend
+def test_jacobians_of_both_modes_and_over_a_batch_are_the_same(rng, backend):
+    decay, x, initial = (jnp.asarray(normal(rng, shape)) for shape in ((2,), (2, 4, 2), (2,)))
+
+    def together(decay, x, initial):
+        def one(x):
+            return linear_recurrence(decay, x, reset=jnp.arange(4) == 2, initial=initial, backend=backend)
+
+        return jnp.sin(jax.vmap(one)(x))
+
+    def both(decay, x, initial):
+        return [mode(together, argnums=(0, 1, 2))(decay, x, initial) for mode in (jax.jacfwd, jax.jacrev)]
+
+    forward, reverse = jax.jit(both)(decay, x, initial)
+    for name, got, want in zip(("decay", "x", "initial"), forward, reverse, strict=True):
+        assert np.any(np.asarray(want) != 0)
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+@each_backend
+@each_direction
+def test_no_tangent_crosses_a_reset(backend, reverse):
+    decay, x, initial, _ = recurrence_case(np.float32, True)
+    place = np.arange(LENGTH)[::-1] if reverse else np.arange(LENGTH)
+    reset, after = place == 4, (place >= 4)[:, None]
+
+    @jax.jit
+    def tangent(arguments, dots):
+        def fast(decay, x, initial):
+            return linear_recurrence(decay, x, reset=reset, initial=initial, reverse=reverse, backend=backend)
+
+        return jax.jvp(fast, arguments, dots)[1]
+
+    def bad(value):
+        return np.where(after, value, np.float32(np.nan))
+
+    clean = np.asarray(tangent((decay, x, initial), (x, decay, initial)))
+    nothing = np.full_like(initial, np.nan)
+    got = np.asarray(tangent((bad(decay), bad(x), nothing), (bad(x), bad(decay), nothing)))
+    np.testing.assert_array_equal(got[place >= 4], clean[place >= 4])
+    assert np.isnan(got[place < 4]).all()
+
+
+@each_backend
+@each_direction
+@pytest.mark.parametrize("shape", [(7, 0), (7, 2, 0), (0, 3), (0, 0)], ids=str)
+@pytest.mark.parametrize("varying", [False, True], ids=["invariant", "varying"])
+def test_no_channels_and_no_steps_give_an_empty_result_and_gradients_of_zero(backend, reverse, shape, varying):
+    decay, x, initial = zeros(*shape if varying else shape[1:]), zeros(*shape), zeros(*shape[1:])
+
+    def run(decay, x, initial):
+        reset = jnp.zeros(shape[0], bool)
+        return linear_recurrence(decay, x, reset=reset, initial=initial, reverse=reverse, backend=backend)
+
+    h, pull = jax.vjp(run, decay, x, initial)
+    assert h.shape == shape and h.dtype == np.float32
+    for got, argument in zip(pull(h), (decay, x, initial), strict=True):
+        np.testing.assert_array_equal(got, np.zeros_like(argument))
 
 
 @each_other_backend
@@ -397,6 +476,12 @@ def test_the_recurrence_takes_numpy_arrays_for_every_argument(rng, backend, reve
             "linear_recurrence: reset is bool(4, 3), must be bool(4,)",
         ),
         (zeros(3), zeros(4, 3), {"initial": zeros()}, "linear_recurrence: initial () must have shape (3,)"),
+        (
+            zeros(3),
+            zeros(4, 3),
+            {"initial": zeros(3, dtype=jnp.complex64)},
+            "linear_recurrence: initial is complex64 but the state is float32; convert decay or x to complex",
+        ),
         (
             zeros(3),
             zeros(4, 3),

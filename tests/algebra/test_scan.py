@@ -48,6 +48,15 @@ INTEGER_IDENTITY = (np.eye(2, dtype=np.int32), np.zeros(2, np.int32))
 
 @each_backend
 @each_direction
+@pytest.mark.parametrize("length", [0, 1, 7])
+def test_a_monoid_without_numbers_gives_an_empty_result(backend, reverse, length):
+    elements = jnp.zeros((length, 0)), jnp.zeros((length, 2, 0))
+    got = scan(Product(Sum(0), Max((2, 0))), elements, reverse=reverse, backend=backend)
+    assert [leaf.shape for leaf in got] == [(length, 0), (length, 2, 0)]
+
+
+@each_backend
+@each_direction
 @pytest.mark.parametrize("starts", [False, True], ids=["from the identity", "from an initial element"])
 @pytest.mark.parametrize("length", [0, 1, 2, 7, 64])
 def test_scan_equals_a_loop_bit_for_bit_where_arithmetic_is_exact_and_order_matters(

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from memoroids.algebra.linear_map import Arrays, linear_map
+
 # The fastest on two CPU cores, gradient included, for 1,100 steps of 16 x 16 states and for 8,192 steps of 128 x 128;
 # chunks of 128 take a fifth longer.
 _DEFAULT_CHUNK = 64
@@ -25,7 +27,7 @@ def linear_attention(
 ) -> tuple[jax.Array, jax.Array, tuple[jax.Array, jax.Array]]:
     """X_tᵀ q_t and x_t · q_t for every t, with X_t = X_{t-1} + k_t v_tᵀ and x_t = x_{t-1} + k_t.
 
-    **Arguments:** `query` and `key` (T, j), `value` (T, k), T ≥ 1; `reset` (T,) bool: where True, the state that enters
+    **Arguments:** `query` and `key` (T, j), `value` (T, k), real; `reset` (T,) bool: where True, the state that enters
     step t is replaced by 0; `initial`, the state X (j, k) and x (j,) before the first step (default 0); `chunk`, steps
     computed together, which affects results only through rounding (default 64).
 
@@ -34,8 +36,8 @@ def linear_attention(
 
     Time is O(T (j + k) chunk + T j k) and memory O(T (j + k) + chunk² + j k), gradient included. Neither values nor
     gradients cross a reset, not even NaN and inf; within an episode, everything that depends on a non-finite number is
-    NaN. Reverse-mode derivatives of every order are defined; forward mode is not. Raises `ValueError` if shapes do not
-    fit, if T = 0, or if `chunk` is not a positive integer.
+    NaN. Derivatives of every order and mode are defined. Raises `ValueError` if shapes do not fit, if an array is
+    complex, or if `chunk` is not a positive integer.
 
     Source: Katharopoulos et al. 2020, Section 3.3; the chunked form, Hua et al. 2022 and Yang et al. 2024.
     """
@@ -47,8 +49,6 @@ def linear_attention(
         )
     length, key_size = query.shape
     value_size = value.shape[1]
-    if length == 0:
-        raise ValueError(f"linear_attention: needs at least one step, got query {query.shape}")
     reset = jnp.zeros(length, bool) if reset is None else jnp.asarray(reset)
     if reset.shape != (length,):
         raise ValueError(f"linear_attention: reset {reset.shape} must have shape {(length,)}")
@@ -62,31 +62,45 @@ def linear_attention(
             f"linear_attention: initial {key_values.shape} and {keys.shape} must have shapes "
             f"{(key_size, value_size)} and {(key_size,)}"
         )
+    for name, array in {
+        "query": query,
+        "key": key,
+        "value": value,
+        "initial": key_values,
+        "initial keys": keys,
+    }.items():
+        if jnp.iscomplexobj(array):
+            raise ValueError(
+                f"linear_attention: {name} is {array.dtype}, must be real; use its real and imaginary part"
+            )
+    chunk = _checked_chunk(chunk)
     # The normaliser is computed as an additional column of the values that is 1 at every step.
     value = jnp.concatenate((value.astype(dtype), jnp.ones((length, 1), dtype)), axis=1)
     state = jnp.concatenate((key_values.astype(dtype), keys.astype(dtype)[:, None]), axis=1)
-    attend: Any = _attend
-    out, state = attend(
-        _checked_chunk(chunk, length), False, query.astype(dtype), key.astype(dtype), value, reset, state
-    )
+    if length:
+        attend: Any = _attend
+        chunk = min(chunk, length)
+        out, state = attend(chunk, False, query.astype(dtype), key.astype(dtype), value, reset, state)
+    else:
+        out = value
     return out[:, :-1], out[:, -1], (state[:, :-1], state[:, -1])
 
 
-def _checked_chunk(chunk: int | None, length: int) -> int:
+def _checked_chunk(chunk: int | None) -> int:
     try:
         size = _DEFAULT_CHUNK if chunk is None else index(chunk)
     except TypeError:
         size = 0
     if size < 1:
         raise ValueError(f"linear_attention: chunk must be a positive integer, got {chunk!r}")
-    return min(size, length)
+    return size
 
 
 # By default accelerators round the operands of matrix products; a single step computes Xᵀq in full float32.
 _dot = partial(jnp.matmul, precision=lax.Precision.HIGHEST)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _attend(
     chunk: int,
     reverse: bool,
@@ -145,22 +159,35 @@ def _finite_rows(rows: jax.Array) -> jax.Array:
     return jnp.all(jnp.isfinite(rows), axis=1)
 
 
-def _attend_fwd(chunk: int, reverse: bool, *arguments: jax.Array) -> tuple[tuple[jax.Array, jax.Array], Any]:
-    return _attend(chunk, reverse, *arguments), arguments
+@_attend.defjvp
+def _attend_jvp(chunk: int, reverse: bool, primals: Any, tangents: Any) -> tuple[Any, Any]:
+    query_dot, key_dot, value_dot, _, state_dot = tangents
+    dots = query_dot, key_dot, value_dot, state_dot
+    return _attend(chunk, reverse, *primals), linear_map(_tangent, _transposed, (chunk, reverse), primals, dots)
 
 
-def _attend_bwd(chunk: int, reverse: bool, arguments: Any, cotangents: Any) -> tuple[Any, Any, Any, None, Any]:
-    # o_t is linear in each of q_t, k_s and v_s, so their cotangents are sums of the same form with roles exchanged:
-    # q̄_t = Σ_s (ō_t · v_s) k_s; over the steps t that attend to s, k̄_s = Σ_t (v_s · ō_t) q_t and
-    # v̄_s = Σ_t (k_s · q_t) ō_t. The first sum runs in the direction of _attend, the other two in the opposite one, and
-    # no intermediate state is stored.
-    query, key, value, reset, state = arguments
+def _tangent(chunk: int, reverse: bool, residuals: Arrays, dots: Arrays) -> Arrays:
+    """The tangents of the output and the final state: the outputs are linear in each of q_t, k_s and v_s."""
+    query, key, value, reset, state = residuals
+    query_dot, key_dot, value_dot, state_dot = dots
+    attend: Any = partial(_attend, chunk, reverse)
+    of_query, _ = attend(query_dot, key, value, reset, state)
+    of_key, end_of_key = attend(query, key_dot, value, reset, state_dot)
+    of_value, end_of_value = attend(query, key, value_dot, reset, jnp.zeros_like(state))
+    return of_query + of_key + of_value, end_of_key + end_of_value
+
+
+def _transposed(chunk: int, reverse: bool, residuals: Arrays, cotangents: Arrays) -> Arrays:
+    """The cotangents of query, key, value and state, by sums of the same form with roles exchanged.
+
+    q̄_t = Σ_s (ō_t · v_s) k_s; over the steps t that attend to s, k̄_s = Σ_t (v_s · ō_t) q_t and
+    v̄_s = Σ_t (k_s · q_t) ō_t. The first sum runs in the direction of `_attend`, the other two in the opposite one, and
+    no intermediate state is stored.
+    """
+    query, key, value, reset, state = residuals
     out_bar, end_bar = cotangents
     attend: Any = _attend
     query_bar, _ = attend(chunk, reverse, out_bar, value, key, reset, state.T)
     key_bar, _ = attend(chunk, not reverse, value, out_bar, query, reset, end_bar.T)
     value_bar, state_bar = attend(chunk, not reverse, key, query, out_bar, reset, end_bar)
-    return query_bar, key_bar, value_bar, None, state_bar
-
-
-_attend.defvjp(_attend_fwd, _attend_bwd)
+    return query_bar, key_bar, value_bar, state_bar

@@ -40,9 +40,9 @@ def linear_recurrence(
     The associative backend multiplies decays over time, so its error grows with the memory length: at |decay| = 0.999
     and 1,024 steps it is up to ten times that of the sequential backend.
 
-    Neither values nor gradients cross a reset, not even NaN and inf. Reverse-mode derivatives of every order are
-    defined; forward mode is not. Raises `ValueError` if shapes or dtypes do not fit, or if the backend does not exist
-    or is not available here.
+    Neither values nor gradients cross a reset, not even NaN and inf. Derivatives of every order and mode are defined.
+    Raises `ValueError` if shapes or dtypes do not fit, if `initial` is complex but `decay` and `x` are not, or if the
+    backend does not exist or is not available here.
     """
     x = jnp.asarray(x)
     if isinstance(decay, int | float | complex):
@@ -70,8 +70,12 @@ def linear_recurrence(
     initial = jnp.zeros(state_shape, dtype) if initial is None else jnp.asarray(initial)
     if initial.shape != state_shape:
         raise ValueError(f"linear_recurrence: initial {initial.shape} must have shape {state_shape}")
+    if jnp.iscomplexobj(initial) and not jnp.issubdtype(dtype, jnp.complexfloating):
+        raise ValueError(
+            f"linear_recurrence: initial is {initial.dtype} but the state is {dtype}; convert decay or x to complex"
+        )
     backend = resolve_backend(backend)
-    if x.shape[0] == 0:
+    if x.size == 0:
         return x.astype(dtype)
     # Backends widen a bfloat16 x themselves, most of them as they read it, which saves a float32 copy of x.
     x = x if x.dtype == jnp.bfloat16 and not jnp.iscomplexobj(decay) else x.astype(dtype)

@@ -101,7 +101,7 @@ def in_blocks(tree: Any, filler: Any, reverse: bool) -> Any:
         blocks = -(-steps // length)
         leaf = jnp.flip(leaf, 0) if reverse else leaf
         rest = jnp.broadcast_to(fill, (blocks * length - steps, *leaf.shape[1:]))
-        leaf = jnp.concatenate((leaf, rest)) if rest.size else leaf
+        leaf = jnp.concatenate((leaf, rest)) if rest.shape[0] else leaf
         return jnp.swapaxes(leaf.reshape(blocks, length, *leaf.shape[1:]), 0, 1)
 
     return jax.tree.map(cut, tree, filler)
@@ -112,7 +112,7 @@ def out_of_blocks(tree: Any, steps: int, reverse: bool) -> Any:
 
     def join(leaf: jax.Array) -> jax.Array:
         leaf = jnp.swapaxes(leaf, 0, 1)
-        leaf = leaf.reshape(-1, *leaf.shape[2:])[:steps]
+        leaf = leaf.reshape(leaf.shape[0] * leaf.shape[1], *leaf.shape[2:])[:steps]
         return jnp.flip(leaf, 0) if reverse else leaf
 
     return jax.tree.map(join, tree)
