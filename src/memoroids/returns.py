@@ -18,7 +18,7 @@ class Discounted(Monoid):
 
     def identity(self) -> tuple[jax.Array, jax.Array]:
         """(1, 0)."""
-        return jnp.ones(()), jnp.zeros(())
+        return jnp.ones((), jnp.float32), jnp.zeros((), jnp.float32)
 
     def combine(
         self, left: tuple[jax.Array, jax.Array], right: tuple[jax.Array, jax.Array]

@@ -52,12 +52,12 @@ class Gaussian(eqx.Module):
 
     def sample(self, key: jax.Array) -> jax.Array:
         """An action drawn with `key`: (…, size)."""
-        return self.mean + jnp.exp(self.log_std) * jax.random.normal(key, self.mean.shape)
+        return self.mean + jnp.exp(self.log_std) * jax.random.normal(key, self.mean.shape, self.mean.dtype)
 
 
 def epsilon_greedy(q: jax.Array, epsilon: jax.Array, key: jax.Array) -> jax.Array:
     """argmax of `q` (actions,), or with probability `epsilon` a uniformly random action: int32 scalar."""
     explore_key, action_key = jax.random.split(key)
-    random = jax.random.randint(action_key, (), 0, q.shape[0])
-    explore = jax.random.uniform(explore_key) < epsilon
+    random = jax.random.randint(action_key, (), 0, q.shape[0], jnp.int32)
+    explore = jax.random.uniform(explore_key, dtype=jnp.float32) < epsilon
     return jnp.where(explore, random, jnp.argmax(q)).astype(jnp.int32)

@@ -32,8 +32,8 @@ class Dueling(eqx.Module):
 
     def __init__(self, width: int, actions: int, *, key: jax.Array):
         value_key, advantage_key = jax.random.split(key)
-        self.value = _small(eqx.nn.Linear(width, 1, key=value_key))
-        self.advantage = _small(eqx.nn.Linear(width, actions, key=advantage_key))
+        self.value = _small(eqx.nn.Linear(width, 1, dtype=jnp.float32, key=value_key))
+        self.advantage = _small(eqx.nn.Linear(width, actions, dtype=jnp.float32, key=advantage_key))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Features (width,) → action values (actions,)."""
@@ -58,14 +58,15 @@ class GaussianHead(eqx.Module):
         bounds = list(zip(actions.low, actions.high, strict=True))
         if len(bounds) != actions.size or any(not low < high for low, high in bounds):
             raise ValueError(f"continuous actions need size pairs of low < high, got {actions}")
-        self.mean = _small(eqx.nn.Linear(width, actions.size, key=key))
+        self.mean = _small(eqx.nn.Linear(width, actions.size, dtype=jnp.float32, key=key))
         self.centre = tuple((low + high) / 2 for low, high in bounds)
         self.half = tuple((high - low) / 2 for low, high in bounds)
-        self.log_std = jnp.log(0.5 * jnp.asarray(self.half))
+        self.log_std = jnp.log(0.5 * jnp.asarray(self.half, jnp.float32))
 
     def __call__(self, x: jax.Array) -> Gaussian:
         """Features (width,) → the policy."""
-        return Gaussian(jnp.asarray(self.centre) + jnp.asarray(self.half) * jnp.tanh(self.mean(x)), self.log_std)
+        centre, half = (jnp.asarray(part, jnp.float32) for part in (self.centre, self.half))
+        return Gaussian(centre + half * jnp.tanh(self.mean(x)), self.log_std)
 
 
 class ActorCriticHead(eqx.Module):
@@ -79,8 +80,8 @@ class ActorCriticHead(eqx.Module):
         if isinstance(actions, Continuous):
             self.policy = GaussianHead(width, actions, key=policy_key)
         else:
-            self.policy = _small(eqx.nn.Linear(width, actions, key=policy_key))
-        self.value = _small(eqx.nn.Linear(width, 1, key=value_key))
+            self.policy = _small(eqx.nn.Linear(width, actions, dtype=jnp.float32, key=policy_key))
+        self.value = _small(eqx.nn.Linear(width, 1, dtype=jnp.float32, key=value_key))
 
     def __call__(self, x: jax.Array) -> tuple[Categorical | Gaussian, jax.Array]:
         """Features (width,) → the policy and the value, a scalar."""
@@ -89,7 +90,7 @@ class ActorCriticHead(eqx.Module):
 
 
 def _small(linear: eqx.nn.Linear) -> eqx.nn.Linear:
-    scaled = (0.1 * linear.weight, jnp.zeros(linear.weight.shape[0]))
+    scaled = (0.1 * linear.weight, jnp.zeros(linear.weight.shape[0], jnp.float32))
     return eqx.tree_at(lambda layer: (layer.weight, layer.bias), linear, scaled)
 
 
@@ -119,7 +120,7 @@ class ConvEncoder(eqx.Module):
         *keys, block_key = jax.random.split(key, len(layers) + 1)
         convolutions = []
         for (after, kernel, stride), conv_key in zip(layers, keys, strict=True):
-            convolutions.append(eqx.nn.Conv2d(channels, after, kernel, stride, key=conv_key))
+            convolutions.append(eqx.nn.Conv2d(channels, after, kernel, stride, dtype=jnp.float32, key=conv_key))
             size = [(side - kernel) // stride + 1 for side in size]
             channels = after
         self.convolutions = tuple(convolutions)

@@ -155,7 +155,7 @@ def ppo(config: PPOConfig, network: ActorCritic, plan: Plan) -> Agent:
             part, factor = take_rows(batch, rows), optimisers.decay(config, done)
             return optimisers.descend(optimiser, state, loss, part, config.entropy_at(done), factor=factor)[:2]
 
-        state, metrics = jax.lax.scan(step, state, (jnp.arange(config.steps), chosen))
+        state, metrics = jax.lax.scan(step, state, (jnp.arange(config.steps, dtype=jnp.float32), chosen))
         return state, optimisers.summary(metrics), None
 
     init = partial(optimisers.init, optimiser)

@@ -110,7 +110,7 @@ def pqn(config: PQNConfig, network: QNetwork, plan: Plan) -> Agent:
             factor = optimisers.decay(config, share and share.at(i, config.steps))
             return optimisers.descend(optimiser, state, loss, *take_rows(batch, rows), factor=factor)[:2]
 
-        state, metrics = jax.lax.scan(step, state, (jnp.arange(config.steps), chosen))
+        state, metrics = jax.lax.scan(step, state, (jnp.arange(config.steps, dtype=jnp.float32), chosen))
         return state, optimisers.summary(metrics), None
 
     init = partial(optimisers.init, optimiser)

@@ -46,8 +46,8 @@ def minibatches(key: jax.Array, rows: int, count: int, epochs: int) -> jax.Array
         raise ValueError(
             f"{rows} tapes cannot be divided into {count} equal minibatches: num_envs must be a multiple of {count}"
         )
-    draw = jax.random.uniform(key, (epochs, rows // count, count))
-    return jnp.swapaxes(jnp.argsort(draw, axis=-1), 1, 2).reshape(epochs * count, rows // count)
+    draw = jax.random.uniform(key, (epochs, rows // count, count), jnp.float32)
+    return jnp.swapaxes(jnp.argsort(draw, axis=-1).astype(jnp.int32), 1, 2).reshape(epochs * count, rows // count)
 
 
 def take_rows(tree: Any, chosen: jax.Array) -> Any:

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from memoroids.memory.layers import layer_norm
+from memoroids.memory.layers import complex64, layer_norm
 from memoroids.memory.memoroid import LinearMemoroid, check_sizes
 
 
@@ -57,19 +57,19 @@ class FFM(LinearMemoroid):
         )
         self.input_size, self.output_size = input_size, output_size
         k1, k2, k3, k4, k5 = jax.random.split(key, 5)
-        self.alpha = jnp.linspace(max_decay, min_decay, trace_size)
-        self.omega = 2 * math.pi / jnp.geomspace(1.0, max_period, context_size)
-        self.l1 = eqx.nn.Linear(input_size, trace_size, key=k1)
-        self.l2 = eqx.nn.Linear(input_size, trace_size, key=k2)
-        self.l3 = eqx.nn.Linear(2 * trace_size * context_size, output_size, key=k3)
-        self.l4 = eqx.nn.Linear(input_size, output_size, key=k4)
-        self.l5 = eqx.nn.Linear(input_size, output_size, key=k5)
+        self.alpha = jnp.linspace(max_decay, min_decay, trace_size, dtype=jnp.float32)
+        self.omega = 2 * math.pi / jnp.geomspace(1.0, max_period, context_size, dtype=jnp.float32)
+        self.l1 = eqx.nn.Linear(input_size, trace_size, dtype=jnp.float32, key=k1)
+        self.l2 = eqx.nn.Linear(input_size, trace_size, dtype=jnp.float32, key=k2)
+        self.l3 = eqx.nn.Linear(2 * trace_size * context_size, output_size, dtype=jnp.float32, key=k3)
+        self.l4 = eqx.nn.Linear(input_size, output_size, dtype=jnp.float32, key=k4)
+        self.l5 = eqx.nn.Linear(input_size, output_size, dtype=jnp.float32, key=k5)
 
     def decay(self) -> jax.Array:
         """exp(-|α| ⊕ iω), complex64 (trace_size, context_size)."""
         real = jnp.broadcast_to(-jnp.abs(self.alpha)[:, None], (self.alpha.size, self.omega.size))
         imag = jnp.broadcast_to(self.omega[None, :], real.shape)
-        return jnp.exp(jax.lax.complex(real, imag))
+        return jnp.exp(complex64(real, imag))
 
     def drive(self, x: jax.Array, begin: jax.Array) -> jax.Array:
         """(ℓ1(o) ⊙ σ(ℓ2(o))) 1ᵀ: the gated observation, repeated for every frequency."""

@@ -22,15 +22,15 @@ class GRU(Memory):
     def __init__(self, input_size: int, output_size: int, *, key: jax.Array):
         check_sizes("GRU", input_size=input_size, output_size=output_size)
         self.input_size, self.output_size = input_size, output_size
-        self.cell = eqx.nn.GRUCell(input_size, output_size, key=key)
+        self.cell = eqx.nn.GRUCell(input_size, output_size, dtype=jnp.float32, key=key)
 
     def initial_state(self) -> State:
         """Zeros, float32 (output_size,)."""
-        return jnp.zeros(self.output_size)
+        return jnp.zeros(self.output_size, jnp.float32)
 
     def step(self, x: jax.Array, begin: jax.Array, state: State) -> tuple[jax.Array, State]:
         """One update of the cell, from a zero state if `begin`; the Markov state is the new state."""
-        state = self.cell(x, select(begin, self.initial_state(), state))
+        state = self.cell(x, select(begin, self.initial_state(), state)).astype(jnp.float32)
         return state, state
 
     def __call__(

@@ -18,13 +18,18 @@ def layer_norm(x: jax.Array) -> jax.Array:
     return centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred)) + epsilon)
 
 
+def complex64(real: jax.Array, imag: jax.Array) -> jax.Array:
+    """real + i imag, complex64, of two real arrays of any dtype, such as the bfloat16 of parameters."""
+    return jax.lax.complex(real.astype(jnp.float32), imag.astype(jnp.float32))
+
+
 class Block(eqx.Module):
     """Linear layer, parameter-free layer norm, leaky ReLU: (input_size,) → (output_size,) (Morad et al. 2024, H)."""
 
     linear: eqx.nn.Linear
 
     def __init__(self, input_size: int, output_size: int, *, key: jax.Array):
-        self.linear = eqx.nn.Linear(input_size, output_size, key=key)
+        self.linear = eqx.nn.Linear(input_size, output_size, dtype=jnp.float32, key=key)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """The features (output_size,) of x (input_size,)."""
@@ -45,9 +50,9 @@ class GatedResidual(eqx.Module):
     def __init__(self, input_size: int, output_size: int, *, key: jax.Array):
         project_key, skip_key, gate_key = jax.random.split(key, 3)
         same = input_size == output_size
-        self.project = None if same else eqx.nn.Linear(input_size, output_size, key=project_key)
-        self.skip = jax.random.normal(skip_key, (output_size,))
-        self.gate = eqx.nn.Linear(output_size, 2 * output_size, key=gate_key)
+        self.project = None if same else eqx.nn.Linear(input_size, output_size, dtype=jnp.float32, key=project_key)
+        self.skip = jax.random.normal(skip_key, (output_size,), jnp.float32)
+        self.gate = eqx.nn.Linear(output_size, 2 * output_size, dtype=jnp.float32, key=gate_key)
 
     def _residual(self, x: jax.Array) -> jax.Array:
         return x if self.project is None else self.project(x)
@@ -76,9 +81,8 @@ class ComplexLinear(eqx.Module):
         self.weight = jnp.concatenate((weight.real, weight.imag))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """B x, complex (output_size,), of real x (input_size,)."""
-        real, imag = jnp.split(self.weight @ x, 2)
-        return jax.lax.complex(real, imag)
+        """B x, complex64 (output_size,), of real x (input_size,)."""
+        return complex64(*jnp.split(self.weight @ x, 2))
 
 
 class RealPart(eqx.Module):

@@ -65,12 +65,15 @@ class LinearTransformer(Memoroid):
         )
         self.input_size, self.output_size, self.epsilon = input_size, output_size, epsilon
         kk, kq, kv, ko, ks, k1, k2 = jax.random.split(key, 7)
-        self.w_k = eqx.nn.Linear(input_size, key_size, use_bias=False, key=kk)
-        self.w_q = eqx.nn.Linear(input_size, key_size, use_bias=False, key=kq)
-        self.w_v = eqx.nn.Linear(input_size, value_size, use_bias=False, key=kv)
-        self.w_o = eqx.nn.Linear(value_size, output_size, use_bias=False, key=ko)
-        self.w_s = eqx.nn.Linear(input_size, output_size, use_bias=False, key=ks)
-        self.mlp = (Block(output_size, output_size, key=k1), eqx.nn.Linear(output_size, output_size, key=k2))
+        self.w_k = eqx.nn.Linear(input_size, key_size, use_bias=False, dtype=jnp.float32, key=kk)
+        self.w_q = eqx.nn.Linear(input_size, key_size, use_bias=False, dtype=jnp.float32, key=kq)
+        self.w_v = eqx.nn.Linear(input_size, value_size, use_bias=False, dtype=jnp.float32, key=kv)
+        self.w_o = eqx.nn.Linear(value_size, output_size, use_bias=False, dtype=jnp.float32, key=ko)
+        self.w_s = eqx.nn.Linear(input_size, output_size, use_bias=False, dtype=jnp.float32, key=ks)
+        self.mlp = (
+            Block(output_size, output_size, key=k1),
+            eqx.nn.Linear(output_size, output_size, dtype=jnp.float32, key=k2),
+        )
 
     @property
     def monoid(self) -> Monoid:
@@ -82,7 +85,7 @@ class LinearTransformer(Memoroid):
         """f(o) = (φ(W_k o)(W_v o)ᵀ, φ(W_k o))."""
         del begin
         key = self._key(x)
-        return jnp.outer(key, self.w_v(x)), key
+        return jnp.outer(key, self._value(x)), key
 
     def readout(self, h: tuple[jax.Array, jax.Array], x: jax.Array, begin: jax.Array) -> jax.Array:
         """MLP(W_o Xᵀφ(W_q o) / (xᵀφ(W_q o) + ε)) + W_s o, where `h` is (X, x)."""
@@ -96,15 +99,18 @@ class LinearTransformer(Memoroid):
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         if backend not in (None, "chunked"):
             return super()._run(x, begin, state, backend)
-        query, key, value = (jax.vmap(project)(x) for project in (self._query, self._key, self.w_v))
+        query, key, value = (jax.vmap(project)(x) for project in (self._query, self._key, self._value))
         attended, normaliser, state = linear_attention(query, key, value, reset=begin, initial=state)
         return jax.vmap(self._output)(attended, normaliser, x), state
 
     def _key(self, x: jax.Array) -> jax.Array:
-        return phi(self.w_k(x))
+        return phi(self.w_k(x).astype(jnp.float32))
 
     def _query(self, x: jax.Array) -> jax.Array:
-        return phi(self.w_q(x))
+        return phi(self.w_q(x).astype(jnp.float32))
+
+    def _value(self, x: jax.Array) -> jax.Array:
+        return self.w_v(x).astype(jnp.float32)
 
     def _output(self, attended: jax.Array, normaliser: jax.Array, x: jax.Array) -> jax.Array:
         block, linear = self.mlp

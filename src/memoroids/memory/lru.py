@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from memoroids.memory.layers import ComplexLinear, GatedResidual, RealPart
+from memoroids.memory.layers import ComplexLinear, GatedResidual, RealPart, complex64
 from memoroids.memory.memoroid import LinearMemoroid, check_sizes
 
 
@@ -50,10 +50,12 @@ class LRU(LinearMemoroid):
         self.input_size, self.output_size = input_size, output_size
         radius_key, phase_key, b_key, c_key, surround_key = jax.random.split(key, 5)
         # Uniform over the area of the ring; the margins keep ν finite if a draw falls on either edge.
-        u = jax.random.uniform(radius_key, (state_size,), minval=1e-4, maxval=1 - 1e-4)
+        u = jax.random.uniform(radius_key, (state_size,), jnp.float32, minval=1e-4, maxval=1 - 1e-4)
         radius_squared = u * (r_max**2 - r_min**2) + r_min**2
         self.nu = jnp.log(-0.5 * jnp.log(radius_squared))
-        self.theta = jnp.log(jax.random.uniform(phase_key, (state_size,), minval=1e-4, maxval=1.0) * max_phase)
+        self.theta = jnp.log(
+            jax.random.uniform(phase_key, (state_size,), jnp.float32, minval=1e-4, maxval=1.0) * max_phase
+        )
         self.gamma_log = 0.5 * jnp.log(-jnp.expm1(-2 * jnp.exp(self.nu)))
         # A complex normal of JAX has variance 1/2 in each of its two parts.
         b, c = (
@@ -65,7 +67,8 @@ class LRU(LinearMemoroid):
 
     def decay(self) -> jax.Array:
         """λ = exp(-exp ν + i exp θ), complex64 (state_size,)."""
-        return jnp.exp(jax.lax.complex(-jnp.exp(self.nu), jnp.exp(self.theta)))
+        nu, theta = (part.astype(jnp.float32) for part in (self.nu, self.theta))
+        return jnp.exp(complex64(-jnp.exp(nu), jnp.exp(theta)))
 
     def drive(self, x: jax.Array, begin: jax.Array) -> jax.Array:
         """exp(γ_log) ⊙ B o, with o the normalised input."""

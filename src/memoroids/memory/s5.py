@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memoroids.memory.layers import ComplexLinear, GatedResidual, RealPart
+from memoroids.memory.layers import ComplexLinear, GatedResidual, RealPart, complex64
 from memoroids.memory.memoroid import LinearMemoroid, check_sizes
 
 
@@ -88,10 +88,10 @@ class S5(LinearMemoroid):
         self.lambda_re_log = jnp.log(jnp.asarray(np.tile(-real, blocks), jnp.float32))
         self.lambda_im = jnp.asarray(np.tile(imag, blocks), jnp.float32)
         low, high = math.log(dt_min), math.log(dt_max)
-        self.dt_log = jax.random.uniform(dt_key, (state_size,), minval=low, maxval=high)
+        self.dt_log = jax.random.uniform(dt_key, (state_size,), jnp.float32, minval=low, maxval=high)
         basis = jnp.asarray(np.kron(np.eye(blocks), vectors), jnp.complex64)
-        b = jax.random.normal(b_key, (2 * state_size, output_size)) / math.sqrt(output_size)
-        c = jax.random.normal(c_key, (output_size, 2 * state_size)) / math.sqrt(2 * state_size)
+        b = jax.random.normal(b_key, (2 * state_size, output_size), jnp.float32) / math.sqrt(output_size)
+        c = jax.random.normal(c_key, (output_size, 2 * state_size), jnp.float32) / math.sqrt(2 * state_size)
         start = basis.conj().T @ b.astype(jnp.complex64)
         if unit_variance:
             variance = -jnp.expm1(-2 * jnp.exp(self.lambda_re_log + self.dt_log))
@@ -102,10 +102,10 @@ class S5(LinearMemoroid):
         self.surround = GatedResidual(input_size, output_size, key=surround_key)
 
     def _eigenvalues(self) -> jax.Array:
-        return jax.lax.complex(-jnp.exp(self.lambda_re_log), self.lambda_im)
+        return complex64(-jnp.exp(self.lambda_re_log.astype(jnp.float32)), self.lambda_im)
 
     def _step_sizes(self) -> jax.Array:
-        return jnp.exp(self.dt_log).astype(jnp.complex64)
+        return jnp.exp(self.dt_log.astype(jnp.float32)).astype(jnp.complex64)
 
     def _hold(self) -> jax.Array:
         """Λ⁻¹(Λ̄ - I), the factor of the zero-order hold."""

@@ -69,7 +69,7 @@ def draw_proportionally(levels: list[jax.Array], key: jax.Array, draws: int) -> 
     Each level has a random number of its own: a single float32 number would be too coarse for many leaves.
     """
     node = jnp.zeros((draws,), jnp.int32)
-    shares = jax.random.uniform(key, (len(levels), draws, 1))
+    shares = jax.random.uniform(key, (len(levels), draws, 1), jnp.float32)
     for rows, share in zip(levels, shares, strict=True):
         weights = rows[node]
         upto = jnp.cumsum(weights, axis=1)

@@ -131,7 +131,9 @@ def _init(sizes: _Sizes, example: Tape) -> TapeBufferState:
     state = jax.tree.map(lambda leaf: jnp.tile(leaf, (sizes.rings,) + (1,) * leaf.ndim), one)
     if sizes.priority is None:
         return state
-    return state._replace(priority=jnp.zeros((sizes.rings, sizes.table)), largest=jnp.ones(()))
+    return state._replace(
+        priority=jnp.zeros((sizes.rings, sizes.table), jnp.float32), largest=jnp.ones((), jnp.float32)
+    )
 
 
 def _add(sizes: _Sizes, state: TapeBufferState, pieces: Tape) -> TapeBufferState:

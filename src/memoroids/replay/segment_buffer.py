@@ -137,7 +137,7 @@ def segment_buffer(
 
     def sample(ring: SegmentBufferState, key: jax.Array) -> SegmentSample:
         oldest = (ring.head - ring.live) % rows
-        chosen = (oldest + jax.random.randint(key, (segments,), 0, jnp.maximum(ring.live, 1))) % rows
+        chosen = (oldest + jax.random.randint(key, (segments,), 0, jnp.maximum(ring.live, 1), jnp.int32)) % rows
         tape = jax.tree.map(lambda leaf: leaf[chosen], ring.tape)
         weight = (tape.transition & (ring.live > 0)).astype(jnp.float32)
         if state == "stored":

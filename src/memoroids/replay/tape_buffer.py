@@ -243,7 +243,7 @@ def draw_uniformly(live: jax.Array, key: jax.Array, draws: int) -> tuple[jax.Arr
     `live` (n,): the number of live episodes in each ring. Both results, int32, are meaningless if there are none.
     """
     ends = jnp.cumsum(live)
-    drawn = jax.random.randint(key, (draws,), 0, jnp.maximum(ends[-1], 1))
+    drawn = jax.random.randint(key, (draws,), 0, jnp.maximum(ends[-1], 1), jnp.int32)
     ring = jnp.minimum(jnp.searchsorted(ends, drawn, side="right"), live.shape[0] - 1)
     return ring, drawn - (ends - live)[ring]
 

@@ -68,7 +68,7 @@ class Tape(eqx.Module):
 
     def steps(self) -> jax.Array:
         """(N,) int32: the step t of each slot within its episode, counted from 0."""
-        index = jnp.arange(self.slots)
+        index = jnp.arange(self.slots, dtype=jnp.int32)
         return index - lax.cummax(jnp.where(self.begin, index, 0))
 
     def episodes(self) -> jax.Array:

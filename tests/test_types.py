@@ -1,0 +1,221 @@
+"""Every memory, agent and buffer keeps its own types, whatever the flags of the session and the inputs."""
+
+import contextlib
+import functools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from memoroids.agents.agent_registry import REGISTRY as AGENTS
+from memoroids.agents.base import Plan, TrainingShare
+from memoroids.agents.rollout_batch import Rollout
+from memoroids.envs.spaces import Continuous
+from memoroids.memory import REGISTRY as MEMORIES
+from memoroids.replay import PriorityConfig, Sample, ring_buffer, segment_buffer, tape_buffer
+from memoroids.tape import concatenate, episode
+from memoroids.tape.segments import split
+
+KEY, SIZE, LENGTH = jax.random.key(0), 4, 9
+STATES = {name: {"complex64"} for name in ("lru", "s5", "ffm")} | {"mlp": set()}
+SMALL = {
+    "lru": {"state_size": 4},
+    "s5": {"state_size": 4},
+    "ffm": {"trace_size": 4, "context_size": 2},
+    "linear_transformer": {"key_size": 4, "value_size": 4},
+}
+
+
+@contextlib.contextmanager
+def wide():
+    """A session of 64 bits in which nothing is broadcast over a missing axis."""
+    with jax.enable_x64(True), jax.numpy_rank_promotion("raise"):
+        yield
+
+
+def types(tree):
+    return [(jax.tree_util.keystr(path), leaf.shape, leaf.dtype) for path, leaf in leaves(tree)]
+
+
+def leaves(tree):
+    return jax.tree_util.tree_leaves_with_path(eqx.filter(tree, eqx.is_array))
+
+
+def dtypes(tree):
+    return {leaf.dtype.name for _, leaf in leaves(tree)}
+
+
+def same_in_a_wide_session(function):
+    """What `function` returns has the types and the numbers that it has in a session without flags."""
+    narrow = function()
+    with wide():
+        got = function()
+        assert types(got) == types(narrow)
+        for (path, a), (_, b) in zip(leaves(got), leaves(narrow), strict=True):
+            if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+                continue
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5, err_msg=jax.tree_util.keystr(path))
+    assert not {"float64", "complex128", "int64", "uint64"} & dtypes(got)
+    return got
+
+
+def sequence(dtype=np.float32):
+    x = np.random.default_rng(0).normal(size=(LENGTH, SIZE)).astype(dtype)
+    return x, np.isin(np.arange(LENGTH), (0, 5))
+
+
+def build(name):
+    return MEMORIES[name](SIZE, SIZE, key=KEY, **SMALL.get(name, {}))
+
+
+@pytest.mark.parametrize("name", MEMORIES)
+def test_a_memory_keeps_its_types(name):
+    x, begin = sequence()
+
+    def run():
+        memory = build(name)
+        calls = [eqx.filter_jit(memory)(x, begin, backend=backend) for backend in memory.backends]
+        stepped = eqx.filter_jit(memory.step)(x[0], begin[0], memory.initial_state())
+
+        @eqx.filter_jit
+        @eqx.filter_grad
+        def gradient(memory):
+            return jnp.sum(jnp.sin(memory(x, begin)[0]))
+
+        return memory, memory.initial_state(), calls, stepped, gradient(memory)
+
+    _, initial, calls, stepped, _ = same_in_a_wide_session(run)
+    for out, state in (*calls, stepped):
+        assert out.dtype == np.float32
+        assert types(state) == types(initial)
+        assert dtypes(state) == STATES.get(name, {"float32"})
+
+
+@pytest.mark.parametrize("name", MEMORIES)
+@pytest.mark.parametrize("dtype", [np.float64, jnp.bfloat16], ids=["float64 inputs", "bfloat16 inputs and parameters"])
+def test_a_state_keeps_its_types_whatever_the_inputs(name, dtype):
+    memory, (x, begin) = build(name), sequence(dtype)
+    (want, want_state) = eqx.filter_jit(memory)(x.astype(np.float32), begin)
+    half = dtype == jnp.bfloat16
+    if half:
+        narrow = functools.partial(jnp.asarray, dtype=dtype)
+        memory = jax.tree.map(lambda leaf: narrow(leaf) if eqx.is_inexact_array(leaf) else leaf, memory)
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        initial = memory.initial_state()
+        for backend in {memory.backends[0], memory.backends[-1]}:
+            out, state = eqx.filter_jit(memory)(x, begin, backend=backend)
+            assert types(state) == types(initial) == types(want_state)
+            tolerance = 0.2 if half else 1e-4
+            np.testing.assert_allclose(np.asarray(out, np.float32), want, rtol=tolerance, atol=tolerance)
+        _, state = eqx.filter_jit(memory.step)(x[0], begin[0], initial)
+        assert types(state) == types(initial)
+
+
+def tapes():
+    """Four episodes of 3 to 6 transitions."""
+    rng = np.random.default_rng(1)
+    return [
+        episode(
+            rng.normal(size=(n + 1, 3)).astype(np.float32),
+            rng.integers(2, size=n).astype(np.int32),
+            rng.normal(size=n),
+            n % 2 == 0,
+            n % 2 == 1,
+        )
+        for n in (3, 4, 5, 6)
+    ]
+
+
+def batch(kind, network, actions):
+    tape = concatenate(tapes())
+    if kind.traits.learns_from_replay:
+        tape = jax.tree.map(jnp.asarray, tape)
+        return Sample(tape, tape.transition.astype(jnp.float32))
+    if isinstance(actions, Continuous):
+        tape = eqx.tree_at(lambda t: t.action, tape, np.ones((tape.slots, actions.size), np.float32))
+    rows, state = jax.tree.map(lambda leaf: jnp.stack([leaf] * 4), (tape, network.initial_state()))
+    return Rollout(rows, state)
+
+
+BOX = Continuous(2, (-1.0, -2.0), (1.0, 4.0))
+KINDS = [(name, 2) for name in AGENTS] + [(name, BOX) for name in AGENTS if AGENTS[name].traits.continuous_actions]
+
+
+@pytest.mark.parametrize(
+    ("name", "actions"), KINDS, ids=[f"{name}-{type(actions).__name__}" for name, actions in KINDS]
+)
+@pytest.mark.parametrize("memory", ["s5", "linear_transformer"])
+def test_an_agent_keeps_its_types_over_an_update(name, actions, memory):
+    kind = AGENTS[name]
+
+    def run():
+        network = kind.network(3, actions, MEMORIES[memory], key=KEY, width=SIZE, sizes=SMALL[memory])
+        agent = kind.make(kind.settings(learning_rate_end=0.0, warmup=2), network, Plan(10))
+        state = agent.init(network)
+        share = TrainingShare(jnp.float32(0), jnp.float32(0.5))
+        before = types(state)
+        update = jax.jit(agent.update)
+        learned, _, _ = update(state, batch(kind, network, actions), KEY, share)
+        after, metrics, aux = update(learned, batch(kind, network, actions), KEY, share)
+        assert types(after) == before
+        act = jax.jit(agent.act)
+        observation, begin = jnp.ones(3, jnp.float32), jnp.asarray(True)
+        chosen = [act(after.params, network.initial_state(), observation, begin, jnp.float32(e), KEY) for e in (0, 1)]
+        return state, after, metrics, aux, chosen
+
+    *_, chosen = same_in_a_wide_session(run)
+    assert {action.dtype.name for action, _ in chosen} == {"int32" if actions == 2 else "float32"}
+
+
+def test_a_tape_buffer_keeps_its_types():
+    def run():
+        buffer = tape_buffer(40, 8, 6, cut=True)
+        state = buffer.init(tapes()[0])
+        before = types(state)
+        for tape in tapes():
+            state = buffer.add(state, tape)
+            assert types(state) == before
+        sample = buffer.sample(state, KEY)
+        assert sample.tape.steps().dtype == sample.tape.episodes().dtype == np.int32
+        return state, sample
+
+    same_in_a_wide_session(run)
+
+
+@pytest.mark.parametrize("priority", [None, PriorityConfig()], ids=["uniform", "by priority"])
+def test_rings_keep_their_types(priority):
+    def run():
+        rows = [jax.tree.map(lambda leaf: np.stack([leaf] * 2), tape) for tape in tapes()]
+        buffer = ring_buffer(2, 40, 8, 6, tapes=2, priority=priority)
+        state = buffer.init(tapes()[0])
+        before = types(state)
+        for row in rows:
+            state = jax.jit(buffer.add)(state, row)
+            assert types(state) == before
+        sample = jax.jit(buffer.sample)(state, KEY)
+        errors = jnp.ones(sample.flat[1].shape, jnp.float32)
+        after = jax.jit(buffer.update_priorities)(state, sample.drawn, errors)
+        assert types(after) == before
+        return after, sample
+
+    same_in_a_wide_session(run)
+
+
+@pytest.mark.parametrize("kind", ["zero", "stored", "burn-in"])
+def test_a_segment_buffer_keeps_its_types(kind):
+    initial = np.zeros(3, np.complex64)
+
+    def run():
+        buffer = segment_buffer(24, 5, 2, initial, state=kind)
+        rows = [split(tape, 2) for tape in tapes()]
+        state = buffer.init(rows[0])
+        before = types(state)
+        for row in rows:
+            states = np.ones((row.begin.shape[0], 3), np.complex64) if kind == "stored" else None
+            state = buffer.add(state, row, states)
+            assert types(state) == before
+        return state, buffer.sample(state, KEY)
+
+    same_in_a_wide_session(run)
