@@ -1,9 +1,10 @@
 """The linear recurrence in C++ for CPUs, called by XLA through its foreign function interface (recurrence.cpp).
 
-The library is compiled when the package is installed. If that was not possible, the other backends of
-`memoroids.linear_recurrence` remain available.
+It is compiled when the package is installed, as a library for every processor and, on x86, one for those with AVX2 and
+FMA. If that was not possible, the other backends of `memoroids.linear_recurrence` remain available.
 """
 
+import contextlib
 import ctypes
 import functools
 from pathlib import Path
@@ -13,23 +14,30 @@ import numpy as np
 
 TARGETS = ("memoroids_forward", "memoroids_backward")
 DTYPES = ("float32", "float64", "bfloat16", "complex64", "complex128")
+PORTABLE, AVX2 = (Path(__file__).with_name(name) for name in ("_recurrence.so", "_recurrence_avx2.so"))
 
 
 @functools.cache
 def missing() -> str | None:
-    """Why the library cannot be used, or None if it can; its functions are then registered with XLA."""
-    path = next(Path(__file__).parent.glob("_recurrence*.so"), None)
-    if path is None:
+    """Why the kernel cannot be used, or None if it can; its functions are then registered with XLA."""
+    if not PORTABLE.exists():
         return "it was not compiled when memoroids was installed, which needs a C++ compiler"
     try:
-        library = ctypes.cdll.LoadLibrary(str(path))
-        if not library.memoroids_runs_here():
-            return "it was compiled for processors with AVX2 and FMA, which this one lacks"
+        library = _fastest()
         for name in TARGETS:
             jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
     except (OSError, AttributeError, RuntimeError) as error:
-        return f"{path.name} cannot be loaded: {error}"
+        return f"{PORTABLE.name} cannot be loaded: {error}"
     return None
+
+
+def _fastest() -> ctypes.CDLL:
+    """The fastest library that this processor can run; the portable one knows what that is."""
+    library = ctypes.cdll.LoadLibrary(str(PORTABLE))
+    if library.memoroids_has_avx2() and AVX2.exists():
+        with contextlib.suppress(OSError):
+            return ctypes.cdll.LoadLibrary(str(AVX2))
+    return library
 
 
 def _options(reverse: bool, varying: bool) -> dict[str, np.int32]:

@@ -10,9 +10,11 @@
 #include <condition_variable>
 #include <cstdint>
 #include <cstring>
+#include <initializer_list>
 #include <limits>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <vector>
 
 #include "xla/ffi/api/ffi.h"
@@ -24,6 +26,8 @@ namespace ffi = xla::ffi;
 constexpr int64_t kInline = 1 << 15;      // for fewer numbers, waking a thread costs more than it saves
 constexpr int64_t kSegmentAbove = 1 << 12;  // narrow rows: shorter sequences are not split into segments
 constexpr int kLanes = 8;                 // segments advanced together, to hide the latency of one dependency chain
+constexpr int64_t kMaxThreads = 256;      // more would not be kept busy, and `narrow` needs a step for every segment
+static_assert(kMaxThreads * kLanes <= kSegmentAbove);
 constexpr int64_t kAhead = 8;             // steps between prefetching a row and reading it
 constexpr int64_t kFlush = 256;           // steps summed in the precision of the state before they are added to a double
 
@@ -108,6 +112,10 @@ struct Shape {
   int64_t sequences, steps, width;  // width in real numbers
 };
 
+int64_t capped(int64_t threads) { return std::clamp<int64_t>(threads, 1, kMaxThreads); }
+
+int64_t threads_of(ffi::ThreadPool& pool) { return capped(pool.num_threads()); }
+
 // Runs task(0) … task(count - 1) on the threads of the pool and on the calling one. The caller waits only for tasks
 // that another thread has already started, so handlers that occupy the whole pool cannot deadlock.
 template <typename F>
@@ -127,7 +135,7 @@ void parallel(ffi::ThreadPool& pool, int64_t count, F task) {
       if (++shared->done == count) shared->finished.notify_all();
     }
   };
-  for (int64_t helper = 1; helper < std::min<int64_t>(count, pool.num_threads()); ++helper) {
+  for (int64_t helper = 1; helper < std::min<int64_t>(count, threads_of(pool)); ++helper) {
     pool.Schedule(decltype(work)(work));
   }
   work();
@@ -138,7 +146,7 @@ void parallel(ffi::ThreadPool& pool, int64_t count, F task) {
 // Divides sequences and blocks of channels over the threads: body(sequence, first real number, how many).
 template <typename F>
 void over_channels(ffi::ThreadPool& pool, const Shape& s, F body) {
-  const int64_t threads = s.sequences * s.steps * s.width < kInline ? 1 : std::max<int64_t>(1, pool.num_threads());
+  const int64_t threads = s.sequences * s.steps * s.width < kInline ? 1 : threads_of(pool);
   const int64_t wanted = (threads + s.sequences - 1) / std::max<int64_t>(1, s.sequences);
   const int64_t block = std::max<int64_t>(32, ((s.width + wanted - 1) / wanted + 31) / 32 * 32);
   const int64_t blocks = std::max<int64_t>(1, (s.width + block - 1) / block);
@@ -174,7 +182,7 @@ void wide(ffi::ThreadPool& pool, const Shape& s, bool reverse, bool varying, con
 template <typename R, typename In>
 void narrow(ffi::ThreadPool& pool, const Shape& s, bool reverse, R decay, const In* x, const bool* reset, R initial,
             R* h) {
-  const int64_t groups = std::max<int64_t>(1, pool.num_threads()), segments = groups * kLanes;
+  const int64_t groups = threads_of(pool), segments = groups * kLanes;
   const int64_t length = s.steps / segments;  // the last segment also gets the remainder
   auto slot = [&](int64_t i) { return reverse ? s.steps - 1 - i : i; };
   const int64_t direction = reverse ? -1 : 1;
@@ -281,10 +289,52 @@ Shape shape_of(ffi::AnyBuffer x) {
 
 ffi::Error unserved() { return ffi::Error::InvalidArgument("memoroids: dtype not supported by the native kernel"); }
 
-ffi::Error run_forward(ffi::ThreadPool pool, ffi::AnyBuffer decay, ffi::AnyBuffer x, ffi::Buffer<ffi::PRED> reset,
-                       ffi::AnyBuffer initial, ffi::Result<ffi::AnyBuffer> h, int32_t reverse, int32_t varying) {
+using Dims = std::vector<int64_t>;
+
+Dims dims_of(ffi::AnyBuffer buffer) { return Dims(buffer.dimensions().begin(), buffer.dimensions().end()); }
+
+// The dimensions without the axis that is `place` from the end.
+Dims without(Dims dims, size_t place) {
+  dims.erase(dims.end() - place);
+  return dims;
+}
+
+// What a buffer must be, so that no handler reads or writes out of bounds.
+struct Expected {
+  const char* name;
+  ffi::AnyBuffer buffer;
+  Dims dims;
+  ffi::DataType type;
+};
+
+ffi::Error check(std::initializer_list<Expected> buffers) {
+  for (const Expected& each : buffers) {
+    if (each.buffer.element_type() != each.type) {
+      return ffi::Error::InvalidArgument(std::string("memoroids: the dtype of ") + each.name + " does not fit");
+    }
+    if (dims_of(each.buffer) != each.dims) {
+      return ffi::Error::InvalidArgument(std::string("memoroids: the shape of ") + each.name + " does not fit");
+    }
+  }
+  return ffi::Error::Success();
+}
+
+ffi::Error too_few_axes(const char* name) {
+  return ffi::Error::InvalidArgument(std::string("memoroids: ") + name + " needs an axis of time and one of channels");
+}
+
+ffi::Error run_forward(ffi::ThreadPool pool, ffi::AnyBuffer decay, ffi::AnyBuffer x, ffi::AnyBuffer reset, ffi::AnyBuffer initial,
+                       ffi::Result<ffi::AnyBuffer> h, int32_t reverse, int32_t varying) {
+  const Dims dims = dims_of(x);
+  if (dims.size() < 2) return too_few_axes("x");
+  const ffi::DataType type = x.element_type() == ffi::DataType::BF16 ? ffi::DataType::F32 : x.element_type();
+  const ffi::Error wrong = check({{"decay", decay, varying ? dims : without(dims, 2), type},
+                                  {"reset", reset, without(dims, 1), ffi::DataType::PRED},
+                                  {"initial", initial, without(dims, 2), type},
+                                  {"h", *h, dims, type}});
+  if (wrong.failure()) return wrong;
   const Shape s = shape_of(x);
-  const bool* flags = reset.typed_data();
+  auto flags = static_cast<const bool*>(reset.untyped_data());
   switch (x.element_type()) {
     case ffi::DataType::F32: forward<false, float, float>(pool, s, reverse, varying, decay, x, flags, initial, *h); break;
     case ffi::DataType::F64: forward<false, double, double>(pool, s, reverse, varying, decay, x, flags, initial, *h); break;
@@ -305,10 +355,21 @@ void backward(ffi::ThreadPool& pool, bool reverse, bool varying, ffi::AnyBuffer 
                         real(g), real(decay_bar));
 }
 
-ffi::Error run_backward(ffi::ThreadPool pool, ffi::AnyBuffer decay, ffi::Buffer<ffi::PRED> reset, ffi::AnyBuffer h_bar,
-                        ffi::AnyBuffer h, ffi::AnyBuffer initial, ffi::Result<ffi::AnyBuffer> g,
+ffi::Error run_backward(ffi::ThreadPool pool, ffi::AnyBuffer decay, ffi::AnyBuffer reset, ffi::AnyBuffer h_bar, ffi::AnyBuffer h,
+                        ffi::AnyBuffer initial, ffi::Result<ffi::AnyBuffer> g,
                         ffi::Result<ffi::AnyBuffer> decay_bar, int32_t reverse, int32_t varying) {
-  const bool* flags = reset.typed_data();
+  const Dims dims = dims_of(h);
+  if (dims.size() < 2) return too_few_axes("h");
+  const ffi::DataType type = h.element_type();
+  const Dims of_decay = varying ? dims : without(dims, 2);
+  const ffi::Error wrong = check({{"decay", decay, of_decay, type},
+                                  {"reset", reset, without(dims, 1), ffi::DataType::PRED},
+                                  {"h_bar", h_bar, dims, type},
+                                  {"initial", initial, without(dims, 2), type},
+                                  {"g", *g, dims, type},
+                                  {"decay_bar", *decay_bar, of_decay, type}});
+  if (wrong.failure()) return wrong;
+  auto flags = static_cast<const bool*>(reset.untyped_data());
   switch (h.element_type()) {
     case ffi::DataType::F32: backward<false, float>(pool, reverse, varying, decay, flags, h_bar, h, initial, *g, *decay_bar); break;
     case ffi::DataType::F64: backward<false, double>(pool, reverse, varying, decay, flags, h_bar, h, initial, *g, *decay_bar); break;
@@ -326,7 +387,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(memoroids_forward, run_forward,
                                   .Ctx<ffi::ThreadPool>()
                                   .Arg<ffi::AnyBuffer>()
                                   .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::Buffer<ffi::PRED>>()
+                                  .Arg<ffi::AnyBuffer>()
                                   .Arg<ffi::AnyBuffer>()
                                   .Ret<ffi::AnyBuffer>()
                                   .Attr<int32_t>("reverse")
@@ -336,7 +397,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(memoroids_backward, run_backward,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
                                   .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::Buffer<ffi::PRED>>()
+                                  .Arg<ffi::AnyBuffer>()
                                   .Arg<ffi::AnyBuffer>()
                                   .Arg<ffi::AnyBuffer>()
                                   .Arg<ffi::AnyBuffer>()
@@ -345,11 +406,15 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(memoroids_backward, run_backward,
                                   .Attr<int32_t>("reverse")
                                   .Attr<int32_t>("varying"));
 
-// Whether this processor has the instructions that the library was compiled for.
-extern "C" int memoroids_runs_here() {
+// Whether this processor has the instructions of the library that is compiled for AVX2 and FMA.
+extern "C" int memoroids_has_avx2() {
 #if defined(__x86_64__)
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  __builtin_cpu_init();
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("popcnt");
 #else
-  return 1;
+  return 0;
 #endif
 }
+
+// How many of so many threads the kernel uses.
+extern "C" int64_t memoroids_threads(int64_t available) { return capped(available); }
