@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from memoroids.agents.networks import ConvEncoder
+from memoroids.agents.encoders import ConvEncoder
 from memoroids.envs.observations import LEAST_SIDE, Mixed, Observations, Treatment
 
 
