@@ -51,7 +51,13 @@ def make(config: A2CConfig, network: ActorCritic, plan: Plan) -> Agent:
     return Agent(partial(optimiser.init, adam), with_params, act, update, TRAITS)
 
 
-TRAITS = Traits(learns_from_replay=False, continuous_actions=True, action_values=False, exploration="policy")
+TRAITS = Traits(
+    learns_from_replay=False,
+    continuous_actions=True,
+    action_values=False,
+    exploration="policy",
+    factored_actions=True,
+)
 A2C = AgentType(A2CConfig, ActorCritic, make, TRAITS)
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ SOURCE = ROOT / "src" / "memoroids"
 MODULES = sorted(SOURCE.rglob("*.py"))
 NAMES = [str(path.relative_to(SOURCE)) for path in MODULES]
 ACROSS = {
+    "test_action_spaces",
     "test_initialisation",
     "test_models",
     "test_parity",

@@ -18,6 +18,8 @@ class Lengths(DeviceEnv):
     max_length: int = eqx.field(static=True, default=5)
     min_length: int = eqx.field(static=True, default=1)
     floats: bool = eqx.field(static=True, default=False)
+    parts: int = eqx.field(static=True, default=0)
+    """If not 0, actions are that many parts of ten options each."""
     spoiled: float = eqx.field(static=True, default=0.0)
     """The share of episodes, those with the smallest tags, with a NaN observation and an infinite reward at step 2."""
 
@@ -27,6 +29,8 @@ class Lengths(DeviceEnv):
 
     @property
     def action_space(self) -> gym.Space:
+        if self.parts:
+            return gym.spaces.MultiDiscrete([10] * self.parts)
         return gym.spaces.Box(-2, 3, (2,), np.float32) if self.floats else gym.spaces.Discrete(3)
 
     def _show(self, state):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from memoroids.agents.rollout_batch import Rollout
-from memoroids.envs.spaces import Continuous
+from memoroids.envs.spaces import Continuous, Factored
 from memoroids.tape import concatenate, episode, pad
 
 OBSERVATION, ACTIONS, WIDTH, SLOTS = 3, 4, 8, 8
@@ -39,6 +39,8 @@ def life(row, actions):
         action = rng.integers(ACTIONS, size=length).astype(np.int32)
         if isinstance(actions, Continuous):
             action = rng.normal(size=(length, actions.size)).astype(np.float32)
+        if isinstance(actions, Factored):
+            action = rng.integers(actions.sizes, size=(length, len(actions.sizes))).astype(np.int32)
         observation = rng.normal(size=(length + 1, OBSERVATION)).astype(np.float32)
         tape = episode(observation, action, 3 * rng.normal(size=length), terminated, truncated)
         tape.truncated[length - 1] = truncated  # the collector leaves both flags to be told apart by their users

@@ -2,9 +2,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from enumerated import joint, parts_of, table
 from scipy import stats
 
-from memoroids.agents.distributions import Categorical, Gaussian, epsilon_greedy
+from memoroids.agents.branches import Branches
+from memoroids.agents.distributions import Categorical, FactoredCategorical, Gaussian, epsilon_greedy
 
 MEAN, STD = np.array([[0.3, -1.0], [2.0, 0.0]]), np.array([[0.5, 2.0], [1.0, 0.1]])
 
@@ -56,3 +58,56 @@ def test_epsilon_is_the_share_of_actions_drawn_from_all_alike(epsilon):
     # A random action is the greedy one a quarter of the time.
     want = np.full(4, epsilon / 4) + (1 - epsilon) * (np.arange(4) == 1)
     np.testing.assert_allclose(share, want, atol=0.025)
+
+
+SIZES = [(3, 2, 4), (2, 2, 2), (4, 2, 4, 1)]
+
+
+def factored(sizes):
+    return FactoredCategorical(Branches(jax.random.normal(jax.random.key(3), (sum(sizes),)), sizes))
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_a_factored_policy_is_the_product_of_its_parts_counted_through(sizes):
+    policy, actions = factored(sizes), joint(sizes)
+    p = np.asarray(table(policy.logits), np.float64)
+    np.testing.assert_allclose(p.sum(), 1, rtol=1e-6)
+    log_prob = jax.vmap(policy.log_prob)(jnp.asarray(actions))
+    np.testing.assert_allclose(np.exp(log_prob), p, rtol=1e-5)
+    np.testing.assert_allclose(policy.entropy(), -(p * np.log(p)).sum(), rtol=1e-5)
+    np.testing.assert_array_equal(policy.mode(), actions[p.argmax()])
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_draws_of_a_factored_policy_have_the_joint_distribution(sizes):
+    policy = factored(sizes)
+    drawn = np.asarray(jax.vmap(policy.sample)(jax.random.split(jax.random.key(0), 20_000)))
+    share = [(drawn == action).all(axis=1).mean() for action in joint(sizes)]
+    np.testing.assert_allclose(share, table(policy.logits), atol=0.012)
+    assert drawn.dtype == policy.mode().dtype == np.int32 and drawn.shape == (20_000, len(sizes))
+
+
+def test_rows_of_a_factored_policy_are_policies_of_their_own():
+    sizes, rows = (3, 2, 4), jax.random.normal(jax.random.key(5), (6, 9))
+    action = jnp.asarray(joint(sizes)[:6])
+    whole = FactoredCategorical(Branches(rows, sizes))
+    each = [FactoredCategorical(Branches(row, sizes)) for row in rows]
+    want = [policy.log_prob(a) for policy, a in zip(each, action, strict=True)]
+    np.testing.assert_allclose(whole.log_prob(action), want, rtol=1e-5)
+    np.testing.assert_allclose(whole.entropy(), [policy.entropy() for policy in each], rtol=1e-5)
+    np.testing.assert_array_equal(whole.mode(), [policy.mode() for policy in each])
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.4, 1.0])
+def test_each_part_of_an_action_is_random_with_probability_epsilon_whatever_the_others_are(epsilon):
+    q = Branches(jax.random.normal(jax.random.key(3), (9,)), (3, 2, 4))
+    keys = jax.random.split(jax.random.key(0), 20_000)
+    drawn = np.asarray(jax.vmap(epsilon_greedy, (None, None, 0))(q, jnp.asarray(epsilon), keys))
+    assert drawn.dtype == np.int32
+    marginals = [
+        np.full(part.size, epsilon / part.size) + (1 - epsilon) * (np.arange(part.size) == part.argmax())
+        for part in parts_of(q)
+    ]
+    share = [(drawn == action).all(axis=1).mean() for action in joint(q.sizes)]
+    want = [np.prod([p[i] for p, i in zip(marginals, action, strict=True)]) for action in joint(q.sizes)]
+    np.testing.assert_allclose(share, want, atol=0.014)

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from enumerated import PARTS, parts_of
 
 from memoroids.agents.base import Plan
 from memoroids.agents.dqn import DQNConfig, dqn
@@ -26,12 +27,12 @@ SMALL = {
 }
 
 
-def episodes():
+def episodes(sizes=ACTIONS):
     rng = np.random.default_rng(0)
     return [
         episode(
             rng.normal(size=(n + 1, OBSERVATION)).astype(np.float32),
-            rng.integers(ACTIONS, size=n).astype(np.int32),
+            rng.integers(sizes, size=n if isinstance(sizes, int) else (n, len(sizes))).astype(np.int32),
             3 * rng.normal(size=n),
             terminated=i % 2 == 0,
             truncated=i % 2 == 1,
@@ -51,9 +52,9 @@ class AnyBatchSize:
         return dqn(self._config, self._network, Plan(count)).update(state, sample, jax.random.key(0))
 
 
-def build(name, config=None):
+def build(name, config=None, actions=ACTIONS):
     network = QNetwork(
-        OBSERVATION, ACTIONS, REGISTRY[name], key=jax.random.key(0), width=WIDTH, sizes=SMALL.get(name, {})
+        OBSERVATION, actions, REGISTRY[name], key=jax.random.key(0), width=WIDTH, sizes=SMALL.get(name, {})
     )
     algorithm = AnyBatchSize(config or DQNConfig(), network)
     state = algorithm.init(network)
@@ -89,8 +90,8 @@ def sgd_gradient(algorithm, state, sample, count):
 
 
 @functools.cache
-def stepper(name):
-    network, _, _ = build(name)
+def stepper(name, actions=ACTIONS):
+    network, _, _ = build(name, actions=actions)
     static = eqx.filter(network, eqx.is_inexact_array, inverse=True)
 
     @jax.jit
@@ -122,11 +123,15 @@ def slow_gradient(network, step, state, tape, discount, first=0, last=None, reco
     def loss(params):
         q, total = q_values(params), 0.0
         for t in range(first, last):
-            value = 0.0
-            if not tape.terminated[t]:
-                value = q_target[t + 1][jnp.argmax(q_online[t + 1])]
-            error = jnp.abs(tape.reward[t] + discount * value - q[t][tape.action[t]])
-            total = total + jnp.where(error <= 1, 0.5 * error**2, error - 0.5)
+            losses = []
+            # Each part of an action has a target of its own.
+            for d, (part, action) in enumerate(zip(parts_of(q[t]), np.atleast_1d(tape.action[t]), strict=True)):
+                value = 0.0
+                if not tape.terminated[t]:
+                    value = parts_of(q_target[t + 1])[d][jnp.argmax(parts_of(q_online[t + 1])[d])]
+                error = jnp.abs(tape.reward[t] + discount * value - part[action])
+                losses.append(jnp.where(error <= 1, 0.5 * error**2, error - 0.5))
+            total = total + sum(losses) / len(losses)
         return total
 
     return jax.value_and_grad(loss)(state.params)
@@ -138,12 +143,12 @@ def assert_trees_close(got, want, rtol=2e-4):
         np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * scale)
 
 
-@pytest.mark.parametrize("name", REGISTRY)
-def test_the_tape_gradient_is_the_sum_over_episodes_taken_one_at_a_time(name):
-    network, algorithm, state = build(name, DQNConfig(max_grad_norm=1e9, discount=0.9))
-    tapes, count = episodes(), 20
+@pytest.mark.parametrize(("name", "actions"), [*((name, ACTIONS) for name in REGISTRY), ("ffm", PARTS)])
+def test_the_tape_gradient_is_the_sum_over_episodes_taken_one_at_a_time(name, actions):
+    network, algorithm, state = build(name, DQNConfig(max_grad_norm=1e9, discount=0.9), actions)
+    tapes, count = episodes(actions if isinstance(actions, int) else actions.sizes), 20
     got, metrics = sgd_gradient(algorithm, state, batch(tapes), count)
-    step = stepper(name)
+    step = stepper(name, actions)
     slow = [slow_gradient(network, step, state, tape, 0.9) for tape in tapes]
     want = jax.tree.map(lambda *g: sum(g) / count, *[gradient for _, gradient in slow])
     assert_trees_close(got, want)

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from memoroids.agents.branches import Branches
 from memoroids.agents.losses import (
     double_q_target,
     huber_of_mean,
@@ -98,3 +99,25 @@ def test_standardised_values_have_weighted_mean_0_and_deviation_1_and_rows_witho
     np.testing.assert_allclose(standardise(values, weight), np.array([-1.0, 0.0, 3.0]) / np.sqrt(3), rtol=1e-5)
     np.testing.assert_array_equal(standardise(jnp.asarray([2.0, 2.0]), jnp.ones(2)), 0)
     np.testing.assert_array_equal(standardise(values, jnp.zeros(3)), 0)
+
+
+def test_each_part_has_a_double_q_target_of_its_own_by_hand():
+    # Parts of 2 and 3 options; the second transition terminates.
+    online = Branches(jnp.asarray([[0.0, 2.0, 5.0, 1.0, 4.0]] * 2), (2, 3))
+    target = Branches(jnp.asarray([[10.0, 3.0, -1.0, 7.0, 8.0], [jnp.nan] * 5]), (2, 3))
+    found = double_q_target(jnp.asarray([1.0, 1.0]), jnp.asarray([False, True]), online, target, 0.5)
+    np.testing.assert_array_equal(found, [[1 + 0.5 * 3, 1 + 0.5 * -1], [1, 1]])
+
+
+def test_losses_of_several_parts_are_means_in_which_opposite_errors_do_not_cancel():
+    q = Branches(jnp.asarray([[0.0, 9.0, 9.0, 0.0, 9.0]]), (2, 3))
+    action, target = jnp.asarray([[0, 1]]), jnp.asarray([[0.5, -3.0]])
+    losses, error = huber_td(q, action, target)
+    np.testing.assert_allclose(losses, [(0.125 + 2.5) / 2])
+    np.testing.assert_allclose(error, [(0.5 + 3.0) / 2])
+    losses, error = squared_td(q, action, target)
+    np.testing.assert_allclose(losses, [0.5 * (0.25 + 9) / 2])
+    np.testing.assert_allclose(error, [(0.5 + 3.0) / 2])
+    for loss in (huber_td, squared_td):
+        slope = jax.grad(lambda y, loss=loss: sum(map(jnp.sum, loss(q, action, y))))(target)
+        np.testing.assert_array_equal(slope, 0)

@@ -2,11 +2,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from enumerated import PARTS, index, joint, parts_of, table
 
-from memoroids.agents.distributions import Categorical, Gaussian
+from memoroids.agents.branches import greedy, value_of
+from memoroids.agents.distributions import Categorical, FactoredCategorical, Gaussian
 from memoroids.agents.networks import (
     ActorCritic,
     ActorCriticHead,
+    BranchingDueling,
     Dueling,
     GaussianHead,
     QNetwork,
@@ -30,26 +33,55 @@ def test_value_and_advantage_heads_start_apart():
     assert not np.allclose(head.value.weight, head.advantage.weight)
 
 
+def test_branches_share_a_value_and_have_centred_advantages_of_their_own():
+    head = BranchingDueling(5, PARTS, key=jax.random.key(0))
+    x = jax.random.normal(jax.random.key(1), (5,))
+    advantage = np.split(np.asarray(head.advantage(x)), np.cumsum(PARTS.sizes)[:-1])
+    for q, a in zip(parts_of(head(x)), advantage, strict=True):
+        np.testing.assert_allclose(q, head.value(x)[0] + a - a.mean(), atol=1e-6)
+
+
+def test_the_greedy_action_of_branches_is_the_best_of_all_actions_counted_through():
+    head = BranchingDueling(5, PARTS, key=jax.random.key(0))
+    actions = joint(PARTS.sizes)
+    for x in jax.random.normal(jax.random.key(1), (20, 5)):
+        q = head(x)
+        joint_q = [float(value_of(q, jnp.asarray(action))) for action in actions]
+        np.testing.assert_array_equal(greedy(q), actions[int(np.argmax(joint_q))])
+
+
+def test_the_joint_log_probability_of_a_policy_of_parts_is_that_of_all_actions_counted_through():
+    head = ActorCriticHead(5, PARTS, key=jax.random.key(0))
+    for x in jax.random.normal(jax.random.key(1), (5, 5)):
+        policy, _ = head(x)
+        assert isinstance(policy, FactoredCategorical)
+        p = table(policy.logits)
+        found = [float(policy.log_prob(jnp.asarray(action))) for action in joint(PARTS.sizes)]
+        np.testing.assert_allclose(found, jnp.log(p), rtol=1e-5)
+        assert index(PARTS.sizes, policy.mode().tolist()) == int(jnp.argmax(p))
+
+
+@pytest.mark.parametrize("actions", [4, PARTS], ids=["discrete", "factored"])
 @pytest.mark.parametrize("name", REGISTRY)
-def test_every_parameter_takes_part(name):
-    network = QNetwork(3, 4, REGISTRY[name], key=jax.random.key(0), width=8)
+def test_every_parameter_takes_part(name, actions):
+    network = QNetwork(3, actions, REGISTRY[name], key=jax.random.key(0), width=8)
     x = jax.random.normal(jax.random.key(1), (12, 3))
     begin = jnp.arange(12) % 6 == 0
     # Q-values squared, so that not even a common shift of them has a zero gradient.
-    loss = jax.jit(jax.grad(lambda n: jnp.sum(jnp.square(n(x, begin)[0])), allow_int=True))
+    loss = jax.jit(jax.grad(lambda n: jnp.sum(jnp.square(jax.tree.leaves(n(x, begin)[0])[0])), allow_int=True))
     for path, leaf in jax.tree_util.tree_leaves_with_path(loss(network)):
         if jnp.issubdtype(leaf.dtype, jnp.inexact):
             assert jnp.any(leaf != 0), f"{name}: no gradient reaches {jax.tree_util.keystr(path)}"
 
 
-@pytest.mark.parametrize("actions", [4, BOX], ids=["discrete", "continuous"])
+@pytest.mark.parametrize("actions", [4, PARTS, BOX], ids=["discrete", "factored", "continuous"])
 def test_every_parameter_of_an_actor_critic_takes_part(actions):
     network = ActorCritic(3, actions, REGISTRY["gru"], key=jax.random.key(0), width=8)
     x = jax.random.normal(jax.random.key(1), (12, 3))
 
     def loss(network):
         (policy, value), _ = network(x, jnp.arange(12) % 6 == 0)
-        action = policy.mode() + 0 if isinstance(actions, int) else policy.mode() + 0.3
+        action = policy.mode() + 0.3 if actions is BOX else policy.mode()
         return jnp.sum(policy.log_prob(jax.lax.stop_gradient(action)) + jnp.square(value))
 
     for path, leaf in jax.tree_util.tree_leaves_with_path(jax.jit(jax.grad(loss, allow_int=True))(network)):
@@ -57,13 +89,14 @@ def test_every_parameter_of_an_actor_critic_takes_part(actions):
             assert jnp.any(leaf != 0), f"no gradient reaches {jax.tree_util.keystr(path)}"
 
 
-@pytest.mark.parametrize("actions", [4, BOX], ids=["discrete", "continuous"])
+@pytest.mark.parametrize("actions", [4, PARTS, BOX], ids=["discrete", "factored", "continuous"])
 def test_an_actor_critic_acts_step_by_step_as_in_one_pass(actions):
     network = ActorCritic((3,), actions, REGISTRY["gru"], key=jax.random.key(0), width=8)
     x, begin = jax.random.normal(jax.random.key(1), (6, 3)), jnp.arange(6) % 4 == 0
     out, _ = network(x, begin)
     policy, value = out
-    assert value.shape == (6,) and isinstance(policy, Categorical if actions == 4 else Gaussian)
+    kind = {4: Categorical, PARTS: FactoredCategorical, BOX: Gaussian}[actions]
+    assert value.shape == (6,) and isinstance(policy, kind)
     state = network.initial_state()
     for t in range(6):
         out_t, state = network.step(x[t], begin[t], state)

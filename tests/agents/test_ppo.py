@@ -6,9 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import ragged
+from enumerated import PARTS, index, table
 from ragged import ACTIONS, BOX, OBSERVATION, QUICKLY, SMALL, WIDTH, assert_trees_close, gradient
 
 from memoroids.agents.base import Plan, TrainingShare
+from memoroids.agents.distributions import FactoredCategorical
 from memoroids.agents.networks import ActorCritic
 from memoroids.agents.ppo import PPOConfig, ppo
 from memoroids.agents.rollout_batch import Rollout
@@ -31,6 +33,9 @@ def build(name, actions=ACTIONS, **settings):
 
 def log_prob_and_entropy(policy, action):
     """From the textbook's formulas, for one action."""
+    if isinstance(policy, FactoredCategorical):
+        p = table(policy.logits)
+        return jnp.log(p[index(policy.logits.sizes, action)]), -jnp.sum(p * jnp.log(p))
     if hasattr(policy, "logits"):
         p = jnp.exp(policy.logits) / jnp.sum(jnp.exp(policy.logits))
         return jnp.log(p[action]), -jnp.sum(p * jnp.log(p))
@@ -86,7 +91,7 @@ def slow_loss(config, network, rollout, params, old_params, entropy_weight):
 @pytest.mark.parametrize(
     ("name", "actions", "normalise"),
     # Every registered memory takes the same pass over a rollout under PQN.
-    [("gru", ACTIONS, True), ("lru", BOX, True), ("ffm", BOX, False)],
+    [("gru", ACTIONS, True), ("lru", BOX, True), ("ffm", BOX, False), ("ffm", PARTS, True)],
 )
 def test_the_gradient_is_that_of_a_loop_over_one_episode_at_a_time(name, actions, normalise):
     config = PPOConfig(discount=0.9, lambda_=0.7, value_weight=0.4, entropy=0.3, normalise_advantages=normalise)
@@ -101,7 +106,7 @@ def test_the_gradient_is_that_of_a_loop_over_one_episode_at_a_time(name, actions
     assert float(metrics["transitions"]) == count and float(metrics["slots"]) == rollout.tape.begin.size
 
 
-@pytest.mark.parametrize("actions", [ACTIONS, BOX])
+@pytest.mark.parametrize("actions", [ACTIONS, PARTS, BOX])
 def test_a_later_pass_clips_against_the_policy_at_entry(actions):
     settings = {"discount": 0.9, "lambda_": 0.7, "learning_rate": 0.02, "clip_ratio": 0.1}
     network, once, state = build("gru", actions, **settings)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import ragged
+from enumerated import PARTS, parts_of
 from ragged import ACTIONS, OBSERVATION, QUICKLY, SMALL, WIDTH, assert_trees_close, gradient
 
 from memoroids.agents.base import Plan, TrainingShare
@@ -17,8 +18,8 @@ from memoroids.memory import REGISTRY
 KEY = jax.random.key(7)
 
 
-def build(name, **settings):
-    network = QNetwork(OBSERVATION, ACTIONS, REGISTRY[name], key=jax.random.key(0), width=WIDTH, sizes=SMALL.get(name))
+def build(name, actions=ACTIONS, **settings):
+    network = QNetwork(OBSERVATION, actions, REGISTRY[name], key=jax.random.key(0), width=WIDTH, sizes=SMALL.get(name))
     # Heads start small: with larger ones the values of what follows take part.
     head = jax.tree.map(lambda leaf: 8 * leaf if leaf.ndim == 2 else leaf, network.head)
     network = eqx.tree_at(lambda n: n.head, network, head)
@@ -32,10 +33,11 @@ def slow_loss(config, network, rollout, params, old_params):
     tape, targets = jax.tree.map(np.asarray, rollout.tape), {}
     for row, slots in ragged.stretches(rollout):
         q = ragged.outputs(walk, old_params, rollout, row, slots, empty)
-        best = {t: float(max(q[t])) for t in q}
+        # Each part of an action has a target of its own.
+        best = {t: np.array([float(max(part)) for part in parts_of(q[t])]) for t in q}
         for t in reversed(slots):
             if tape.terminated[row, t]:
-                ahead = 0.0
+                ahead = 0 * best[t]
             elif t == slots[-1]:
                 ahead = best[t + 1]
             else:
@@ -46,17 +48,19 @@ def slow_loss(config, network, rollout, params, old_params):
         total = 0.0
         for row, slots in ragged.stretches(rollout):
             q = ragged.outputs(walk, params, rollout, row, slots, empty)
-            total += sum(0.5 * (targets[row, t] - q[t][tape.action[row, t]]) ** 2 for t in slots)
+            for t in slots:
+                parts = zip(targets[row, t], parts_of(q[t]), np.atleast_1d(tape.action[row, t]), strict=True)
+                total += jnp.mean(jnp.stack([0.5 * (target - part[a]) ** 2 for target, part, a in parts]))
         return total / len(targets)
 
     return jax.value_and_grad(loss)(params)
 
 
-@pytest.mark.parametrize("name", REGISTRY)
-def test_the_gradient_is_that_of_a_loop_over_one_episode_at_a_time(name):
+@pytest.mark.parametrize(("name", "actions"), [*((name, ACTIONS) for name in REGISTRY), ("ffm", PARTS)])
+def test_the_gradient_is_that_of_a_loop_over_one_episode_at_a_time(name, actions):
     settings = {"discount": 0.9, "lambda_": 0.7}
-    network, algorithm, state = build(name, **settings)
-    rollout = ragged.ragged(network)
+    network, algorithm, state = build(name, actions, **settings)
+    rollout = ragged.ragged(network, actions)
     got, metrics = gradient(algorithm, state, rollout, KEY)
     loss, want = slow_loss(PQNConfig(**settings), network, rollout, state.params, state.params)
     assert_trees_close(got, want)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memoroids.envs.spaces import Actions, Continuous, blank_actions
+from memoroids.envs.spaces import Actions, Continuous, Factored, blank_actions
 from memoroids.memory.memoroid import State
 
 
@@ -15,7 +15,7 @@ class Policy(Protocol):
     """Chooses the actions of n environments at once."""
 
     def __call__(self, observation: np.ndarray, begin: np.ndarray, number: np.ndarray, step: np.ndarray) -> np.ndarray:
-        """Actions, (n,) int32 or (n, size) float32.
+        """Actions, (n,) int32, (n, parts) int32 or (n, size) float32.
 
         `observation` (n, …), as the environments return it; `begin` (n,) bool; `number` and `step` (n,) int32, the
         episode and the step within it, on which alone random draws depend.
@@ -49,9 +49,10 @@ class RandomPolicy:
         return actions
 
     def _draw(self, index: int) -> Any:
-        if isinstance(self._actions, Continuous):
-            return self._generators[index].uniform(self._actions.low, self._actions.high)
-        return self._generators[index].integers(self._actions)
+        generator, actions = self._generators[index], self._actions
+        if isinstance(actions, Continuous):
+            return generator.uniform(actions.low, actions.high)
+        return generator.integers(actions.sizes if isinstance(actions, Factored) else actions)
 
     def memory(self) -> State:
         """Nothing: the generators follow from the seed, the episodes and the steps."""

@@ -17,12 +17,15 @@ class Traits:
     learns_from_replay: bool
     """Whether it learns from samples of a replay buffer (True) or from rollouts of its current policy (False)."""
     continuous_actions: bool
-    """Whether it supports continuous actions."""
+    """Whether it supports continuous actions, `memoroids.envs.spaces.Continuous`."""
     action_values: bool
-    """Whether its network's output is Q(s, a) for every action, (T, actions)."""
+    """Whether its network's output is Q(s, a) for every action, (T, actions); see also `factored_actions`."""
     exploration: Literal["epsilon", "policy"]
     """How it explores: `epsilon`, by a share ε of random actions; `policy`, by sampling from its own policy,
     in random episodes on the device too."""
+    factored_actions: bool = False
+    """Whether it supports actions of many parts, `memoroids.envs.spaces.Factored`; action values are then
+    `memoroids.agents.branches.Branches`."""
 
     @property
     def stochastic(self) -> bool:

@@ -1,4 +1,7 @@
-"""Double Dueling DQN on tapes or segments, with any memory or none (van Hasselt 2016, Wang 2016)."""
+"""Double Dueling DQN on tapes or segments, with any memory or none (van Hasselt 2016, Wang 2016).
+
+Actions of several parts have action values and targets for each part (Tavakoli 2018).
+"""
 
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -10,6 +13,7 @@ import optax
 
 from memoroids.agents import optimiser as optimisers
 from memoroids.agents.base import Agent, AgentType, Plan, TrainingShare, Traits
+from memoroids.agents.branches import best, over_parts
 from memoroids.agents.distributions import epsilon_greedy
 from memoroids.agents.losses import double_q_target, huber_of_mean, huber_td, weighted_mean
 from memoroids.agents.networks import QNetwork
@@ -102,7 +106,7 @@ def dqn(config: DQNConfig, network: QNetwork, plan: Plan) -> Agent:
         total = jnp.maximum(jnp.sum(counted), 1.0)
         metrics = {
             "td_error": weighted_mean(jnp.abs(error), counted, 1.0) / total,
-            "q_mean": weighted_mean(jnp.max(q, axis=-1), counted, 1.0) / total,
+            "q_mean": weighted_mean(over_parts(q, best(q)), counted, 1.0) / total,
             "transitions": jnp.sum(counted),
             "slots": jnp.full((), weight.size, jnp.float32),
         }
@@ -126,5 +130,11 @@ DQN = AgentType(
     settings=DQNConfig,
     network=QNetwork,
     make=dqn,
-    traits=Traits(learns_from_replay=True, continuous_actions=False, action_values=True, exploration="epsilon"),
+    traits=Traits(
+        learns_from_replay=True,
+        continuous_actions=False,
+        action_values=True,
+        exploration="epsilon",
+        factored_actions=True,
+    ),
 )

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from memoroids.agents.branches import ActionValues, Branches, greedy, taken
+
 
 def weighted_mean(values: jax.Array, weight: jax.Array, count: float | jax.Array) -> jax.Array:
     """Σ w ℓ / B over rows (N,) with B = `count`; rows of weight 0 are ignored, even if they are NaN."""
@@ -13,28 +15,37 @@ def weighted_mean(values: jax.Array, weight: jax.Array, count: float | jax.Array
 def double_q_target(
     reward: jax.Array,
     terminated: jax.Array,
-    q_tp1_online: jax.Array,
-    q_tp1_target: jax.Array,
+    q_tp1_online: ActionValues,
+    q_tp1_target: ActionValues,
     discount: float,
 ) -> jax.Array:
     """The double Q-learning target r_t + γ Q'(s_{t+1}, argmax_a Q(s_{t+1}, a)), or r_t where terminated: (N,).
 
     The online network Q chooses the next action, the target network Q' values it: `q_tp1_online`, `q_tp1_target` (N,
-    actions). A truncated transition bootstraps. Source: van Hasselt et al. 2016, Equation 4.
+    actions), or `Branches` of them, whose parts have a target each: (N, parts). A truncated transition bootstraps.
+    Sources: van Hasselt et al. 2016, Equation 4; Tavakoli et al. 2018 for several parts.
     """
-    best = jnp.argmax(q_tp1_online, axis=-1)
-    value = jnp.take_along_axis(q_tp1_target, best[:, None], axis=-1)[:, 0]
+    value = taken(q_tp1_target, greedy(q_tp1_online))
+    if isinstance(q_tp1_target, Branches):
+        reward, terminated = reward[:, None], terminated[:, None]
     return reward + discount * jnp.where(terminated, 0, value)
 
 
-def huber_td(q: jax.Array, action: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:
+def huber_td(q: ActionValues, action: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The Huber loss (δ = 1) of Q(s_t, a_t) against a constant target, and the TD error: (N,) each.
 
-    `q` (N, actions), `action` (N,) int, `target` (N,). Source: Mnih et al. 2015.
+    `q` (N, actions), `action` (N,) int, `target` (N,). For actions of several parts, `Branches`, (N, parts) and (N,
+    parts), the means over the parts, of absolute errors, so that those of opposite signs do not cancel. Sources: Mnih
+    et al. 2015; Tavakoli et al. 2018 for several parts.
     """
-    chosen = jnp.take_along_axis(q, action[:, None], axis=-1)[:, 0]
-    error = jax.lax.stop_gradient(target) - chosen
-    return optax.losses.huber_loss(error), error
+    error = jax.lax.stop_gradient(target) - taken(q, action)
+    return _over_parts(q, optax.losses.huber_loss(error), error)
+
+
+def _over_parts(q: ActionValues, losses: jax.Array, error: jax.Array) -> tuple[jax.Array, jax.Array]:
+    if isinstance(q, Branches):
+        return jnp.mean(losses, axis=-1), jnp.mean(jnp.abs(error), axis=-1)
+    return losses, error
 
 
 def huber_of_mean(error: jax.Array, weight: jax.Array, count: float) -> jax.Array:
@@ -46,17 +57,17 @@ def huber_of_mean(error: jax.Array, weight: jax.Array, count: float) -> jax.Arra
     return optax.losses.huber_loss(weighted_mean(jnp.abs(error), weight, count))
 
 
-def squared_td(q: jax.Array, action: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:
+def squared_td(q: ActionValues, action: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:
     """½ (y - Q(s_t, a_t))² against a constant target y, and the TD error: (N,) each.
 
-    `q` (N, actions), `action` (N,) int, `target` (N,). Source: Gallici et al. 2024.
+    `q` (N, actions), `action` (N,) int, `target` (N,); for actions of several parts as in `huber_td`. Source: Gallici
+    et al. 2024.
     """
-    chosen = jnp.take_along_axis(q, action[:, None], axis=-1)[:, 0]
-    return squared_error(chosen, target)
+    return _over_parts(q, *squared_error(taken(q, action), target))
 
 
 def squared_error(value: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """½ (y - v)² of values v (N,) against constant targets y (N,), and the error y - v: (N,) each."""
+    """½ (y - v)² of values v (N, …) against constant targets y (N, …), and the error y - v: (N, …) each."""
     error = jax.lax.stop_gradient(target) - value
     return 0.5 * jnp.square(error), error
 

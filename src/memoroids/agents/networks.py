@@ -7,13 +7,16 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from memoroids.agents.distributions import Categorical, Gaussian
+from memoroids.agents.branches import Branches
+from memoroids.agents.distributions import Categorical, FactoredCategorical, Gaussian
 from memoroids.agents.encoders import ConvEncoder, MixedEncoder, ObservationShape, encoder_of
-from memoroids.envs.spaces import Actions, Continuous
+from memoroids.envs.spaces import Actions, Continuous, Factored
 from memoroids.memory import Factory
 from memoroids.memory.chunks import check_chunk, in_chunks
 from memoroids.memory.layers import Block
 from memoroids.memory.memoroid import Memory, State
+
+Policy = Categorical | FactoredCategorical | Gaussian
 
 
 class Dueling(eqx.Module):
@@ -35,6 +38,29 @@ class Dueling(eqx.Module):
         """Features (width,) → action values (actions,)."""
         advantage = self.advantage(x)
         return self.value(x) + advantage - jnp.mean(advantage)
+
+
+class BranchingDueling(eqx.Module):
+    """Q_d(s, a_d) = V(s) + A_d(s, a_d) - mean_{a_d} A_d(s, a_d) for each part d of an action: (width,) → `Branches`.
+
+    The parts share the value, and each has advantages of its own. Both heads start as those of `Dueling`. Source:
+    Tavakoli, Pardo and Kormushev 2018, Action Branching Architectures for Deep Reinforcement Learning.
+    """
+
+    value: eqx.nn.Linear
+    advantage: eqx.nn.Linear
+    sizes: tuple[int, ...] = eqx.field(static=True)
+
+    def __init__(self, width: int, actions: Factored, *, key: jax.Array):
+        value_key, advantage_key = jax.random.split(key)
+        self.value = _small(eqx.nn.Linear(width, 1, key=value_key))
+        self.advantage = _small(eqx.nn.Linear(width, sum(actions.sizes), key=advantage_key))
+        self.sizes = actions.sizes
+
+    def __call__(self, x: jax.Array) -> Branches:
+        """Features (width,) → action values of every option of every part."""
+        (value,) = self.value(x)
+        return Branches(self.advantage(x), self.sizes).map(lambda a: value + a - jnp.mean(a, axis=-1, keepdims=True))
 
 
 class GaussianHead(eqx.Module):
@@ -66,23 +92,32 @@ class GaussianHead(eqx.Module):
 
 
 class ActorCriticHead(eqx.Module):
-    """A policy over `actions` and a state value: (width,) → (`Categorical` or `Gaussian`, scalar)."""
+    """A policy over `actions` and a state value: (width,) → (the policy, scalar).
+
+    The policy is a `Categorical`, a `FactoredCategorical` for actions of several parts, or a `Gaussian` for continuous
+    ones.
+    """
 
     policy: eqx.nn.Linear | GaussianHead
     value: eqx.nn.Linear
+    sizes: tuple[int, ...] | None = eqx.field(static=True)
 
     def __init__(self, width: int, actions: Actions, *, key: jax.Array):
         policy_key, value_key = jax.random.split(key)
+        self.sizes = actions.sizes if isinstance(actions, Factored) else None
         if isinstance(actions, Continuous):
             self.policy = GaussianHead(width, actions, key=policy_key)
         else:
-            self.policy = _small(eqx.nn.Linear(width, actions, dtype=jnp.float32, key=policy_key))
+            outputs = actions if isinstance(actions, int) else sum(actions.sizes)
+            self.policy = _small(eqx.nn.Linear(width, outputs, dtype=jnp.float32, key=policy_key))
         self.value = _small(eqx.nn.Linear(width, 1, dtype=jnp.float32, key=value_key))
 
-    def __call__(self, x: jax.Array) -> tuple[Categorical | Gaussian, jax.Array]:
+    def __call__(self, x: jax.Array) -> tuple[Policy, jax.Array]:
         """Features (width,) → the policy and the value, a scalar."""
-        policy = self.policy(x)
-        return Categorical(policy) if isinstance(policy, jax.Array) else policy, self.value(x)[0]
+        policy, value = self.policy(x), self.value(x)[0]
+        if isinstance(policy, Gaussian):
+            return policy, value
+        return Categorical(policy) if self.sizes is None else FactoredCategorical(Branches(policy, self.sizes)), value
 
 
 def _small(linear: eqx.nn.Linear) -> eqx.nn.Linear:
@@ -181,13 +216,21 @@ class QNetwork(Recurrent):
     """A `Recurrent` network with dueling heads, whose outputs are action values.
 
     q, state = network(observation, begin)                    # (T, *observation_shape), (T,) → (T, actions)
+
+    For actions of several parts they are `Branches`, (T, Σ sizes).
     """
 
-    head: Dueling
+    head: Dueling | BranchingDueling
 
-    def __init__(self, observation_shape: ObservationShape, actions: int, memory: Factory, **rest: Any):
+    def __init__(self, observation_shape: ObservationShape, actions: int | Factored, memory: Factory, **rest: Any):
         """`rest`: `key`, `width`, `sizes` and `chunk`, as in `Recurrent`."""
-        super().__init__(observation_shape, memory, lambda width, key: Dueling(width, actions, key=key), **rest)
+
+        def head(width: int, key: jax.Array) -> Dueling | BranchingDueling:
+            if isinstance(actions, Factored):
+                return BranchingDueling(width, actions, key=key)
+            return Dueling(width, actions, key=key)
+
+        super().__init__(observation_shape, memory, head, **rest)
 
 
 class ActorCritic(Recurrent):
@@ -195,7 +238,7 @@ class ActorCritic(Recurrent):
 
         (policy, value), state = network(observation, begin)      # policy.log_prob(action), value: (T,)
 
-    `actions`: their number, or the box of continuous actions.
+    `actions`: their number, the sizes of their parts, or the box of continuous actions.
     """
 
     head: ActorCriticHead

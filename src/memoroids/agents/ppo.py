@@ -166,6 +166,12 @@ PPO = AgentType(
     settings=PPOConfig,
     network=ActorCritic,
     make=ppo,
-    traits=Traits(learns_from_replay=False, continuous_actions=True, action_values=False, exploration="policy"),
+    traits=Traits(
+        learns_from_replay=False,
+        continuous_actions=True,
+        action_values=False,
+        exploration="policy",
+        factored_actions=True,
+    ),
     check=check_minibatches,
 )

@@ -1,4 +1,7 @@
-"""PQN, Q(λ) without replay or target network, on tapes with any memory or none (Gallici et al. 2024)."""
+"""PQN, Q(λ) without replay or target network, on tapes with any memory or none (Gallici et al. 2024).
+
+Actions of several parts have action values and λ-returns for each part (Tavakoli et al. 2018).
+"""
 
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +13,7 @@ import jax.numpy as jnp
 
 from memoroids.agents import optimiser as optimisers
 from memoroids.agents.base import Agent, AgentType, Plan, TrainingShare, Traits
+from memoroids.agents.branches import Branches, best, over_parts
 from memoroids.agents.distributions import epsilon_greedy
 from memoroids.agents.losses import squared_td, weighted_mean
 from memoroids.agents.networks import QNetwork
@@ -17,6 +21,7 @@ from memoroids.agents.optimiser import AdamState
 from memoroids.agents.rollout_batch import Rollout, check_minibatches, minibatches, take_rows
 from memoroids.memory.memoroid import State
 from memoroids.returns import lambda_return
+from memoroids.tape import Tape
 
 
 @dataclass(frozen=True)
@@ -80,20 +85,33 @@ def pqn(config: PQNConfig, network: QNetwork, plan: Plan) -> Agent:
         # The value of a next state is that of its best action.
         _, q_tp1 = rollout.run(with_params(params))
         tape = rollout.tape
-        return jax.vmap(partial(lambda_return, discount=config.discount, lambda_=config.lambda_))(
-            tape.reward, jnp.max(q_tp1, axis=-1), tape.terminated, tape.truncated, transition=tape.transition
-        )
+
+        def of_row(tape: Tape, value_tp1: jax.Array) -> jax.Array:
+            return lambda_return(
+                tape.reward,
+                value_tp1,
+                tape.terminated,
+                tape.truncated,
+                config.discount,
+                config.lambda_,
+                transition=tape.transition,
+            )
+
+        if isinstance(q_tp1, Branches):
+            of_row = jax.vmap(of_row, (None, -1), -1)
+        return jax.vmap(of_row)(tape, best(q_tp1))
 
     def loss(params: Any, rollout: Rollout, target: jax.Array) -> tuple[jax.Array, Any]:
         q, _ = rollout.run(with_params(params))
         # Flat transitions from here on, each with a weight.
         tape = rollout.tape
-        q, weight = q.reshape(-1, q.shape[-1]), tape.transition.ravel().astype(jnp.float32)
+        weight = tape.transition.ravel().astype(jnp.float32)
+        q, action, target = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), (q, tape.action, target))
         mean = partial(weighted_mean, weight=weight, count=jnp.maximum(jnp.sum(weight), 1.0))
-        losses, error = squared_td(q, tape.action.ravel(), target.ravel())
+        losses, error = squared_td(q, action, target)
         metrics = {
             "td_error": mean(jnp.abs(error)),
-            "q_mean": mean(jnp.max(q, axis=-1)),
+            "q_mean": mean(over_parts(q, best(q))),
             "transitions": jnp.sum(weight),
             "slots": jnp.full((), weight.size, jnp.float32),
         }
@@ -121,6 +139,12 @@ PQN = AgentType(
     settings=PQNConfig,
     network=QNetwork,
     make=pqn,
-    traits=Traits(learns_from_replay=False, continuous_actions=False, action_values=True, exploration="epsilon"),
+    traits=Traits(
+        learns_from_replay=False,
+        continuous_actions=False,
+        action_values=True,
+        exploration="epsilon",
+        factored_actions=True,
+    ),
     check=check_minibatches,
 )

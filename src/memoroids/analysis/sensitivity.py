@@ -23,6 +23,14 @@ from memoroids.tape import Tape
 Network = Callable[[jax.Array, jax.Array], tuple[jax.Array, State]]
 """`q, state = network(observation, begin)` with shapes (T, …), (T,) → (T, actions), as in `QNetwork`."""
 
+ValueOf = Callable[[Any, jax.Array], jax.Array]
+"""`value_of(q, action)`: Q(s, a), a scalar, from the network's output for s, (actions,), and the action."""
+
+
+def _indexed(q: jax.Array, action: jax.Array) -> jax.Array:
+    return q[action]
+
+
 # The number of slots differentiated at once, which bounds the memory needed for many long episodes.
 _SLOTS = 8192
 
@@ -43,8 +51,10 @@ def sensitivity(network: Network, tape: Tape) -> np.ndarray:
     return sensitivities(network, [tape])[0]
 
 
-def sensitivities(network: Network, tapes: Sequence[Tape]) -> list[np.ndarray]:
+def sensitivities(network: Network, tapes: Sequence[Tape], value_of: ValueOf = _indexed) -> list[np.ndarray]:
     """Computes `sensitivity` for each of several episodes.
+
+    `value_of`: how the value of an action is read from the output of a network that gives other outputs than arrays.
 
     Episodes are padded to a power of two, so that later calls are likely to reuse the compiled program.
     """
@@ -64,7 +74,7 @@ def sensitivities(network: Network, tapes: Sequence[Tape]) -> list[np.ndarray]:
             begin[i, 1 : len(action)] = False
         last = np.asarray(lengths[start : start + group], np.int32) - 1
         taken = np.asarray([action[-1] for _, action in chosen], np.int32)
-        norms = np.asarray(_norms(network, *map(jnp.asarray, (observation, begin, last, taken))))
+        norms = np.asarray(_norms(network, value_of, *map(jnp.asarray, (observation, begin, last, taken))))
         found += [norm[n::-1] for norm, n in zip(norms, last, strict=True)]
     return found
 
@@ -79,11 +89,22 @@ def _transitions(tape: Tape) -> tuple[np.ndarray, np.ndarray]:
 
 
 @eqx.filter_jit
-def _norms(network: Network, observation: jax.Array, begin: jax.Array, last: jax.Array, action: jax.Array) -> jax.Array:
+def _norms(
+    network: Network,
+    value_of: ValueOf,
+    observation: jax.Array,
+    begin: jax.Array,
+    last: jax.Array,
+    action: jax.Array,
+) -> jax.Array:
     """(episodes, slots) float32: the norm for each slot, 0 after slot `last`."""
 
     def one(observation: jax.Array, begin: jax.Array, last: jax.Array, action: jax.Array) -> jax.Array:
-        derivative = jax.grad(lambda o: network(o, begin)[0][last, action])(observation)
+        def value(observation: jax.Array) -> jax.Array:
+            q, _ = network(observation, begin)
+            return value_of(jax.tree.map(lambda leaf: leaf[last], q), action)
+
+        derivative = jax.grad(value)(observation)
         return jnp.sqrt(jnp.sum(jnp.square(derivative), axis=tuple(range(1, derivative.ndim))))
 
     return jax.vmap(one)(observation, begin, last, action)

@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.spaces.utils import flatdim
 
-from memoroids.envs.spaces import is_text
+from memoroids.envs.spaces import is_text, one_line_space
 
 Treatment = Literal["auto", "image", "vector"]
 """How uint8 Boxes are treated; see `Observations`."""
@@ -96,11 +96,6 @@ class Observations:
         if len(shapes) == 1 and not vector:
             return shapes[0]
         return Mixed(shapes, vector) if shapes else (vector,)
-
-
-def one_line_space(space: gym.Space) -> str:
-    """A space in at most 200 characters of one line."""
-    return " ".join(str(space).split())[:200]
 
 
 def _parts(name: str, space: gym.Space, path: tuple[str | int, ...], treatment: Treatment) -> Iterator[Part]:

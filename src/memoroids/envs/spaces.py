@@ -17,11 +17,23 @@ class Continuous(NamedTuple):
     high: tuple[float, ...]
 
 
+class Factored(NamedTuple):
+    """Actions of several parts, each one of `sizes[d]` options, whose product is too large to be counted through."""
+
+    sizes: tuple[int, ...]
+
+
+Actions = int | Factored | Continuous
+"""The number of discrete actions, the sizes of their parts, or the box of continuous ones."""
+
+MOST_JOINT = 1_024
+"""The largest product of the sizes of several parts that is treated as one set of actions."""
+
+MOST_OUTPUTS = 1_000_000
+"""The largest number of outputs that a policy or action values may need."""
+
 LARGEST_ACTION = 1e18
 """The largest bound of a continuous action: its square must be far inside float32."""
-
-Actions = int | Continuous
-"""The number of discrete actions, or the box of continuous ones."""
 
 
 def space_of(name: str, env: gym.Env, which: Literal["observation_space", "action_space"]) -> gym.Space:
@@ -34,43 +46,88 @@ def space_of(name: str, env: gym.Env, which: Literal["observation_space", "actio
 
 
 def actions_of(name: str, space: gym.Space) -> Actions:
-    """The actions of a space. Raises `ValueError`, which names the environment, if the space is not supported."""
-    if 0 in (space.shape or ()):
-        raise ValueError(f"{name}: action space {space} holds no action")
-    if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
-        low, high = (np.asarray(bound, np.float64).ravel() for bound in (space.low, space.high))
-        if not (np.abs(np.concatenate((low, high))) <= LARGEST_ACTION).all():
-            raise ValueError(
-                f"{name}: action space {space} is not supported: needs Discrete, or a Box with bounds of at most "
-                f"{LARGEST_ACTION:g}, which gymnasium.wrappers.TransformAction can give"
-            )
-        return Continuous(low.size, tuple(low.tolist()), tuple(high.tolist()))
-    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete) and len(space.shape or ()) <= 1:
-        return math.prod(action_parts(space)[0])
-    raise ValueError(f"{name}: action space {space} is not supported: needs Discrete, one-axis MultiDiscrete or Box")
+    """The actions of a space: parts whose sizes have a product of at most `MOST_JOINT` become one set of actions.
+
+    Raises `ValueError`, which names the environment, if the space is not supported or needs more than `MOST_OUTPUTS`.
+    """
+    outputs = _outputs(space)
+    if outputs is None:
+        raise ValueError(
+            f"{name}: action space {one_line_space(space)} is not supported: needs Discrete, MultiDiscrete, "
+            f"MultiBinary, or a Box of floats with bounds of at most {LARGEST_ACTION:g}, which "
+            "gymnasium.wrappers.TransformAction can give"
+        )
+    if not 0 < outputs <= MOST_OUTPUTS:
+        raise ValueError(
+            f"{name}: action space {one_line_space(space)} needs {outputs:,} network outputs, but from 1 to "
+            f"{MOST_OUTPUTS:,} are supported: wrap the environment so that its actions have fewer options"
+        )
+    if isinstance(space, spaces.Box):
+        return Continuous(outputs, tuple(space.low.ravel().tolist()), tuple(space.high.ravel().tolist()))
+    sizes, _ = action_parts(space)
+    joint = math.prod(sizes)
+    return joint if len(sizes) == 1 or joint <= MOST_JOINT else Factored(sizes)
+
+
+def _outputs(space: gym.Space) -> int | None:
+    """The numbers of a bounded Box of floats, or the options of all parts of a discrete space; None for others."""
+    match space:
+        case spaces.Discrete():
+            return int(space.n)
+        case spaces.MultiDiscrete():
+            return sum(space.nvec.ravel().tolist())
+        case spaces.MultiBinary():
+            return 2 * math.prod(space.shape)
+        case spaces.Box() if np.issubdtype(space.dtype, np.floating):
+            bounds = np.stack((space.low, space.high)).astype(np.float64)
+            return space.low.size if (np.abs(bounds) <= LARGEST_ACTION).all() else None
+    return None
 
 
 def blank_actions(actions: Actions, number: int) -> np.ndarray:
     """`number` zero actions with the shape and dtype of actions on a tape.
 
-    Discrete actions are (number,) int32, continuous ones (number, size) float32.
+    Discrete actions are (number,) int32, those of several parts (number, parts) int32, continuous ones (number, size)
+    float32.
     """
-    if isinstance(actions, Continuous):
-        return np.zeros((number, actions.size), np.float32)
+    match actions:
+        case Continuous():
+            return np.zeros((number, actions.size), np.float32)
+        case Factored():
+            return np.zeros((number, len(actions.sizes)), np.int32)
     return np.zeros(number, np.int32)
 
 
 def action_parts(space: gym.Space) -> tuple[tuple[int, ...], np.ndarray]:
-    """The size and the start of each part of a discrete space; the agent's index counts the product of the sizes."""
-    if isinstance(space, spaces.Discrete):
-        return (int(space.n),), np.asarray([space.start])
+    """The size and the start of each part of a discrete space, in C order: (parts,) ints each."""
+    match space:
+        case spaces.Discrete():
+            return (int(space.n),), np.asarray([space.start])
+        case spaces.MultiBinary():
+            return (2,) * math.prod(space.shape), np.zeros(math.prod(space.shape), space.dtype)
     assert isinstance(space, spaces.MultiDiscrete)
-    return tuple(int(n) for n in space.nvec), np.asarray(space.start)
+    return tuple(space.nvec.ravel().tolist()), np.asarray(space.start).ravel()
+
+
+def options_of(actions: Actions, sizes: tuple[int, ...], action: Any) -> Any:
+    """The option that an action takes in each part, (parts,) int, for NumPy and JAX alike.
+
+    Where the parts are one set of actions, an action is an index into their product, in C order.
+    """
+    if isinstance(actions, Factored):
+        return action
+    strides = [math.prod(sizes[part + 1 :]) for part in range(len(sizes))]
+    return action // np.asarray(strides, np.int32) % np.asarray(sizes, np.int32)
 
 
 def action_width(space: gym.Space) -> int:
     """The length of an action's encoding in the next observation: its parts one-hot, or the numbers of a Box."""
     return math.prod(space.shape or ()) if isinstance(space, spaces.Box) else sum(action_parts(space)[0])
+
+
+def one_line_space(space: gym.Space) -> str:
+    """A space in at most 200 characters of one line."""
+    return " ".join(str(space).split())[:200]
 
 
 def is_text(space: gym.Space) -> bool:

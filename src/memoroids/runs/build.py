@@ -9,13 +9,13 @@ from memoroids._util.imports import importable
 from memoroids._util.messages import one_line
 from memoroids.acting.evaluation import DeviceEvaluator, Evaluator
 from memoroids.agents.agent_registry import REGISTRY
-from memoroids.agents.base import Agent, Plan
+from memoroids.agents.base import Agent, Plan, Traits
 from memoroids.envs import HostEnv, reward_threshold
 from memoroids.envs.device import DeviceEnv, DeviceView, make_device
 from memoroids.envs.host.processes import ProcessEnvs
 from memoroids.envs.host.vector import HostEnvs, LocalEnvs
 from memoroids.envs.observations import Mixed
-from memoroids.envs.spaces import Actions, Continuous
+from memoroids.envs.spaces import Actions, Continuous, Factored
 from memoroids.replay import RingBuffer, ring_buffer
 from memoroids.replay.host_buffers import HostSegmentBuffer, HostTapeBuffer
 from memoroids.runs.settings import TrainConfig
@@ -174,11 +174,7 @@ def _check_random_steps(config: TrainConfig, view: DeviceView) -> None:
 def _agent(config: TrainConfig, layout: tuple[int, ...] | Mixed, actions: Actions, key: jax.Array) -> tuple[Any, Agent]:
     """The network with its initial parameters, and the agent that `config` names. Raises `ValueError`."""
     kind = config.agent_type()
-    if isinstance(actions, Continuous) and not kind.traits.continuous_actions:
-        able = " or ".join(f"--algorithm {name}" for name, each in REGISTRY.items() if each.traits.continuous_actions)
-        raise ValueError(
-            f"{config.env.id} has continuous actions, but {config.algorithm} supports only discrete ones: use {able}"
-        )
+    _check_actions(config, kind.traits, actions)
     sizes = config.network.memory_sizes
     try:
         network = kind.network(
@@ -198,6 +194,24 @@ def _agent(config: TrainConfig, layout: tuple[int, ...] | Mixed, actions: Action
             f"{f' and --memory-sizes{size_options}' if sizes else ''}: {reason[:300]}"
         ) from error
     return network, kind.make(config.agent, network, Plan(config.replay.batch_size))
+
+
+def _check_actions(config: TrainConfig, traits: Traits, actions: Actions) -> None:
+    """Raises `ValueError`, which names agents that can, if the agent does not support such actions."""
+
+    def able(trait: str) -> str:
+        return " or ".join(f"--algorithm {name}" for name, each in REGISTRY.items() if getattr(each.traits, trait))
+
+    if isinstance(actions, Continuous) and not traits.continuous_actions:
+        raise ValueError(
+            f"{config.env.id} has continuous actions, but {config.algorithm} supports only discrete ones: use "
+            f"{able('continuous_actions')}"
+        )
+    if isinstance(actions, Factored) and not traits.factored_actions:
+        raise ValueError(
+            f"{config.env.id} has actions of {len(actions.sizes)} parts, too many to count them through, which "
+            f"{config.algorithm} does not support: use {able('factored_actions')}"
+        )
 
 
 def _rings(config: TrainConfig, view: DeviceView) -> RingBuffer:

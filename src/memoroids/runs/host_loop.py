@@ -14,6 +14,7 @@ from memoroids.acting.evaluation import Evaluation, Evaluations
 from memoroids.acting.host_collection import Collector
 from memoroids.acting.policies import Policy, RandomPolicy, RecurrentPolicy
 from memoroids.agents.base import TrainingShare
+from memoroids.agents.branches import value_of
 from memoroids.agents.rollout_batch import Rollout
 from memoroids.analysis.sensitivity import Profile, reward_memory_length, sensitivities
 from memoroids.envs import EnvironmentFault
@@ -266,7 +267,9 @@ class HostRun:
         else:
             played = self.evaluator.play(*arguments)
             evaluation = Evaluations(Evaluation.of(played), self.evaluator.sampled(*arguments))
-            found = sensitivities(parts.agent.network(self.learner.params), [episode.tape for episode in played])
+            found = sensitivities(
+                parts.agent.network(self.learner.params), [episode.tape for episode in played], value_of
+            )
             self.profiles.write(counters.episode, Profile.of(found))
         self.fetch()
         epsilon = newest_epsilon(config, parts.agent.traits, counters)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from memoroids.agents.agent_registry import REGISTRY
+from memoroids.agents.branches import value_of
 from memoroids.analysis.sensitivity import Profile, reward_memory_length, sensitivities, share_beyond, vml
 from memoroids.envs import short_name
 from memoroids.runs.load import load
@@ -42,7 +43,7 @@ def measure(run_dir: Path, episodes: int, seed: int) -> Measured:
                 f"{run_dir} is a run of {config.algorithm}, whose network has no action values: it needs {able}"
             )
         played = parts.evaluator.play(params, episodes, environment_seeds(config.seed, REPORT, seed))
-        found = sensitivities(parts.agent.network(params), [episode.tape for episode in played])
+        found = sensitivities(parts.agent.network(params), [episode.tape for episode in played], value_of)
         return Measured(config, Profile.of(found), reward_memory_length(parts.env))
     finally:
         parts.close()

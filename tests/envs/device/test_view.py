@@ -1,7 +1,9 @@
 """DeviceView: the observations of a device environment are those of `HostEnv`."""
 
+import math
 from typing import Any
 
+import equinox as eqx
 import gymnasium as gym
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from memoroids.envs import HostEnv
 from memoroids.envs.device import DeviceEnv, DeviceView, Step
 from memoroids.envs.observations import Mixed
 
@@ -88,3 +91,62 @@ def test_an_image_of_another_type_is_not_cut_to_bytes():
     view = DeviceView("p", Photograph(kind=jnp.int32))
     with pytest.raises(ValueError, match="p returned an image of int32, but its space is of uint8"):
         view.reset(jax.random.key(0))
+
+
+class Told(DeviceEnv):
+    """Shows the action that it received last, as a vector."""
+
+    space: gym.Space = eqx.field(static=True)
+    max_length: int = 3
+    min_length: int = 3
+
+    @property
+    def observation_space(self) -> gym.Space:
+        return gym.spaces.Box(-200, 200, (math.prod(self.space.shape or ()),), np.float32)
+
+    @property
+    def action_space(self) -> gym.Space:
+        return self.space
+
+    def reset(self, key: jax.Array):
+        return jnp.zeros(()), jnp.zeros(self.observation_space.shape)
+
+    def step(self, state: Any, action: jax.Array, key: jax.Array):
+        assert action.shape == self.space.shape and action.dtype == jnp.int32
+        return state, Step(action.ravel().astype(jnp.float32), jnp.ones(()), jnp.asarray(False), jnp.asarray(False))
+
+
+ACTIONS = {
+    "parts": (spaces.MultiDiscrete([10] * 10), np.asarray([3, 1, 4, 1, 5, 9, 2, 6, 5, 3], np.int32)),
+    "with a start": (spaces.MultiDiscrete([30, 40], start=[-5, 100]), np.asarray([29, 39], np.int32)),
+    "a board": (spaces.MultiDiscrete(np.full((2, 2), 20)), np.asarray([1, 2, 3, 4], np.int32)),
+    "bits": (spaces.MultiBinary(11), np.asarray([0, 1] * 5 + [1], np.int32)),
+    "a few parts": (spaces.MultiDiscrete([3, 2, 4], start=[1, 0, 2]), np.int32(17)),
+    "a few bits": (spaces.MultiBinary((2, 2)), np.int32(11)),
+}
+
+
+@pytest.mark.parametrize("kind", ACTIONS)
+def test_actions_of_several_parts_are_those_of_the_host(kind: str):
+    space, action = ACTIONS[kind]
+
+    class Host(gym.Env):
+        """The same environment for Gymnasium."""
+
+        observation_space, action_space = Told(space).observation_space, space
+
+        def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+            return np.zeros(self.observation_space.shape, np.float32), {}
+
+        def step(self, action: np.ndarray):
+            return action.ravel().astype(np.float32), 1.0, False, False, {}
+
+    gym.register("test-view/Told-v0", entry_point=Host)
+    host = HostEnv("test-view/Told-v0", previous_action=True)
+    del gym.registry["test-view/Told-v0"]
+    view = DeviceView("told", Told(space), previous_action=True)
+    assert view.actions == host.actions and view.observation_shape == host.observation_shape
+    state, first = view.reset(jax.random.key(0))
+    np.testing.assert_array_equal(first, host.reset(0))
+    _, step = jax.jit(view.step)(state, jnp.asarray(action), jax.random.key(1))
+    np.testing.assert_array_equal(step.observation, host.step(action)[0])

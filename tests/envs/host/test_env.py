@@ -14,7 +14,7 @@ from gymnasium.spaces.utils import flatten
 
 from memoroids.envs import EnvironmentFault, HostEnv, popgym_ids, resolve_id
 from memoroids.envs.observations import Mixed
-from memoroids.envs.spaces import Continuous
+from memoroids.envs.spaces import Continuous, Factored
 
 POPGYM = [name for name in popgym_ids() if "Pendulum" not in name]
 PENDULUMS = [name for name in popgym_ids() if "Pendulum" in name]
@@ -370,6 +370,58 @@ def test_actions_start_where_their_space_starts(register: Callable[..., str]):
         assert [tuple(a) if isinstance(a, np.ndarray) else a for a in received] == expected
 
 
+MANY = {
+    "parts": (spaces.MultiDiscrete([10] * 10), [3, 1, 4, 1, 5, 9, 2, 6, 5, 3], [3, 1, 4, 1, 5, 9, 2, 6, 5, 3]),
+    "with a start": (spaces.MultiDiscrete([30, 40], start=[-5, 100], dtype=np.int16), [29, 39], [24, 139]),
+    "a board": (spaces.MultiDiscrete(np.full((2, 2), 20)), [1, 2, 3, 4], [[1, 2], [3, 4]]),
+    "bits": (spaces.MultiBinary(11), [0, 1] * 5 + [1], [0, 1] * 5 + [1]),
+    "a board of bits": (spaces.MultiBinary((2, 6)), [0, 1] * 6, [[0, 1] * 3] * 2),
+}
+
+
+@pytest.mark.parametrize("kind", MANY)
+def test_actions_of_many_parts_reach_the_environment_in_its_own_form(kind: str, register: Callable[..., str]):
+    space, action, native = MANY[kind]
+    env = HostEnv(register(lambda: Scripted(action_space=space)), previous_action=True)
+    assert isinstance(env.actions, Factored) and env.observation_size == 2 + sum(env.actions.sizes)
+    env.reset(0)
+    observation, *_ = env.step(np.asarray(action, np.int32))
+    (received,) = env.env.unwrapped.received  # pyright: ignore[reportAttributeAccessIssue]
+    assert space.contains(received) and received.tolist() == native
+    ones = [option == chosen for size, chosen in zip(env.actions.sizes, action, strict=True) for option in range(size)]
+    np.testing.assert_array_equal(observation[2:], ones)
+
+
+@pytest.mark.parametrize(
+    ("space", "actions"),
+    [
+        (spaces.MultiDiscrete([2, 3]), [6, -1]),
+        (spaces.Discrete(3), [3, -1]),
+        (spaces.MultiDiscrete([30, 40]), [[30, 0], [0, 40], [-1, 0]]),
+    ],
+)
+def test_an_action_out_of_its_range_is_not_taken_for_another(
+    space: spaces.Space, actions: list[Any], register: Callable[..., str]
+):
+    env = HostEnv(register(lambda: Scripted(action_space=space)))
+    env.reset(0)
+    for action in actions:
+        with pytest.raises(ValueError, match=r"action .* is not below"):
+            env.step(np.asarray(action))
+
+
+def test_a_few_bits_are_one_set_of_actions(register: Callable[..., str]):
+    space = spaces.MultiBinary((2, 2))
+    env = HostEnv(register(lambda: Scripted(action_space=space)))
+    assert env.actions == 16
+    env.reset(0)
+    for action in range(16):
+        env.step(action)
+    received = env.env.unwrapped.received  # pyright: ignore[reportAttributeAccessIssue]
+    assert all(space.contains(board) for board in received)
+    assert [tuple(board.ravel()) for board in received] == list(itertools.product(range(2), repeat=4))
+
+
 def test_the_previous_action_and_reward_follow_the_observation_and_are_zero_at_a_begin(register: Callable[..., str]):
     name = register(lambda: Scripted(action_space=spaces.MultiDiscrete([2, 3]), reward=lambda t: 0.5 * t))
     env = HostEnv(name, previous_action=True, previous_reward=True)
@@ -473,8 +525,10 @@ def test_an_environment_that_cannot_be_built_is_named(register: Callable[..., st
     assert name in message and "no licence" in message
 
 
-@pytest.mark.parametrize("space", [spaces.Box(-np.inf, 1, (2,)), spaces.MultiBinary(2), spaces.MultiDiscrete([[2, 2]])])
-def test_actions_that_are_not_a_list_of_choices_are_refused(space: spaces.Space, register: Callable[..., str]):
+@pytest.mark.parametrize(
+    "space", [spaces.Box(-np.inf, 1, (2,)), spaces.Sequence(spaces.Discrete(2)), spaces.Tuple((spaces.Discrete(2),))]
+)
+def test_actions_of_a_space_that_is_not_supported_are_refused(space: spaces.Space, register: Callable[..., str]):
     name = register(lambda: Scripted(action_space=space))
     with pytest.raises(ValueError) as error:
         HostEnv(name)
@@ -487,7 +541,7 @@ def test_actions_that_are_not_a_list_of_choices_are_refused(space: spaces.Space,
 )
 def test_a_space_without_an_action_is_refused(space: spaces.Space, register: Callable[..., str]):
     name = register(lambda: Scripted(action_space=space))
-    with pytest.raises(ValueError, match=r"action space .* holds no action") as error:
+    with pytest.raises(ValueError, match=r"action space .* needs 0 network outputs, but from 1 to") as error:
         HostEnv(name)
     assert name in one_line(error)
 
@@ -497,7 +551,7 @@ def test_bounds_of_actions_whose_squares_are_not_finite_are_refused(dtype: type,
     largest = float(np.finfo(np.float32).max)
     for low, high in ((-1, largest), (-largest, 1), (-1, 1e19)):
         name = register(lambda low=low, high=high: Scripted(action_space=spaces.Box(low, high, (2,), dtype)))
-        with pytest.raises(ValueError, match=r"or a Box with bounds of at most 1e\+18"):
+        with pytest.raises(ValueError, match=r"or a Box of floats with bounds of at most 1e\+18"):
             HostEnv(name)
     name = register(lambda: Scripted(action_space=spaces.Box(-1e18, 1e18, (2,), np.float64)))
     assert HostEnv(name).actions == Continuous(2, (-1e18,) * 2, (1e18,) * 2)

@@ -27,8 +27,8 @@ class DeviceEnv(eqx.Module):
         state, (observation, reward, terminated, truncated) = env.step(state, action, key)
 
     A subclass defines the two functions, both spaces (Gymnasium's: Box, Discrete, MultiDiscrete, MultiBinary, Tuple or
-    Dict of them for observations; Discrete, MultiDiscrete or Box for actions), `max_length` and `min_length`. It does
-    not reset itself: the result of `step` after the end of an episode is not used.
+    Dict of them for observations; Discrete, MultiDiscrete, MultiBinary or Box for actions), `max_length` and
+    `min_length`. It does not reset itself: the result of `step` after the end of an episode is not used.
 
     `max_length`: transitions in the longest episode, static because it fixes shapes; `step` must set `truncated` or
     `terminated` by then. `min_length`: transitions in the shortest episode, equal to `max_length` if all episodes have
@@ -57,4 +57,4 @@ class DeviceEnv(eqx.Module):
 
     @abc.abstractmethod
     def step(self, state: EnvState, action: jax.Array, key: jax.Array) -> tuple[EnvState, Step]:
-        """Takes one action: an int32 scalar, (parts,) int32 for a MultiDiscrete space, or floats within a Box."""
+        """Takes one action: an int32 scalar, int32 in the shape of a space of several parts, or floats within a Box."""

@@ -5,11 +5,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from gymnasium import spaces
 
 from memoroids.envs.device.environment import DeviceEnv, EnvState, Step
 from memoroids.envs.observations import Mixed, Observations, Part, Treatment
-from memoroids.envs.spaces import Continuous, action_parts, action_width, actions_of
+from memoroids.envs.spaces import Continuous, action_parts, action_width, actions_of, options_of
 
 
 class ViewState(NamedTuple):
@@ -23,7 +24,8 @@ class DeviceView:
     """A `DeviceEnv` with float32 vectors or uint8 images out and one action in, in the form that networks give.
 
     Observations are flattened, and previous actions, rewards and step periods appended, exactly as in `HostEnv`. A
-    MultiDiscrete action is one index into the product of its parts; a Box action is clipped to the Box.
+    MultiDiscrete or MultiBinary action is one index into the product of its parts, or the option of each if there are
+    many; a Box action is clipped to the Box.
 
     Raises `ValueError` for a space that is not supported, or if something is to be appended to an image. `reset` and
     `step` raise it, when they are traced, for an image that is not uint8.
@@ -41,7 +43,7 @@ class DeviceView:
     ):
         self.name, self.env = name, env
         self.actions = actions_of(name, env.action_space)
-        """The number of discrete actions, or the box of continuous ones."""
+        """The number of discrete actions, the sizes of their parts, or the box of continuous ones."""
         self._observations = Observations(name, env.observation_space, observation)
         self.notices: list[str] = self._observations.notices
         """What the user should know about the environment, a line each."""
@@ -72,7 +74,10 @@ class DeviceView:
         return ViewState(state, step), self._observe(observation, None, jnp.zeros(()), step)
 
     def step(self, state: ViewState, action: jax.Array, key: jax.Array) -> tuple[ViewState, Step]:
-        """Takes one action, an int32 scalar or (size,) floats. If both end flags are set, only terminated is kept."""
+        """Takes one action, an int32 scalar, (parts,) int32 or (size,) floats.
+
+        If both end flags are set, only terminated is kept.
+        """
         native = self._native(action)
         env_state, (observation, reward, terminated, truncated) = self.env.step(state.env, native, key)
         step = state.step + 1
@@ -84,10 +89,12 @@ class DeviceView:
         if isinstance(self.actions, Continuous):
             space = self.env.action_space
             return self._clipped(action).reshape(space.shape or ())
-        parts, start = action_parts(self.env.action_space)
-        if isinstance(self.env.action_space, spaces.Discrete):
+        space = self.env.action_space
+        sizes, start = action_parts(space)
+        if isinstance(space, spaces.Discrete):
             return action + int(start[0])
-        return jnp.stack(jnp.unravel_index(action, parts)) + jnp.asarray(start, jnp.int32)
+        native = options_of(self.actions, sizes, action) + jnp.asarray(start, jnp.int32)
+        return native.reshape(space.shape or ())
 
     def _clipped(self, action: jax.Array) -> jax.Array:
         assert isinstance(self.actions, Continuous)
@@ -120,10 +127,10 @@ class DeviceView:
         """The encoding of an action in the next observation."""
         if isinstance(self.actions, Continuous):
             return self._clipped(action)
-        parts, _ = action_parts(self.env.action_space)
-        return jnp.concatenate(
-            [jax.nn.one_hot(index, n) for index, n in zip(jnp.unravel_index(action, parts), parts, strict=True)]
-        )
+        sizes, _ = action_parts(self.env.action_space)
+        part = np.repeat(np.arange(len(sizes)), sizes)
+        option = np.arange(sum(sizes)) - np.cumsum((0, *sizes[:-1]))[part]
+        return (options_of(self.actions, sizes, action)[part] == option).astype(jnp.float32)
 
 
 def _flat(space: Any, value: Any) -> jax.Array:

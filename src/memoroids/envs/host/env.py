@@ -13,7 +13,17 @@ from memoroids._util.messages import one_line
 from memoroids.envs.faults import EnvironmentFault
 from memoroids.envs.names import is_atari, own_factory, resolve_id
 from memoroids.envs.observations import Mixed, Observations, Part, Treatment, one_line_space
-from memoroids.envs.spaces import Actions, Continuous, action_parts, action_width, actions_of, checker, space_of
+from memoroids.envs.spaces import (
+    Actions,
+    Continuous,
+    Factored,
+    action_parts,
+    action_width,
+    actions_of,
+    checker,
+    options_of,
+    space_of,
+)
 
 _LARGEST = float(np.finfo(np.float32).max)
 """The largest reward: tapes hold float32."""
@@ -53,9 +63,9 @@ class HostEnv:
     flattened: (H, W, C) uint8, with C = 1 if there is no third axis. Images among other parts come first in the vector,
     as `layout` says. `memoroids.envs.observations.Observations` defines what an image is; `observation` overrides it.
 
-    A MultiDiscrete action is one index into the product of its parts; a Box action is clipped to the Box. Atari games
-    (ALE/…) are wrapped in `gymnasium.wrappers.AtariPreprocessing`: every fourth frame, 84 x 84 grey levels, no frame
-    stacking.
+    A MultiDiscrete or MultiBinary action is one index into the product of its parts, or the option of each if there are
+    many (`memoroids.envs.spaces.actions_of`); a Box action is clipped to the Box. Atari games (ALE/…) are wrapped in
+    `gymnasium.wrappers.AtariPreprocessing`: every fourth frame, 84 x 84 grey levels, no frame stacking.
 
     With `previous_action` the last action is appended, each of its parts one-hot, all zeros at a begin; None follows
     the environment (POPGym's `obs_requires_prev_action`). With `previous_reward` the last reward is appended, 0 at a
@@ -91,7 +101,7 @@ class HostEnv:
             raise ValueError(f"cannot make environment {self.id!r}{given}: {one_line(error)}") from error
         observation_space = space_of(self.id, self.env, "observation_space")
         self.actions: Actions = actions_of(self.id, space_of(self.id, self.env, "action_space"))
-        """The number of discrete actions, or the box of continuous ones."""
+        """The number of discrete actions, the sizes of their parts, or the box of continuous ones."""
         self._observations = Observations(self.id, observation_space, observation)
         self.notices: list[str] = self._observations.notices
         """What the user should know about the environment, a line each."""
@@ -135,9 +145,10 @@ class HostEnv:
         return self._observe(observation)
 
     def step(self, action: int | np.ndarray) -> tuple[np.ndarray, float, bool, bool]:
-        """Takes an action, int in [0, actions) or (size,) floats; returns observation, reward, terminated, truncated.
+        """Takes an action; returns the observation, the reward, terminated and truncated.
 
-        Raises `EnvironmentFault` if the environment misbehaves.
+        The action is an int in [0, actions), or (parts,) ints or (size,) floats, as `actions` says. Raises `ValueError`
+        for an int out of its range, and `EnvironmentFault` if the environment misbehaves.
         """
         self._step += 1
         native, encoded = self._native(action)
@@ -168,12 +179,17 @@ class HostEnv:
         if isinstance(self.actions, Continuous):
             clipped = np.clip(np.asarray(action, np.float32), self.actions.low, self.actions.high)
             return clipped.reshape(space.shape or ()).astype(space.dtype), clipped.astype(np.float32)
-        shape, start = action_parts(space)
-        parts = np.asarray(np.unravel_index(int(action), shape))
-        encoded = np.zeros(sum(shape), np.float32)
-        encoded[np.cumsum((0, *shape[:-1])) + parts] = 1
+        sizes, start = action_parts(space)
+        given, options = np.asarray(action), sizes if isinstance(self.actions, Factored) else self.actions
+        if not np.all((given >= 0) & (given < options)):
+            raise ValueError(f"{self.id}: action {action} is not below {options}")
+        parts = options_of(self.actions, sizes, given)
+        encoded = np.zeros(sum(sizes), np.float32)
+        encoded[np.cumsum((0, *sizes[:-1])) + parts] = 1
         native = parts + start
-        return (int(native[0]) if isinstance(space, spaces.Discrete) else native.astype(space.dtype)), encoded
+        if isinstance(space, spaces.Discrete):
+            return int(native[0]), encoded
+        return native.reshape(space.shape or ()).astype(space.dtype), encoded
 
     def _observe(self, observation: Any) -> np.ndarray:
         space = self.env.observation_space
