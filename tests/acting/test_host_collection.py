@@ -22,6 +22,7 @@ from memoroids.agents.dqn import DQNConfig, dqn
 from memoroids.agents.networks import QNetwork
 from memoroids.envs import EnvironmentFault, HostEnv
 from memoroids.envs.host.vector import LocalEnvs
+from memoroids.envs.spaces import Factored
 from memoroids.memory import REGISTRY
 
 ACTIONS = 3
@@ -214,6 +215,22 @@ def test_random_actions_are_uniform_and_differ_by_seed_and_by_episode():
     assert len({tuple(column) for column in steps.T}) == 50
     chosen = [np.concatenate([e.tape.action for e in random_actions(1, seed)]).tolist() for seed in (0, 1)]
     assert chosen[0] != chosen[1]
+
+
+def test_random_actions_of_several_parts_are_uniform_in_each_and_go_on_where_they_were():
+    sizes, n = (3, 2, 4), np.arange(50)
+
+    def drawn(policy: RandomPolicy, first: int, last: int) -> np.ndarray:
+        observation = np.zeros((50, 3), np.float32)
+        return np.stack([policy(observation, np.full(50, t == 0), n, np.full(50, t)) for t in range(first, last)])
+
+    steps = drawn(RandomPolicy(Factored(sizes), 0), 0, 200)
+    assert steps.shape == (200, 50, 3) and steps.dtype == np.int32
+    number = np.ravel_multi_index(tuple(np.moveaxis(steps, -1, 0)), sizes)
+    np.testing.assert_allclose(np.bincount(number.ravel(), minlength=24) / number.size, 1 / 24, atol=0.01)
+    resumed = RandomPolicy(Factored(sizes), 0)
+    resumed.restore((), n, np.full(50, 120))
+    np.testing.assert_array_equal(drawn(resumed, 120, 200), steps[120:])
 
 
 def network(memory: str = "gru") -> QNetwork:

@@ -12,6 +12,7 @@ import pytest
 
 from memoroids import linear_recurrence
 from memoroids import tape as tapes
+from memoroids.agents.branches import Branches, value_of
 from memoroids.agents.networks import QNetwork
 from memoroids.analysis.sensitivity import Profile, reward_memory_length, sensitivities, sensitivity, share_beyond, vml
 from memoroids.envs import popgym_ids
@@ -64,6 +65,17 @@ NORM = (5.0, 2.0, 2.0)
 
 def fading(decay: float = 0.5) -> Fading:
     return Fading(jnp.asarray(decay), jnp.asarray(WEIGHT), [])
+
+
+def test_the_value_of_an_action_of_several_parts_is_the_mean_of_theirs(rng: np.random.Generator):
+    # Parts of one and of two options: Q_0 and, for option 1 of the second part, Q_2.
+    def network(observation: jax.Array, begin: jax.Array) -> tuple[Branches, None]:
+        return Branches(fading()(observation, begin)[0], (1, 2)), None
+
+    tape = tapes.episode(rng.normal(size=(6, 4)).astype(np.float32), [[0, 1]] * 5, np.zeros(5), True, False)
+    (found,) = sensitivities(network, [tape], value_of)
+    norm = np.linalg.norm((WEIGHT[0] + WEIGHT[2]) / 2)
+    np.testing.assert_allclose(found, norm * 0.5 ** np.arange(5), rtol=1e-6)
 
 
 @pytest.mark.parametrize("action", range(3))
