@@ -53,8 +53,8 @@ class BranchingDueling(eqx.Module):
 
     def __init__(self, width: int, actions: Factored, *, key: jax.Array):
         value_key, advantage_key = jax.random.split(key)
-        self.value = _small(eqx.nn.Linear(width, 1, key=value_key))
-        self.advantage = _small(eqx.nn.Linear(width, sum(actions.sizes), key=advantage_key))
+        self.value = _small(eqx.nn.Linear(width, 1, dtype=jnp.float32, key=value_key))
+        self.advantage = _small(eqx.nn.Linear(width, sum(actions.sizes), dtype=jnp.float32, key=advantage_key))
         self.sizes = actions.sizes
 
     def __call__(self, x: jax.Array) -> Branches:
