@@ -48,6 +48,7 @@ COUNTS = {
     "placement.devices", "evaluation.eval_every", "evaluation.eval_episodes", "evaluation.final_episodes",
     "evaluation.sensitivity_every", "collection.max_faults", "checkpoint.checkpoint_every", "checkpoint.max_skipped",
     "checkpoint.keep_checkpoints", "collection.processes", "agent.warmup",
+    "env.max_episode_steps",
 }  # fmt: skip
 WORDS = {
     "algorithm", "replay.batching", "replay.segment_state", "replay.segment_count", "placement.mapping",
@@ -55,11 +56,11 @@ WORDS = {
 }  # fmt: skip
 SWITCHES = {
     "env.previous_action", "env.previous_reward", "replay.cut_batch", "replay.prioritised", "trackers.tensorboard",
-    "trackers.wandb", "env.check_bounds", "evaluation.stochastic",
+    "trackers.wandb", "env.check_bounds", "evaluation.stochastic", "network.check_memory",
 }  # fmt: skip
 OPTIONAL = {
     "run_dir", "network.chunk", "env.previous_action", "budget.train_steps", "collection.rollout",
-    "agent.learning_rate_end", "evaluation.target_return",
+    "agent.learning_rate_end", "evaluation.target_return", "env.max_episode_steps",
 }  # fmt: skip
 
 
