@@ -71,7 +71,9 @@ def test_what_makes_no_environment_is_named(attribute: str, says: str, module: t
     assert says in str(error.value) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("given", [Counting, counting, lambda: Counting(), Counting(7)], ids=str)
+@pytest.mark.parametrize(
+    "given", [Counting, counting, lambda: Counting(), Counting(7)], ids=["class", "function", "lambda", "environment"]
+)
 def test_what_is_passed_in_python_makes_environments_of_its_own(given: Any):
     config = TrainConfig.of(env=given, memory="mlp")
     first, second = (HostEnv(config.env.id) for _ in range(2))
@@ -87,7 +89,7 @@ def test_an_environment_that_cannot_be_copied_is_answered_with_what_to_pass():
         TrainConfig.of(env=env)
 
 
-@pytest.mark.parametrize("given", [Lengths(max_length=3), Lengths])
+@pytest.mark.parametrize("given", [Lengths(max_length=3), Lengths], ids=["environment", "class"])
 def test_device_environments_are_passed_in_python_too(given: Any):
     config = TrainConfig.of(env=given)
     assert config.env.on_device
