@@ -73,18 +73,25 @@ def test_every_example_runs(path, capsys, monkeypatch):
     assert capsys.readouterr().out.strip()
 
 
-def test_the_acting_example_plays_a_run(tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--random-episodes 2 --num-envs 1 --batch-size 20 --buffer-size 600 --train-episodes 2",
+        "--env Pendulum-v1 --algorithm ppo --train-steps 400 --num-envs 2 --ppo.minibatches 1",
+    ],
+    ids=["choices", "continuous"],
+)
+def test_the_acting_example_plays_a_run(options, tmp_path, capsys, monkeypatch):
     main(
         shlex.split(
-            "train --memory ffm --memory-sizes trace_size 4 context_size 2 --width 8 --random-episodes 2 "
-            "--train-episodes 2 --num-envs 1 --batch-size 20 --buffer-size 600 --eval-episodes 1 "
+            f"train --memory ffm --memory-sizes trace_size 4 context_size 2 --width 8 {options} --eval-episodes 1 "
             f"--final-episodes 1 --run-dir {tmp_path / 'run'}"
         )
     )
     capsys.readouterr()
     monkeypatch.setattr(sys, "argv", ["act.py", str(tmp_path / "run")])
     runpy.run_path(str(ROOT / "examples" / "act.py"), run_name="__main__")
-    assert re.search(r"return -?\d\.\d{3}", capsys.readouterr().out)
+    assert re.search(r"return -?\d+\.\d{3}", capsys.readouterr().out)
 
 
 def test_the_table_of_models_is_the_registry():

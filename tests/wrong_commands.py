@@ -133,6 +133,22 @@ def _unknown_options() -> Iterator[Case]:
     yield _case("unknown option", "train RepeatFirstEasy", "train: .*RepeatFirstEasy")
 
 
+def _misspelt_options() -> Iterator[Case]:
+    for option, _, _ in _options():
+        agent, _, _ = option[2:].partition(".")
+        if agent in REGISTRY or len(option) < 8:
+            continue
+        wrong = option[:5] + option[6:]  # a letter is missing
+        yield _case("misspelt", ["train", wrong, "1"], f"no option {wrong}; did you mean --")
+    for command in (
+        "evaluate run --episode 3",
+        "sensitivity run --ouput x",
+        "compare run --out x",
+        "resume run --trsut",
+    ):
+        yield _case("misspelt", command, r"no option --\S+?; did you mean --\S+\?")
+
+
 def _missing_values() -> Iterator[Case]:
     for option, name, hint in _options():
         # Flags take no value, and a list or mapping may be empty.
@@ -315,6 +331,137 @@ def _environments() -> Iterator[Case]:
         module = f"wrong_env_{number}"
         yield _case(
             "environment", ["train", *SMALL[2:], "--env", f"{module}:Thing-v0"], says, _file(f"{module}.py", text)
+        )
+
+
+_OWN = """
+import gymnasium as gym
+import numpy as np
+
+class Own(gym.Env):
+    observation_space = gym.spaces.Box(-1, 1, (2,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+"""
+"""The beginning of a module with an environment, of which each case changes what is wrong with it."""
+
+
+def _own_environments() -> Iterator[Case]:
+    box, image = "gym.spaces.Box(-1, 1, {}, np.float32)", "gym.spaces.Box(0, 255, (40, 40, 3), np.uint8)"
+    changes = [
+        ("del Own.observation_space", "needs a gymnasium.Space as its observation_space, but has none"),
+        ("del Own.action_space", "needs a gymnasium.Space as its action_space, but has none"),
+        ("Own.observation_space = 4", "as its observation_space, but has one of type int"),
+        ("Own.action_space = 4", "as its action_space, but has one of type int"),
+        ("Own.action_space = None", "as its action_space, but has none"),
+        ("Own.action_space = lambda self, agent: 2", "action_space, but has one of type (function|method)"),
+        (f"Own.action_space = {box.format('(0,)')}", "needs 0 network outputs"),
+        ("Own.action_space = gym.spaces.Box(-np.inf, np.inf, (1,))", "Box of floats with bounds of at most 1e.18"),
+        ("Own.action_space = gym.spaces.Box(-3e38, 3e38, (1,))", "Box of floats with bounds of at most 1e.18"),
+        ("Own.action_space = gym.spaces.Box(0, 5, (1,), np.int32)", "not supported"),
+        ("Own.action_space = gym.spaces.Discrete(2_000_000)", "2,000,000 network outputs"),
+        ("Own.action_space = gym.spaces.MultiDiscrete([600_000] * 2)", "1,200,000 network outputs"),
+        ("Own.action_space = gym.spaces.Text(3)", "not supported"),
+        ("Own.action_space = gym.spaces.Dict(a=gym.spaces.Discrete(2))", "not supported"),
+        (f"Own.observation_space = {box.format('(0,)')}", "hold nothing that an agent can see"),
+        ("Own.observation_space = gym.spaces.Text(3)", "hold nothing that an agent can see"),
+        ("Own.observation_space = gym.spaces.Sequence(gym.spaces.Discrete(2))", "a Sequence space.*no fixed size"),
+        ("Own.observation_space = gym.spaces.Graph(gym.spaces.Discrete(2), None)", "a Graph space.*no fixed size"),
+        ("Own.observation_space = gym.spaces.OneOf([gym.spaces.Discrete(2)])", "a OneOf space.*no fixed size"),
+        (
+            "Own.observation_space = gym.spaces.Dict(a=gym.spaces.Dict(b=gym.spaces.Sequence(gym.spaces.Discrete(2))))",
+            r"observation\['a'\]\['b'\] is a Sequence space",
+        ),
+        (f"Own.observation_space = {image}", "cannot append a previous action"),
+        ("Own = lambda: 3", "is of type int, not gymnasium.Env"),
+        ("Own = 3", "has no callable 'Own'"),
+        ("del Own", "has no callable 'Own', and registers no such id"),
+        ("Own = lambda wanted: None", "missing 1 required positional argument: 'wanted'"),
+    ]
+    for number, (change, says) in enumerate(changes):
+        module = f"own_env_{number}"
+        argv = [
+            "train",
+            *SMALL[2:],
+            "--env",
+            f"{module}:Own",
+            *(["--previous-action", "True"] if image in change else []),
+        ]
+        yield _case("own environment", argv, says, _file(f"{module}.py", _OWN + change + "\n"), change)
+    fine = _file("own_env_fine.py", _OWN)
+    own = ["train", *SMALL[2:], "--env", "own_env_fine:Own"]
+    for extra, says in (
+        (["--env-options", "size", "3"], "with options {'size': 3}.*unexpected keyword|takes no arguments"),
+        (["--max-episode-steps", "0"], "max_episode_steps must be at least 1, got 0"),
+        (["--observation", "image"], "hold no image"),
+        (["--observation", "picture"], "'picture'"),
+    ):
+        yield _case("own environment", [*own, *extra], says, fine)
+    device = ["train", *DEVICE, "--max-episode-steps", "3"]
+    yield _case("own environment", device, "max_episode_steps 3 is for host environments")
+    for name, says in (
+        ("MiniGrid-MemoryS7-v0", "minigrid"),
+        ("BabyAI-GoToObj-v0", "minigrid"),
+        ("LabyrinthEscapeEasy", r"pip install 'memoroids\[navigation\]'|unknown environment"),
+        ("json-Thing-v0", "use --env json:json-Thing-v0"),
+    ):
+        yield _case("own environment", ["train", "--env", name], says)
+
+
+_MONOID = """
+import equinox as eqx
+import jax.numpy as jnp
+from memoroids import Memoroid, Monoid
+
+class Own(Monoid):
+    size: int = eqx.field(static=True)
+
+    def identity(self):
+        return jnp.zeros(self.size)
+
+    def combine(self, left, right):
+        return left + right
+
+class Memory(Memoroid):
+    input_size: int = eqx.field(static=True)
+    output_size: int = eqx.field(static=True)
+
+    def __init__(self, input_size, output_size, *, key):
+        self.input_size, self.output_size = input_size, output_size
+
+    @property
+    def monoid(self):
+        return Own(self.output_size)
+
+    def lift(self, x, begin):
+        return x
+
+    def readout(self, h, x, begin):
+        return h
+
+"""
+"""The beginning of a module with a memory, of which each case changes a method."""
+
+
+def _own_memories() -> Iterator[Case]:
+    for number, (change, says) in enumerate(
+        (
+            (
+                "Own.combine = lambda self, left, right: left / 2 + right",
+                "breaks 'left identity|breaks 'assoc|right iden",
+            ),
+            ("Own.combine = lambda self, left, right: jnp.tanh(left + right)", "Own breaks '"),
+            ("Own.combine = lambda self, left, right: left - right", "Own breaks '"),
+            ("Own.identity = lambda self: jnp.ones(self.size)", "Own breaks '.*identity"),
+            ("Memory.readout = lambda self, h, x, begin: h / 0", "breaks 'finite'"),
+            ("Memory.readout = lambda self, h, x, begin: h[:1]", "."),
+            ("Memory.lift = lambda self, x, begin: x / 0", "."),
+        )
+    ):
+        module = f"own_memory_{number}"
+        argv = ["train", *SMALL, "--memory", f"{module}:Memory"]
+        yield _case(
+            "own memory", argv, f"memory '{module}:Memory'.*({says})", _file(f"{module}.py", _MONOID + change), change
         )
 
 
@@ -605,6 +752,7 @@ def cases(tmp: Path) -> list[Case]:
     found = [
         *_commands(),
         *_unknown_options(),
+        *_misspelt_options(),
         *_missing_values(),
         *_wrong_types(),
         *_ranges(),
@@ -612,6 +760,8 @@ def cases(tmp: Path) -> list[Case]:
         *_huge(),
         *_contradictions(),
         *_environments(),
+        *_own_environments(),
+        *_own_memories(),
         *_memories(),
         *_sizes(),
         *_places(tmp),
