@@ -46,6 +46,18 @@ def test_no_module_is_above_350_lines_and_no_function_above_80(path: Path):
     assert not {name: lines for name, lines in long.items() if lines > 80}
 
 
+POSIX_ONLY = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "syslog", "termios", "tty"}
+"""Modules of the standard library that Windows does not have."""
+
+
+def test_importing_a_module_needs_nothing_that_windows_lacks():
+    for path in MODULES:
+        body = ast.parse(path.read_text()).body
+        plain = [alias.name for node in body if isinstance(node, ast.Import) for alias in node.names]
+        named = [node.module for node in body if isinstance(node, ast.ImportFrom)]
+        assert not POSIX_ONLY & {*plain, *named}, path
+
+
 def test_no_two_modules_have_one_name():
     counts = Counter(path.stem for path in MODULES if path.stem not in ("__init__", "__main__"))
     assert not {name: count for name, count in counts.items() if count > 1}

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ import faulty
 from memoroids.acting.host_collection import Collector, Ended, Episode
 from memoroids.acting.policies import RandomPolicy
 from memoroids.envs import EnvironmentFault, HostEnv
+from memoroids.envs.host import processes as processes_module
+from memoroids.envs.host import vector as vector_module
 from memoroids.envs.host.processes import ProcessEnvs
 from memoroids.envs.host.vector import HostEnvs, LocalEnvs
 
@@ -243,3 +246,14 @@ def test_episodes_are_collected_in_other_threads_too(made: Callable[..., HostEnv
     thread.start()
     thread.join()
     assert_same(found, whole(made, set()))
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_systems_without_alarms_and_signal_masks_collect_the_same_episodes(
+    processes: int, made: Callable[..., HostEnvs], monkeypatch: pytest.MonkeyPatch
+):
+    expected = whole(made, set())
+    without = {name: value for name, value in vars(signal).items() if name not in ("setitimer", "pthread_sigmask")}
+    for module in (processes_module, vector_module):
+        monkeypatch.setattr(module, "signal", types.SimpleNamespace(**without))
+    assert_same(played(made(processes)), expected[:EPISODES])
