@@ -197,13 +197,15 @@ def test_a_grid_that_is_killed_leaves_no_process_and_goes_on_where_it_was(grid: 
         env=os.environ | {"PYTHONPATH": path},
         stdout=subprocess.DEVNULL,
     ) as parent:
-        wait_until(lambda: len(grid.starts()) == 2)
-        pids = [start["pid"] for start in grid.starts()]
-        assert all(map(alive, pids))
-        with pytest.raises(ValueError, match=rf"process {os.getpid()}, started \S+ is running the grid"):
-            grid.run()
-        assert all(map(alive, pids))
-        parent.kill()
+        try:
+            wait_until(lambda: len(grid.starts()) == 2)
+            pids = [start["pid"] for start in grid.starts()]
+            assert all(map(alive, pids))
+            with pytest.raises(ValueError, match=rf"process {parent.pid}, started \S+ is running the grid"):
+                grid.run()
+            assert all(map(alive, pids))
+        finally:
+            parent.kill()
     wait_until(lambda: not any(map(alive, pids)))
     assert sorted(grid.run()) == ["c0", "c1", "c2", "c3"]
     assert grid.ends() == ["done"] * 4

@@ -149,9 +149,9 @@ def test_the_best_parameters_are_kept_beside_the_newest(best: int, tmp_path: Pat
 
     def evaluated(self: Any, params: Any, episodes: int, seed_of: Any, ended: Any = None) -> Any:
         seen.append([np.array(leaf) for leaf in _leaves(params)])
-        return Evaluation(np.full(episodes, float(len(seen) - 1 == best)), np.ones(episodes, int))
+        return Evaluations(Evaluation(np.full(episodes, float(len(seen) - 1 == best)), np.ones(episodes, int)))
 
-    from memoroids.acting.evaluation import Evaluation, Evaluator
+    from memoroids.acting.evaluation import Evaluation, Evaluations, Evaluator
 
     monkeypatch.setattr(Evaluator, "__call__", evaluated)
     train(settings, tmp_path / "run")
