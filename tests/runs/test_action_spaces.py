@@ -1,6 +1,5 @@
 """Runs in environments whose actions have many parts, on the host and on the device."""
 
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +8,13 @@ import jax
 import numpy as np
 import pytest
 
+from interruptions import interrupted
 from memoroids.agents.branches import Branches
 from memoroids.envs.spaces import Factored
 from memoroids.replay import tape_buffer
 from memoroids.runs import checkpoint
 from memoroids.runs.build import HostParts, build
 from memoroids.runs.load import evaluate_run, load
-from memoroids.runs.progress import Progress
 from memoroids.runs.run_directory import CHECKPOINTS
 from memoroids.runs.run_sensitivity import measure
 from memoroids.runs.settings import TrainConfig
@@ -107,13 +106,7 @@ def test_actions_of_many_parts_train_resume_evaluate_and_are_measured(name: str,
     algorithm, changes = RUNS[name]
     settings = config(algorithm, **changes)
 
-    def stop_once(progress: Progress) -> None:
-        if progress.counters.episode >= 2 and not stopped:
-            stopped.append(progress)
-            signal.raise_signal(signal.SIGINT)
-
-    stopped: list[Progress] = []
-    assert train(settings, tmp_path, watch=stop_once).final is None
+    assert interrupted(settings, tmp_path).final is None
     outcome = train(settings, tmp_path, resume=True)
     assert outcome.final is not None and not (tmp_path / "warnings.txt").exists()
     _, parts, params = load(tmp_path)

@@ -1,7 +1,6 @@
 """Images from an environment to the learner: bytes all the way, and a run that is made of them."""
 
 import shlex
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from interruptions import interrupted
 from memoroids import tape as tapes
 from memoroids.acting.host_collection import Episode, collect
 from memoroids.acting.policies import RandomPolicy
@@ -20,7 +20,6 @@ from memoroids.replay import tape_buffer
 from memoroids.runs import checkpoint
 from memoroids.runs.build import HostParts, build
 from memoroids.runs.load import evaluate_run
-from memoroids.runs.progress import Progress
 from memoroids.runs.run_directory import CHECKPOINTS
 from memoroids.runs.run_sensitivity import measure
 from memoroids.runs.seeds import RANDOM, environment_seeds
@@ -121,13 +120,7 @@ def config(**changes: Any) -> TrainConfig:
 def test_a_run_on_images_learns_from_bytes_and_goes_on(tmp_path: Path):
     settings = config()
 
-    def stop_once(progress: Progress) -> None:
-        if progress.counters.episode == 3 and not stopped:
-            stopped.append(progress)
-            signal.raise_signal(signal.SIGINT)
-
-    stopped: list[Progress] = []
-    assert train(settings, tmp_path, watch=stop_once).final is None
+    assert interrupted(settings, tmp_path, after=3).final is None
     outcome = train(settings, tmp_path, resume=True)
     assert outcome.final is not None and outcome.final.mean > 5.0, "which half is bright can be seen at every step"
     example = tapes.episode(np.zeros((2, *SHAPE, 1), np.uint8), np.zeros(1, np.int32), np.zeros(1), True, False)
@@ -224,13 +217,7 @@ def test_dicts_train_resume_evaluate_and_are_measured(
         **LEARNERS[algorithm],
     )
 
-    def stop_once(progress: Progress) -> None:
-        if progress.counters.episode >= 2 and not stopped:
-            stopped.append(progress)
-            signal.raise_signal(signal.SIGINT)
-
-    stopped: list[Progress] = []
-    assert train(settings, tmp_path, watch=stop_once).final is None
+    assert interrupted(settings, tmp_path).final is None
     assert train(settings, tmp_path, resume=True).final is not None
     notices = [line for line in capsys.readouterr().err.splitlines() if "text" in line]
     assert notices == ["memoroids: test-pixels/Grid-v0: observation['mission'] is text, which the agent does not see"]

@@ -20,7 +20,7 @@ DEVICE_PREFIX = "device:"
 def popgym_ids() -> list[str]:
     """The ids of POPGym's tasks; registers them with Gymnasium."""
     importlib.import_module("popgym")
-    return [name for name in gym.registry if name.startswith("popgym-")]
+    return [name for name in gym.registry if is_popgym(name)]
 
 
 def is_popgym(id_: str) -> bool:

@@ -186,15 +186,12 @@ class TrainConfig:
         traits = resolve_agent(values.get("algorithm", defaults["algorithm"])).traits
         if not traits.learns_from_replay:
             defaults["budget"] = dataclasses.replace(defaults["budget"], random_episodes=0)
-        defaults["evaluation"] = dataclasses.replace(defaults["evaluation"], stochastic=traits.stochastic)
         return cls(**_changed(defaults, values))
 
     def replace(self, **values: Any) -> "TrainConfig":
         """A copy with these values, named as for `of`, or whole groups by their names. Raises `ValueError`."""
-        fields, values = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}, _named(values)
-        if "algorithm" in values and "evaluation" not in values:
-            values = {"stochastic": resolve_agent(values["algorithm"]).traits.stochastic} | values
-        return TrainConfig(**_changed(fields, values))
+        fields = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        return TrainConfig(**_changed(fields, _named(values)))
 
 
 def _named(values: dict[str, Any]) -> dict[str, Any]:
@@ -219,8 +216,11 @@ def _changed(config: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
     """The fields `config` of a `TrainConfig` with `values` put in. Raises `ValueError` for an unknown name."""
     changed, inner = dict(config), {}
     algorithm = values.get("algorithm", config["algorithm"])
-    if algorithm != config["algorithm"] and "agent" not in values:
-        changed["agent"] = resolve_agent(algorithm).settings()
+    if algorithm != config["algorithm"]:
+        kind = resolve_agent(algorithm)
+        if "agent" not in values:
+            changed["agent"] = kind.settings()
+        changed["evaluation"] = dataclasses.replace(changed["evaluation"], stochastic=kind.traits.stochastic)
     changed |= {name: value for name, value in values.items() if name in _groups() and dataclasses.is_dataclass(value)}
     for name, value in values.items():
         if name in _groups() and dataclasses.is_dataclass(value):

@@ -343,14 +343,19 @@ def test_an_observation_handed_out_is_not_changed_by_later_steps(register: Calla
     np.testing.assert_array_equal(first, np.zeros(4))
 
 
+def received_for_every_index(space: spaces.Space, number: int, register: Callable[..., str]) -> list[Any]:
+    """What an environment receives for each of the `number` indices that its actions have."""
+    env = HostEnv(register(lambda: Scripted(action_space=space)))
+    assert env.actions == number
+    env.reset(0)
+    for action in range(number):
+        env.step(action)
+    return env.env.unwrapped.received  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def test_every_index_reaches_the_environment_as_its_own_vector_of_parts(register: Callable[..., str]):
     space = spaces.MultiDiscrete([2, 3, 4])
-    env = HostEnv(register(lambda: Scripted(action_space=space)))
-    assert env.actions == 24
-    env.reset(0)
-    for action in range(24):
-        env.step(action)
-    received = env.env.unwrapped.received  # pyright: ignore[reportAttributeAccessIssue]
+    received = received_for_every_index(space, 24, register)
     assert [tuple(vector) for vector in received] == list(itertools.product(range(2), range(3), range(4)))
     assert all(space.contains(vector) for vector in received)
 
@@ -412,12 +417,7 @@ def test_an_action_out_of_its_range_is_not_taken_for_another(
 
 def test_a_few_bits_are_one_set_of_actions(register: Callable[..., str]):
     space = spaces.MultiBinary((2, 2))
-    env = HostEnv(register(lambda: Scripted(action_space=space)))
-    assert env.actions == 16
-    env.reset(0)
-    for action in range(16):
-        env.step(action)
-    received = env.env.unwrapped.received  # pyright: ignore[reportAttributeAccessIssue]
+    received = received_for_every_index(space, 16, register)
     assert all(space.contains(board) for board in received)
     assert [tuple(board.ravel()) for board in received] == list(itertools.product(range(2), repeat=4))
 

@@ -74,8 +74,7 @@ class HostEnv:
 
     `options`: keyword arguments for `gymnasium.make`, or for the factory if `name` is "package.module:factory".
     `max_episode_steps`: steps after which an episode is truncated, instead of the environment's own limit. Without
-    `check_bounds` observations may exceed the bounds of
-    their Box.
+    `check_bounds` observations may exceed the bounds of their Box.
 
     Raises `ValueError` for an unknown id, invalid options, a space that is not supported, or if something is to be
     appended to an image. `reset` and `step` raise `EnvironmentFault` if the environment misbehaves.
