@@ -61,6 +61,6 @@ TRAITS = Traits(
 A2C = AgentType(A2CConfig, ActorCritic, make, TRAITS)
 
 if __name__ == "__main__":
-    command = "train --env device:RepeatPreviousEasy --algorithm examples.own_agent:A2C --memory ffm --train-steps 4000"
+    command = "train --env device:RepeatPreviousEasy --algorithm examples.own_agent:A2C --memory ffm --steps 4000"
     with TemporaryDirectory() as run:
         main([*command.split(), "--final-episodes", "10", "--run-dir", run])

@@ -26,15 +26,15 @@ SMALL = (
     "--final-episodes 2 --checkpoint-every 16"
 )
 REPLAY = "--random-episodes 8 --train-episodes 24 --batch-size 100 --buffer-size 2000 --num-envs 4"
-ROLLOUT = "--train-steps None --train-episodes 24 --num-envs 4"
-STEPS = "--train-steps 1500 --num-envs 4"
+ROLLOUT = "--steps None --train-episodes 24 --num-envs 4"
+STEPS = "--steps 1500 --num-envs 4"
 CARTPOLE, CARDS, PENDULUM = "PositionOnlyCartPoleEasy", "RepeatPreviousEasy", "PositionOnlyPendulumEasy"
 RUNS = {
     "host dqn": f"--env {CARTPOLE} {REPLAY}",
     "host dqn lru": f"--env {CARDS} {REPLAY} --memory lru --memory-sizes layers 2 state_size 4",
     "host dqn processes": f"--env {CARTPOLE} {REPLAY} --processes 2",
     "host dqn paper": f"--env RepeatFirstEasy {REPLAY} --preset paper",
-    "host dqn to steps": f"--env RepeatFirstEasy {REPLAY} --train-steps 500",
+    "host dqn to steps": f"--env RepeatFirstEasy {REPLAY} --steps 500",
     "host segments zero": f"--env {CARTPOLE} {REPLAY} --batching segments --segment-length 10",
     "host segments stored": f"--env {CARTPOLE} {REPLAY} --batching segments --segment-state stored",
     "host segments burn-in": f"--env {CARTPOLE} {REPLAY} --batching segments --segment-state burn-in",
@@ -46,7 +46,7 @@ RUNS = {
     "device dqn seeds": f"--env device:{CARTPOLE} {REPLAY} --seeds 2",
     "device dqn seeds mapped": f"--env device:{CARDS} {REPLAY} --seeds 2 --mapping vmap",
     "device ppo": f"--env device:{CARTPOLE} --algorithm ppo {STEPS} --rollout 16",
-    "device ppo steps": f"--env device:{CARDS} --algorithm ppo --num-envs 4 --train-steps 2000 --eval-every 4",
+    "device ppo steps": f"--env device:{CARDS} --algorithm ppo --num-envs 4 --steps 2000 --eval-every 4",
     "device ppo continuous": f"--env device:{PENDULUM} --algorithm ppo {STEPS}",
     "device pqn": f"--env device:{CARTPOLE} --algorithm pqn {STEPS} --rollout 16",
     "device pqn seeds": f"--env device:{CARDS} --algorithm pqn {ROLLOUT} --seeds 2",

@@ -77,7 +77,7 @@ def test_every_example_runs(path, capsys, monkeypatch):
     "options",
     [
         "--random-episodes 2 --num-envs 1 --batch-size 20 --buffer-size 600 --train-episodes 2",
-        "--env Pendulum-v1 --algorithm ppo --train-steps 400 --num-envs 2 --ppo.minibatches 1",
+        "--env Pendulum-v1 --algorithm ppo --steps 400 --num-envs 2 --ppo.minibatches 1",
     ],
     ids=["choices", "continuous"],
 )

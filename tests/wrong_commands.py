@@ -203,7 +203,7 @@ def _ranges() -> Iterator[Case]:
     positive = (
         "width batch_size train_episodes num_envs eval_every eval_episodes checkpoint_every segment_length tapes "
     )
-    positive += "seeds devices final_episodes train_steps rollout chunk"
+    positive += "seeds devices final_episodes steps rollout chunk"
     for name in positive.split():
         for value in ("0", "-3"):
             yield _case("range", [*_train(name), value], f"{name} must be at least 1, got {value}")

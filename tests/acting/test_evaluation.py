@@ -235,7 +235,12 @@ def test_the_evaluation_that_counts_comes_first_and_must_be_there():
 @pytest.mark.parametrize("env", [ENV, "device:toy_env:Lengths"])
 def test_which_evaluation_counts_changes_what_is_reported_and_not_what_is_learned(env: str, tmp_path: Path):
     values: dict[str, Any] = {"algorithm": "ppo", "env": env, "random_episodes": 0, "agent": PPOConfig(minibatches=2)}
-    values |= {"train_episodes": 12, "eval_every": 2, "rollout": 6 if env != ENV else None, "updates_per_episode": 1}
+    values |= {
+        "train_episodes": 200 if env == ENV else 12,
+        "eval_every": 2,
+        "rollout": 6 if env != ENV else None,
+        "updates_per_episode": 1,
+    }
     settings = config(**values)
     assert settings.evaluation.stochastic and not config().evaluation.stochastic
     sampled, greedy = (train(settings.replace(stochastic=way), tmp_path / str(way)) for way in (True, False))

@@ -15,7 +15,7 @@ from own_agent import A2C, A2CConfig
 
 SMALL = (
     "--algorithm own_agent:A2C --memory ffm --memory-sizes trace_size 4 context_size 2 --width 8 --num-envs 2 "
-    "--eval-every 4 --eval-episodes 2 --final-episodes 2 --train-episodes 8 --checkpoint-every 4 --train-steps None"
+    "--eval-every 4 --eval-episodes 2 --final-episodes 2 --train-episodes 8 --checkpoint-every 4 --steps None"
 )
 
 

@@ -27,7 +27,11 @@ def build(name, actions=ACTIONS, **settings):
     network = eqx.tree_at(
         lambda n: n.head, network, jax.tree.map(lambda leaf: 8 * leaf if leaf.ndim == 2 else leaf, network.head)
     )
-    algorithm = ppo(PPOConfig(**({"max_grad_norm": 1e9, "epochs": 1, "minibatches": 1} | settings)), network, Plan())
+    algorithm = ppo(
+        PPOConfig(**({"max_grad_norm": 1e9, "epochs": 1, "minibatches": 1, "scale_rewards": False} | settings)),
+        network,
+        Plan(),
+    )
     return network, algorithm, algorithm.init(network)
 
 
@@ -264,7 +268,10 @@ def test_settings_out_of_range_are_refused_by_name(field):
 
 
 @pytest.mark.parametrize("field", ["learning_rate_end", "entropy_end"])
-def test_an_end_without_a_share_of_training_is_refused(field):
-    network, algorithm, state = build("mlp", **{field: 0.0})
-    with pytest.raises(ValueError, match=f"^{field} needs the share of training that is done: pass a TrainingShare"):
-        jax.eval_shape(algorithm.update, state, ragged.ragged(network), KEY)
+def test_without_a_share_of_training_it_is_at_its_beginning(field):
+    network, falling, state = build("mlp", **{"learning_rate_end": None, field: 0.0})
+    _, constant, _ = build("mlp", learning_rate_end=None)
+    rollout = ragged.ragged(network)
+    got, want = (jax.jit(each.update, compiler_options=QUICKLY)(state, rollout, KEY)[0] for each in (falling, constant))
+    for a, b in zip(jax.tree.leaves(got.params), jax.tree.leaves(want.params), strict=True):
+        np.testing.assert_array_equal(a, b)

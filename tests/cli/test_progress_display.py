@@ -87,7 +87,7 @@ def test_an_interrupted_run_is_resumed_with_the_command_that_it_ends_with(
             "CartPole-v0",
             "--algorithm",
             "ppo",
-            "--train-steps",
+            "--steps",
             "None",
             "--random-episodes",
             "0",
@@ -177,7 +177,7 @@ def test_the_own_threshold_of_an_environment_is_what_a_run_reports(ran: Callable
 
 
 def test_a_policy_that_is_sampled_from_is_shown_in_both_ways(ran: Callable[..., str], workplace: Path):
-    small = ["--train-steps", "None", "--train-episodes", "4", "--num-envs", "4", "--eval-every", "4", "--width", "8"]
+    small = ["--steps", "None", "--train-episodes", "4", "--num-envs", "4", "--eval-every", "4", "--width", "8"]
     small += ["--env", ENV, "--memory", "mlp", "--algorithm", "ppo", "--eval-episodes", "2", "--final-episodes", "3"]
     for flags, first, second in (([], "sampled", "greedy"), (["--no-stochastic"], "greedy", "sampled")):
         said = ran("train", *small, *flags, "--run-dir", first)

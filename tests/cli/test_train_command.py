@@ -11,6 +11,7 @@ from noisy_toy import ENV, TINY, Toy
 
 from memoroids.cli.main import main
 from memoroids.runs import metrics, presets
+from memoroids.runs.preset_values import PUBLISHED_SIZES
 from memoroids.runs.seeds import TRAIN, environment_seeds
 from memoroids.runs.settings import TrainConfig
 
@@ -79,14 +80,14 @@ def test_algorithms_without_replay_have_presets_of_their_own(algorithm: str, env
     assert settings.algorithm == algorithm and settings.budget.random_episodes == 0
     learner = settings.agent
     assert learner.epochs == 2 and learner.discount == 0.5
-    assert (settings.budget.train_steps is None) == (not settings.env.on_device)
+    assert settings.budget.steps == 400_000 and (settings.collection.rollout is None)
     if settings.env.on_device:
         assert settings.env.id == "device:RepeatFirstEasy"
 
 
 def test_sizes_of_the_memory_are_named_one_by_one(asked: Any):
     settings = settings_of(asked, "--memory-sizes", "layers", "1", "r_min", "0.9", "--seed", "3")
-    assert settings.network.memory_sizes == {"layers": 1, "r_min": 0.9} and settings.seed == 3
+    assert settings.network.memory_sizes == PUBLISHED_SIZES["lru"] | {"layers": 1, "r_min": 0.9} and settings.seed == 3
 
 
 @pytest.mark.parametrize("option", ["--env-options", "--memory-sizes"])

@@ -60,14 +60,36 @@ LINEAR_TRANSFORMER_START = {
     **linear(".mlp[1]", OUTPUT),
 }
 GRU_START = dict.fromkeys((".cell.weight_ih", ".cell.weight_hh", ".cell.bias", ".cell.bias_n"), within(OUTPUT**-0.5))
+PUBLISHED = {
+    "s5": {"dt_min": 1e-3, "dt_max": 1e-1, "blocks": 1, "unit_variance": False},
+    "ffm": {"min_decay": 1e-6, "max_decay": 0.1, "spacing": "linear"},
+}
 STARTS = {
     "lru": (functools.partial(LRU, state_size=STATE, r_min=0.9, r_max=0.999, max_phase=1.5), LRU_START),
-    "s5": (functools.partial(S5, state_size=STATE), S5_START),
-    "ffm": (functools.partial(FFM, trace_size=128, context_size=8), FFM_START),
+    "s5": (functools.partial(S5, state_size=STATE, **PUBLISHED["s5"]), S5_START),
+    "ffm": (functools.partial(FFM, trace_size=128, context_size=8, **PUBLISHED["ffm"]), FFM_START),
     "linear_transformer": (functools.partial(LinearTransformer, key_size=32, value_size=40), LINEAR_TRANSFORMER_START),
     "gru": (GRU, GRU_START),
     "mlp": (MLP, linear(".block.linear", INPUT)),
 }
+
+
+@pytest.mark.parametrize("name", ["lru", "s5", "ffm"])
+def test_states_start_with_decay_times_spread_from_one_to_a_thousand_steps(name):
+    memory = {"lru": LRU, "s5": S5, "ffm": FFM}[name](INPUT, OUTPUT, key=jax.random.key(11))
+    steps = np.sort(-1 / np.log(np.abs(np.asarray(memory.decay(), np.complex128))).ravel())
+    assert steps[0] > 0.99 and steps[-1] < 1_001
+    # A third of them in each of the three powers of ten.
+    decades = np.histogram(steps, [0.9, 10, 100, 1_010])[0] / steps.size
+    np.testing.assert_allclose(decades, 1 / 3, atol=0.12)
+
+
+def test_the_phases_of_an_lru_turn_it_by_at_most_half_a_circle_within_its_decay_time():
+    memory = LRU(INPUT, OUTPUT, key=jax.random.key(11))
+    decay = np.asarray(memory.decay(), np.complex128)
+    turned = np.angle(decay) / -np.log(np.abs(decay))
+    assert 0 < turned.min() < 0.1 * np.pi and 0.9 * np.pi < turned.max() < np.pi * 1.001
+    np.testing.assert_allclose(np.exp(memory.gamma_log), np.sqrt(1 - np.abs(decay) ** 2), rtol=1e-4)
 
 
 @functools.cache
@@ -111,11 +133,12 @@ def test_no_two_leaves_that_are_drawn_are_the_same_numbers(name):
 NAN, INF = float("nan"), float("inf")
 OUT_OF_RANGE = {
     "lru": {"r_min": (-0.1, 1.0, NAN), "r_max": (0.0, 1.1, NAN, INF), "max_phase": (-1.0, 0.0, 7.0, NAN, INF)},
-    "s5": {"dt_min": (-1.0, 0.0, 0.2, NAN), "dt_max": (0.0, 1e-4, NAN, INF), "blocks": (0, -1, 3, NAN, 2.0)},
+    "s5": {"dt_min": (-1.0, 0.0, 3.0, NAN), "dt_max": (0.0, 1e-4, NAN, INF), "blocks": (0, -1, 3, NAN, 2.0)},
     "ffm": {
-        "min_decay": (-1.0, 0.0, 0.2, NAN),
+        "min_decay": (-1.0, 0.0, 2.0, NAN),
         "max_decay": (0.0, -1.0, NAN, INF),
         "max_period": (0, 0.5, -3, NAN, INF),
+        "spacing": ("log", ""),
     },
     "linear_transformer": {"epsilon": (0.0, -1.0, NAN, INF)},
     "gru": {},

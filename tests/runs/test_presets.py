@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from memoroids.memory import REGISTRY
+from memoroids.runs.preset_values import PUBLISHED_SIZES
 from memoroids.runs.presets import PRESETS, TASKS, preset
 from memoroids.runs.settings import TrainConfig, options
 from memoroids.runs.settings_file import from_json, to_json
@@ -56,7 +57,7 @@ def test_the_papers_settings_are_those_that_it_published(task: str, memory: str)
         assert setting(config, name) == value, name
     for name, value in SHARED.items():
         assert setting(config, name) == value, name
-    assert config.network.memory_sizes == {}
+    assert config.network.memory_sizes == PUBLISHED_SIZES[memory]
 
 
 ASTEROIDS = {
@@ -85,11 +86,11 @@ def test_the_settings_for_asteroids_are_those_that_were_published():
     # They need no emulator to be read: any environment may ask for them.
     config = TrainConfig.of(**preset("atari", "CartPole-v1", "lru"))
     assert {name: setting(config, name) for name in ASTEROIDS} == ASTEROIDS
-    assert config.network.memory_sizes == {"state_size": 512}
-    assert "memory_sizes" not in preset("atari", "CartPole-v1", "ffm")
+    assert config.network.memory_sizes == PUBLISHED_SIZES["lru"] | {"state_size": 512}
+    assert preset("atari", "CartPole-v1", "ffm")["memory_sizes"] == PUBLISHED_SIZES["ffm"]
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", sorted(set(PRESETS) - {"default"}))
 def test_ataris_games_have_the_published_settings_whichever_preset_is_named(name: str):
     pytest.importorskip("ale_py")
     pytest.importorskip("cv2")
@@ -99,7 +100,7 @@ def test_ataris_games_have_the_published_settings_whichever_preset_is_named(name
 
 def test_there_are_presets_for_the_nine_tasks():
     assert set(TASKS) == set(PUBLISHED) and len(TASKS) == 9
-    assert set(PRESETS) == {"tuned", "paper", "atari"}
+    assert set(PRESETS) == {"tuned", "default", "paper", "atari"}
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -128,10 +129,10 @@ def test_other_environments_get_what_the_nine_share_and_are_asked_for_the_previo
     values = preset("paper", "CartPole-v1", "lru")
     assert values["learning_rate"] == 1e-4 and values["random_episodes"] == 10_000
     assert values["previous_action"] is None
-    assert preset("tuned", "CartPole-v1", "lru").get("previous_action") is None
+    assert preset("tuned", "CartPole-v1", "lru") == preset("default", "RepeatFirstEasy", "lru") == {}
 
 
-@pytest.mark.parametrize("name", sorted(set(PRESETS) - {"tuned"}))
+@pytest.mark.parametrize("name", ["paper", "atari"])
 @pytest.mark.parametrize("algorithm", ["ppo", "pqn"])
 def test_agents_without_published_settings_are_refused_these(name: str, algorithm: str):
     with pytest.raises(ValueError, match=f"preset {name} has no settings for {algorithm}.*use tuned"):

@@ -10,6 +10,7 @@ import pytest
 
 import schedule_probe
 from memoroids.runs.build import build
+from memoroids.runs.host_loop import ROLLOUT
 from memoroids.runs.metrics import read
 from memoroids.runs.progress import TrainingError
 from memoroids.runs.run_directory import METRICS, SUMMARY
@@ -56,7 +57,7 @@ def config(place: str, agent: str, budget: str, seed: int = 0) -> TrainConfig:
     if budget == "episodes":
         settings["train_episodes"] = draw.randint(20, 60)
     else:
-        settings["train_steps"] = draw.randint(250, 400)
+        settings["steps"] = draw.randint(250, 400)
     return TrainConfig.of(**settings)
 
 
@@ -77,14 +78,17 @@ def check(place: str, agent: str, settings: TrainConfig, run: Path) -> None:
     restored.parts.close()
 
     num_envs, slots = settings.collection.num_envs, settings.collection.rollout or LONGEST + 1
-    if settings.budget.train_steps is None:
+    unfinished = place == "device unfinished" or (place, agent) == ("host", "ROLLOUT")
+    if place == "host":
+        slots = CARDS if agent == "REPLAY" else ROLLOUT
+    if settings.budget.steps is None:
         # A rollout may end as many episodes as it has slots, or one for each environment.
         rollout = 1 if (place, agent) == ("host", "REPLAY") else num_envs
-        rollout *= slots if place == "device unfinished" else 1
+        rollout *= slots if unfinished else 1
         assert 0 <= counters.episode - settings.budget.train_episodes < rollout
     else:
-        rollout = num_envs * (CARDS if place == "host" else slots)
-        assert 0 <= counters.env_steps - settings.budget.train_steps < rollout
+        rollout = num_envs * slots
+        assert 0 <= counters.env_steps - settings.budget.steps < rollout
     assert counters.random == settings.budget.random_episodes
     if place in ("device whole", "device seeds mapped"):
         assert counters.env_steps == LONGEST * (counters.episode + counters.random)
@@ -99,7 +103,7 @@ def check(place: str, agent: str, settings: TrainConfig, run: Path) -> None:
     assert learner.first < 0.2 and learner.last == 1.0 and learner.in_order
     if agent == "ROLLOUT" or place == "host":
         assert learner.first == 0.0
-    if agent == "ROLLOUT" and not (place == "host" and settings.budget.train_steps):
+    if agent == "ROLLOUT" and not (place == "host" and settings.budget.steps):
         assert learner.actions.all()  # the host does not know which episode will be its last
     assert read(run / METRICS)[-1]["epsilon"] == schedule_probe.EPSILON["epsilon_end"]
 
@@ -110,20 +114,20 @@ def test_the_share_of_training_leaves_out_random_episodes():
 
     episodes = BudgetSettings(random_episodes=10, train_episodes=40)
     assert [share(episodes, n, 999, 99) for n in (0, 10, 40, 44)] == [0.0, 0.25, 1.0, 1.0]
-    steps = BudgetSettings(random_episodes=10, train_steps=1_000)
+    steps = BudgetSettings(random_episodes=10, steps=1_000)
     assert [share(steps, 7, n, 200) for n in (200, 400, 1_000, 1_100)] == [0.0, 0.25, 1.0, 1.0]
     assert [share(steps, 7, n, 200, ahead=400) for n in (200, 400, 600)] == [0.0, 0.5, 1.0]
     assert share(steps, 0, 1_000, 1_000) == 0.0
 
 
 def test_random_episodes_that_use_up_all_steps_are_an_error(tmp_path: Path):
-    settings = config("host", "REPLAY", "steps").replace(random_episodes=1_000, train_steps=60)
-    with pytest.raises(TrainingError, match=r"^the first \d+ random episodes used up all 60 train_steps, [^\n]*$"):
+    settings = config("host", "REPLAY", "steps").replace(random_episodes=1_000, steps=60)
+    with pytest.raises(TrainingError, match=r"^the first \d+ random episodes used up all 60 steps, [^\n]*$"):
         train(settings, tmp_path / "host")
-    settings = config("device unfinished", "REPLAY", "steps").replace(random_episodes=99, train_steps=100)
-    with pytest.raises(TrainingError, match=r"^the first \d+ random episodes used up all 100 train_steps, [^\n]*$"):
+    settings = config("device unfinished", "REPLAY", "steps").replace(random_episodes=99, steps=100)
+    with pytest.raises(TrainingError, match=r"^the first \d+ random episodes used up all 100 steps, [^\n]*$"):
         train(settings, tmp_path / "device")
-    settings = config("device whole", "REPLAY", "steps").replace(random_episodes=20, train_steps=100)
-    with pytest.raises(ValueError, match=r"^the 20 random episodes alone take at least 100 of 100 train_steps: "):
+    settings = config("device whole", "REPLAY", "steps").replace(random_episodes=20, steps=100)
+    with pytest.raises(ValueError, match=r"^the 20 random episodes alone take at least 100 of 100 steps: "):
         train(settings, tmp_path / "refused")
     assert not (tmp_path / "refused").exists()

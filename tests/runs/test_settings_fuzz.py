@@ -22,7 +22,7 @@ PARTS = (*(each.name for each in dataclasses.fields(TrainConfig) if each.name no
 DECIDING = {"env.id", "algorithm", "replay.prioritised"}
 BASES = {
     "defaults": TrainConfig(),
-    "segments": TrainConfig.of(batching="segments", step_periods=(4, 0.5), memory_sizes={"layers": 1}, train_steps=9),
+    "segments": TrainConfig.of(batching="segments", step_periods=(4, 0.5), memory_sizes={"layers": 1}, steps=9),
     "device": TrainConfig.of(
         env="device:RepeatFirstEasy", prioritised=True, priority=PriorityConfig(mix=0.5), seeds=2, rollout=8, tapes=2
     ),
@@ -30,7 +30,7 @@ BASES = {
     "pqn": TrainConfig.of(algorithm="pqn", random_episodes=0, agent=PQNConfig(learning_rate_end=1e-5)),
 }
 FLOATS = {
-    "exploration.epsilon_start", "exploration.epsilon_end", "env.time_limit",
+    "exploration.epsilon_start", "exploration.epsilon_end", "exploration.epsilon_decay", "env.time_limit",
     "agent.learning_rate", "agent.learning_rate_end", "agent.max_grad_norm", "agent.polyak", "agent.discount",
     "priority.exponent", "priority.correction", "priority.mix", "priority.floor", "evaluation.target_return",
 }  # fmt: skip
@@ -43,7 +43,8 @@ OTHER_FLOATS = {
 SIGNED = {"evaluation.target_return"}
 COUNTS = {
     "replay.segment_length", "seed", "network.width", "network.chunk", "budget.random_episodes",
-    "budget.train_episodes", "budget.train_steps", "replay.updates_per_episode", "replay.batch_size",
+    "budget.train_episodes", "budget.steps", "replay.updates_per_episode", "replay.steps_per_update",
+    "replay.batch_size",
     "replay.buffer_size", "collection.num_envs", "collection.rollout", "replay.tapes", "placement.seeds",
     "placement.devices", "evaluation.eval_every", "evaluation.eval_episodes", "evaluation.final_episodes",
     "evaluation.sensitivity_every", "collection.max_faults", "checkpoint.checkpoint_every", "checkpoint.max_skipped",
@@ -56,10 +57,12 @@ WORDS = {
 }  # fmt: skip
 SWITCHES = {
     "env.previous_action", "env.previous_reward", "replay.cut_batch", "replay.prioritised", "trackers.tensorboard",
-    "trackers.wandb", "env.check_bounds", "evaluation.stochastic", "network.check_memory",
+    "trackers.wandb", "env.check_bounds", "evaluation.stochastic", "network.check_memory", "network.normalise",
+    "agent.scale_rewards",
 }  # fmt: skip
 OPTIONAL = {
-    "run_dir", "network.chunk", "env.previous_action", "budget.train_steps", "collection.rollout",
+    "run_dir", "network.chunk", "env.previous_action", "budget.steps", "collection.rollout", "budget.train_episodes",
+    "replay.updates_per_episode", "evaluation.eval_every", "checkpoint.checkpoint_every",
     "agent.learning_rate_end", "evaluation.target_return", "env.max_episode_steps",
 }  # fmt: skip
 

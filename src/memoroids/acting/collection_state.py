@@ -23,12 +23,26 @@ class Episode(NamedTuple):
 
 @dataclass
 class EpisodeInProgress:
-    """An episode that has not ended yet: t actions and rewards, and t + 1 observations."""
+    """An episode that is being collected: t actions and rewards, and t + 1 observations."""
 
     number: int
     observations: list[np.ndarray]
     actions: list[np.ndarray] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
+    over: bool = False
+    """Whether it has ended, and its final observation still has to be written (rollouts of fixed slots only)."""
+
+    def add(self, action: Any, reward: float, observation: np.ndarray) -> None:
+        """Adds a step: the action, its reward and the observation after it."""
+        self.actions.append(action)
+        self.rewards.append(reward)
+        self.observations.append(observation)
+
+    def copy(self) -> "EpisodeInProgress":
+        """A copy that later steps do not change."""
+        return EpisodeInProgress(
+            self.number, list(self.observations), list(self.actions), list(self.rewards), self.over
+        )
 
     def close(self, terminated: bool, truncated: bool) -> Episode:
         """The finished episode, whose last step returned these flags."""
@@ -69,7 +83,7 @@ def pack(state: CollectorState) -> tuple[dict[str, Any], dict[str, Any]]:
         "due": state.due,
         "upcoming": state.upcoming,
         "num_envs": len(state.in_progress),
-        "open": [[i, episode.number, len(episode.actions)] for i, episode in in_progress],
+        "open": [[i, episode.number, episode.over, len(episode.actions)] for i, episode in in_progress],
         "whole": [
             [number, *((episode.length, episode.total) if episode else (None, 0.0))] for number, episode in finished
         ],
@@ -107,8 +121,8 @@ def unpack(plan: dict[str, Any], arrays: dict[str, Any]) -> CollectorState:
         actions, rewards = (list(arrays[name][i:j]) if j > i else [] for name in ("action", "reward"))
         rows.append((observations, actions, [float(reward) for reward in rewards], arrays["ended"][at]))
     in_progress: list[EpisodeInProgress | None] = [None] * plan["num_envs"]
-    for (index, number, _), (observations, actions, rewards, _) in zip(plan["open"], rows, strict=False):
-        in_progress[index] = EpisodeInProgress(number, observations, actions, rewards)
+    for (index, number, over, _), (observations, actions, rewards, _) in zip(plan["open"], rows, strict=False):
+        in_progress[index] = EpisodeInProgress(number, observations, actions, rewards, over)
     finished: dict[int, Episode | None] = {}
     finished_rows = iter(rows[len(plan["open"]) :])
     for number, length, total in plan["whole"]:

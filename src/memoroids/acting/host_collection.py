@@ -51,13 +51,7 @@ class Collector:
 
     def state(self) -> CollectorState:
         """A snapshot of the collection, which later steps do not change."""
-        in_progress = [
-            episode
-            and EpisodeInProgress(
-                episode.number, list(episode.observations), list(episode.actions), list(episode.rewards)
-            )
-            for episode in self._in_progress
-        ]
+        in_progress = [episode and episode.copy() for episode in self._in_progress]
         return CollectorState(self.due, self._upcoming, in_progress, dict(self._finished), self._policy.memory())
 
     def restore(self, state: CollectorState) -> list[int]:
@@ -73,7 +67,7 @@ class Collector:
         for index, episode in enumerate(state.in_progress):
             if episode is None:
                 continue
-            if self._replay(index, episode):
+            if replayed(self._envs, index, episode, self._seed_of(episode.number)):
                 self._in_progress[index] = episode
                 self._observation[index] = episode.observations[-1]
             else:
@@ -81,22 +75,6 @@ class Collector:
                 self._begin(index, episode.number)
         self._policy.restore(state.memory, *self._numbers_and_steps())
         return diverged
-
-    def _replay(self, index: int, episode: EpisodeInProgress) -> bool:
-        """Replays `episode` in one environment; whether observations and rewards are the same as before."""
-        try:
-            first = self._envs.reset(index, self._seed_of(episode.number))
-        except EnvironmentFault:
-            return False
-        if not np.array_equal(first, episode.observations[0]):
-            return False
-        for action, observation, reward in zip(episode.actions, episode.observations[1:], episode.rewards, strict=True):
-            result = self._envs.step({index: action})[index]
-            if isinstance(result, EnvironmentFault) or result.terminated or result.truncated:
-                return False
-            if not np.array_equal(result.observation, observation) or result.reward != reward:
-                return False
-        return True
 
     def __iter__(self) -> Iterator[Episode]:
         while True:
@@ -141,20 +119,15 @@ class Collector:
                 faults.append((i, episode.number, result))
                 continue
             self._observation[i] = result.observation
-            episode.observations.append(self._observation[i].copy())
-            episode.actions.append(chosen[i])
-            episode.rewards.append(result.reward)
+            episode.add(chosen[i], result.reward, self._observation[i].copy())
             self._number_and_step[i, 1] += 1
             if result.terminated or result.truncated:
                 self._finished[episode.number] = episode.close(result.terminated, result.truncated)
                 self._in_progress[i] = None
                 if self._ended is not None:
                     self._ended(None)
-            elif len(episode.actions) > ENDLESS and self._envs.example.max_length is None:
-                raise EnvironmentFault(
-                    f"episode {episode.number}: {self._envs.example.id} has not ended it after {ENDLESS:,} steps: set "
-                    "--max-episode-steps"
-                )
+            else:
+                check_endless(self._envs.example, episode)
         self._drop(faults)
 
     def _drop(self, faults: list[tuple[int, int, EnvironmentFault]]) -> None:
@@ -173,6 +146,31 @@ class Collector:
                 raised = error
         if raised is not None:
             raise raised
+
+
+def check_endless(env: HostEnv, episode: EpisodeInProgress) -> None:
+    """Raises `EnvironmentFault` after more than `ENDLESS` steps if the environment declares no longest episode."""
+    if len(episode.actions) > ENDLESS and env.max_length is None:
+        raise EnvironmentFault(
+            f"episode {episode.number}: {env.id} has not ended it after {ENDLESS:,} steps: set --max-episode-steps"
+        )
+
+
+def replayed(envs: HostEnvs, index: int, episode: EpisodeInProgress, seed: int) -> bool:
+    """Replays an episode in one environment; whether observations and rewards are the same as before."""
+    try:
+        first = envs.reset(index, seed)
+    except EnvironmentFault:
+        return False
+    if not np.array_equal(first, episode.observations[0]):
+        return False
+    for action, observation, reward in zip(episode.actions, episode.observations[1:], episode.rewards, strict=True):
+        result = envs.step({index: action})[index]
+        if isinstance(result, EnvironmentFault) or result.terminated or result.truncated:
+            return False
+        if not np.array_equal(result.observation, observation) or result.reward != reward:
+            return False
+    return True
 
 
 def collect(

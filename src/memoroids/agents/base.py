@@ -120,8 +120,9 @@ class AgentType:
         REGISTRY["mine"] = AgentType(MySettings, MyNetwork, make, Traits(...))      # or --algorithm package.module:name
 
     `settings`: a frozen dataclass whose fields all have defaults; each field becomes a command-line option.
-    `network(observation_shape, actions, memory, *, key, width, sizes, chunk)`: a `memoroids.agents.networks.Recurrent`
-    with its initial parameters, where `observation_shape` is (n,), (H, W, C) or `memoroids.envs.observations.Mixed`.
+    `network(observation_shape, actions, memory, *, key, width, sizes, chunk, ranges)`: a
+    `memoroids.agents.networks.Recurrent` with its initial parameters, where `observation_shape` is (n,), (H, W, C) or
+    `memoroids.envs.observations.Mixed`.
     `make(settings, network, plan)`: the agent.
     """
 

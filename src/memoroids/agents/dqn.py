@@ -17,6 +17,8 @@ from memoroids.agents.branches import best, over_parts
 from memoroids.agents.distributions import epsilon_greedy
 from memoroids.agents.losses import double_q_target, huber_of_mean, huber_td, weighted_mean
 from memoroids.agents.networks import QNetwork
+from memoroids.agents.normaliser import observed
+from memoroids.agents.reward_scale import RewardScale, in_units_of_reward, scaled
 from memoroids.memory.memoroid import State
 from memoroids.replay import Sample, SegmentSample
 
@@ -43,6 +45,8 @@ class DQNConfig:
     loss: Literal["huber", "huber-of-mean"] = "huber"
     """huber: the mean Huber loss of the transitions; huber-of-mean: the Huber loss of their mean absolute error, as in
     the paper's code for segments."""
+    scale_rewards: bool = True
+    """Learn rewards in units of a typical return, so that settings fit whatever unit the environment's rewards have."""
 
     def __post_init__(self) -> None:
         optimisers.check(self, shares=("polyak", "discount"))
@@ -56,6 +60,7 @@ class DQNState(NamedTuple):
     updates: jax.Array
     skipped: jax.Array
     divergence: optimisers.Divergence
+    scale: RewardScale | None
     target: Any
 
 
@@ -66,14 +71,14 @@ def dqn(config: DQNConfig, network: QNetwork, plan: Plan) -> Agent:
         state = agent.init(network)
         state, metrics, td_errors = agent.update(state, sample, key)
 
-    See `memoroids.agents.base.Agent`; `update` does not use its key. It raises `ValueError` if
-    `config.learning_rate_end` is set but no share of training is given.
+    See `memoroids.agents.base.Agent`; `update` does not use its key. Without a share of training, the learning rate
+    stays as at its beginning.
     """
     static = eqx.partition(network, eqx.is_inexact_array)[1]
     optimiser = optimisers.adam(config)
 
     def init(network: QNetwork) -> DQNState:
-        state = optimisers.init(optimiser, network)
+        state = optimisers.init(optimiser, network, scale_rewards=config.scale_rewards)
         # The state is donated to updates, so its arrays must not share buffers.
         return DQNState(*state, target=jax.tree.map(jnp.copy, state.params))
 
@@ -121,7 +126,11 @@ def dqn(config: DQNConfig, network: QNetwork, plan: Plan) -> Agent:
             return {"target": optax.incremental_update(params, state.target, 1 - config.polyak)}
 
         factor = optimisers.decay(config, share and share.after)
-        return optimisers.descend(optimiser, state, loss, state.target, sample, factor=factor, follow=follow)
+        state, sample = scaled(observed(state, sample.tape), sample, config.discount)
+        after, metrics, td_errors = optimisers.descend(
+            optimiser, state, loss, state.target, sample, factor=factor, follow=follow
+        )
+        return after, in_units_of_reward(after, metrics), td_errors
 
     return Agent(init, with_params, act, update, DQN.traits)
 

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from memoroids.agents.branches import Branches
 from memoroids.agents.distributions import Categorical, FactoredCategorical, Gaussian
 from memoroids.agents.encoders import ConvEncoder, MixedEncoder, ObservationShape, encoder_of
+from memoroids.agents.normaliser import Normaliser
+from memoroids.envs.observations import Ranges
 from memoroids.envs.spaces import Actions, Continuous, Factored
 from memoroids.memory import Factory
 from memoroids.memory.chunks import check_chunk, in_chunks
@@ -138,7 +140,8 @@ class Recurrent(eqx.Module):
 
     `memory`: a factory from `memoroids.memory.REGISTRY` or your own, called with `width` as input and output size and
     with `sizes` as keyword arguments. A tape longer than `chunk` slots (None: 16,384) is processed chunk by chunk, with
-    the same result; see `memoroids.in_chunks`.
+    the same result; see `memoroids.in_chunks`. `ranges`: what is known of the scale of observations, which a
+    `Normaliser` then brings to unit scale; None: they are read as they are.
 
     Raises `TypeError` if the factory does not return a `Memory`, `ValueError` for other observation shapes or a chunk
     below 1, and whatever the factory raises.
@@ -148,6 +151,7 @@ class Recurrent(eqx.Module):
     memory: Memory
     decoder: tuple[Block, Block]
     head: eqx.AbstractVar[Any]
+    normaliser: Normaliser | None
     chunk: int | None = eqx.field(static=True)
 
     def __init__(
@@ -160,9 +164,11 @@ class Recurrent(eqx.Module):
         width: int = 256,
         sizes: dict[str, Any] | None = None,
         chunk: int | None = None,
+        ranges: Ranges | None = None,
     ):
         check_chunk(chunk)
         self.chunk = chunk
+        self.normaliser = ranges and Normaliser.of(ranges)
         encoder_key, memory_key, first_key, second_key, head_key = jax.random.split(key, 5)
         self.encoder = encoder_of(observation_shape, width, key=encoder_key)
         self.memory = memory(width, width, key=memory_key, **(sizes or {}))
@@ -178,6 +184,8 @@ class Recurrent(eqx.Module):
         return self.memory.initial_state()
 
     def _encode(self, observation: jax.Array, begin: jax.Array) -> jax.Array:
+        if self.normaliser is not None:
+            observation = self.normaliser(observation)
         if isinstance(self.encoder, Block):
             return self.encoder(jnp.append(observation, begin.astype(observation.dtype)))
         return self.encoder(observation, begin)
@@ -223,7 +231,7 @@ class QNetwork(Recurrent):
     head: Dueling | BranchingDueling
 
     def __init__(self, observation_shape: ObservationShape, actions: int | Factored, memory: Factory, **rest: Any):
-        """`rest`: `key`, `width`, `sizes` and `chunk`, as in `Recurrent`."""
+        """`rest`: `key`, `width`, `sizes`, `chunk` and `ranges`, as in `Recurrent`."""
 
         def head(width: int, key: jax.Array) -> Dueling | BranchingDueling:
             if isinstance(actions, Factored):
@@ -244,5 +252,5 @@ class ActorCritic(Recurrent):
     head: ActorCriticHead
 
     def __init__(self, observation_shape: ObservationShape, actions: Actions, memory: Factory, **rest: Any):
-        """`rest`: `key`, `width`, `sizes` and `chunk`, as in `Recurrent`."""
+        """`rest`: `key`, `width`, `sizes`, `chunk` and `ranges`, as in `Recurrent`."""
         super().__init__(observation_shape, memory, lambda width, key: ActorCriticHead(width, actions, key=key), **rest)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from memoroids.agents.reward_scale import RewardScale
 from memoroids.algebra.resettable import select
 
 
@@ -77,6 +78,8 @@ def grad_norm_and_nonfinite(loss: jax.Array, grads: Any) -> tuple[jax.Array, jax
 class AdamState(NamedTuple):
     """Everything that learning changes: parameters, optimiser state, and counters of taken and skipped gradient steps.
 
+    `scale`: the unit in which it learns rewards; None: their own.
+
     An agent with further state declares a NamedTuple with these fields and its own, which `descend` accepts as well.
     """
 
@@ -85,6 +88,7 @@ class AdamState(NamedTuple):
     updates: jax.Array
     skipped: jax.Array
     divergence: Divergence
+    scale: RewardScale | None = None
 
 
 Learner = TypeVar("Learner", bound=Any)
@@ -121,27 +125,23 @@ def adam(config: OptimiserConfig) -> optax.GradientTransformation:
 
 
 def decay(config: OptimiserConfig, share: Any) -> jax.Array | None:
-    """The factor of the learning rate after this share of training; None: it stays 1.
-
-    Raises `ValueError` if `config.learning_rate_end` is set but the share is None.
-    """
-    if config.learning_rate_end is None:
+    """The factor of the learning rate after this share of training; None: it is 1, as it is if the share is None."""
+    if config.learning_rate_end is None or share is None:
         return None
-    return linear(1.0, config.learning_rate_end / config.learning_rate, share, "learning_rate_end")
+    return linear(1.0, config.learning_rate_end / config.learning_rate, share)
 
 
-def linear(start: float, end: float, share: Any, setting: str) -> jax.Array:
-    """From `start` to `end` linearly over training. Raises `ValueError` naming `setting` if the share is None."""
-    if share is None:
-        raise ValueError(f"{setting} needs the share of training that is done: pass a TrainingShare to `update`")
+def linear(start: float, end: float, share: Any) -> jax.Array:
+    """From `start` to `end` linearly over training."""
     return (1 - share) * start + share * jnp.asarray(end, jnp.float32)
 
 
-def init(optimiser: optax.GradientTransformation, network: eqx.Module) -> AdamState:
+def init(optimiser: optax.GradientTransformation, network: eqx.Module, *, scale_rewards: bool = False) -> AdamState:
     """The state before the first step. It holds copies of the network's parameters, since it may be donated."""
+    scale = RewardScale.unknown() if scale_rewards else None
     params = jax.tree.map(jnp.copy, eqx.filter(network, eqx.is_inexact_array))
     zeros = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
-    return AdamState(params, optimiser.init(params), *zeros, Divergence.none(params))
+    return AdamState(params, optimiser.init(params), *zeros, Divergence.none(params), scale)
 
 
 def descend(

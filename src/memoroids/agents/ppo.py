@@ -13,7 +13,9 @@ from memoroids.agents import optimiser as optimisers
 from memoroids.agents.base import Agent, AgentType, Plan, TrainingShare, Traits
 from memoroids.agents.losses import ppo_clip, squared_error, standardise, weighted_mean
 from memoroids.agents.networks import ActorCritic
+from memoroids.agents.normaliser import observed
 from memoroids.agents.optimiser import AdamState
+from memoroids.agents.reward_scale import in_units_of_reward, scaled
 from memoroids.agents.rollout_batch import Rollout, check_minibatches, minibatches, take_rows
 from memoroids.memory.memoroid import State
 from memoroids.returns import gae
@@ -23,9 +25,9 @@ from memoroids.returns import gae
 class PPOConfig:
     """Settings of PPO."""
 
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
     """Adam's learning rate after warm-up."""
-    learning_rate_end: float | None = None
+    learning_rate_end: float | None = 0.0
     """Learning rate at the last gradient step, reached linearly over training; None: constant."""
     warmup: int = 0
     """Gradient steps over which the learning rate rises linearly from 0."""
@@ -47,6 +49,8 @@ class PPOConfig:
     """Weight of the entropy bonus at the beginning of training."""
     entropy_end: float | None = None
     """Weight of the entropy bonus at the last gradient step, reached linearly over training; None: constant."""
+    scale_rewards: bool = True
+    """Learn rewards in units of a typical return, so that settings fit whatever unit the environment's rewards have."""
     normalise_advantages: bool = True
     """Normalise the advantages of each minibatch to mean 0 and standard deviation 1."""
 
@@ -66,10 +70,10 @@ class PPOConfig:
         return self.epochs * self.minibatches
 
     def entropy_at(self, share: Any) -> Any:
-        """Weight of the entropy bonus after this share of training. Raises `ValueError` if it needs the share."""
-        if self.entropy_end is None:
+        """Weight of the entropy bonus after this share of training; None: at its beginning."""
+        if self.entropy_end is None or share is None:
             return self.entropy
-        return optimisers.linear(self.entropy, self.entropy_end, share, "entropy_end")
+        return optimisers.linear(self.entropy, self.entropy_end, share)
 
 
 class Batch(NamedTuple):
@@ -89,8 +93,8 @@ def ppo(config: PPOConfig, network: ActorCritic, plan: Plan) -> Agent:
         state, metrics, _ = agent.update(state, rollout, key)
 
     A minibatch with a non-finite loss or gradient is skipped and counted in `state.skipped`. `plan` is not used.
-    `update` raises `ValueError` if the minibatches do not divide a rollout's tapes, and if `learning_rate_end` or
-    `entropy_end` is set but no share of training is given.
+    `update` raises `ValueError` if the minibatches do not divide a rollout's tapes. Without a share of training,
+    learning rate and entropy bonus stay as at its beginning.
     """
     del plan
     static = eqx.partition(network, eqx.is_inexact_array)[1]
@@ -147,6 +151,7 @@ def ppo(config: PPOConfig, network: ActorCritic, plan: Plan) -> Agent:
         state: AdamState, rollout: Rollout, key: jax.Array, share: TrainingShare | None = None
     ) -> tuple[AdamState, dict[str, jax.Array], None]:
         chosen = minibatches(key, rollout.tape.begin.shape[0], config.minibatches, config.epochs)
+        state, rollout = scaled(observed(state, rollout.tape), rollout, config.discount)
         batch = at_entry(state.params, rollout)
 
         def step(state: AdamState, at: tuple[jax.Array, jax.Array]) -> tuple[AdamState, dict[str, jax.Array]]:
@@ -156,9 +161,9 @@ def ppo(config: PPOConfig, network: ActorCritic, plan: Plan) -> Agent:
             return optimisers.descend(optimiser, state, loss, part, config.entropy_at(done), factor=factor)[:2]
 
         state, metrics = jax.lax.scan(step, state, (jnp.arange(config.steps, dtype=jnp.float32), chosen))
-        return state, optimisers.summary(metrics), None
+        return state, in_units_of_reward(state, optimisers.summary(metrics)), None
 
-    init = partial(optimisers.init, optimiser)
+    init = partial(optimisers.init, optimiser, scale_rewards=config.scale_rewards)
     return Agent(init, with_params, act, update, PPO.traits, config.steps)
 
 

@@ -17,7 +17,9 @@ from memoroids.agents.branches import Branches, best, over_parts
 from memoroids.agents.distributions import epsilon_greedy
 from memoroids.agents.losses import squared_td, weighted_mean
 from memoroids.agents.networks import QNetwork
+from memoroids.agents.normaliser import observed
 from memoroids.agents.optimiser import AdamState
+from memoroids.agents.reward_scale import in_units_of_reward, scaled
 from memoroids.agents.rollout_batch import Rollout, check_minibatches, minibatches, take_rows
 from memoroids.memory.memoroid import State
 from memoroids.returns import lambda_return
@@ -28,9 +30,9 @@ from memoroids.tape import Tape
 class PQNConfig:
     """Settings of PQN."""
 
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
     """Adam's learning rate after warm-up."""
-    learning_rate_end: float | None = None
+    learning_rate_end: float | None = 0.0
     """Learning rate at the last gradient step, reached linearly over training; None: constant."""
     warmup: int = 0
     """Gradient steps over which the learning rate rises linearly from 0."""
@@ -44,6 +46,8 @@ class PQNConfig:
     """Passes over each rollout."""
     minibatches: int = 4
     """Minibatches per pass, a gradient step each; each holds whole tapes, so their number must divide num_envs."""
+    scale_rewards: bool = True
+    """Learn rewards in units of a typical return, so that settings fit whatever unit the environment's rewards have."""
 
     def __post_init__(self) -> None:
         optimisers.check(self, shares=("discount", "lambda_"))
@@ -65,8 +69,8 @@ def pqn(config: PQNConfig, network: QNetwork, plan: Plan) -> Agent:
         state, metrics, _ = agent.update(state, rollout, key)
 
     A minibatch with a non-finite loss or gradient is skipped and counted in `state.skipped`. `plan` is not used.
-    `update` raises `ValueError` if the minibatches do not divide a rollout's tapes, and if `learning_rate_end` is set
-    but no share of training is given.
+    `update` raises `ValueError` if the minibatches do not divide a rollout's tapes. Without a share of training, the
+    learning rate stays as at its beginning.
     """
     del plan
     static = eqx.partition(network, eqx.is_inexact_array)[1]
@@ -121,6 +125,7 @@ def pqn(config: PQNConfig, network: QNetwork, plan: Plan) -> Agent:
         state: AdamState, rollout: Rollout, key: jax.Array, share: TrainingShare | None = None
     ) -> tuple[AdamState, dict[str, jax.Array], None]:
         chosen = minibatches(key, rollout.tape.begin.shape[0], config.minibatches, config.epochs)
+        state, rollout = scaled(observed(state, rollout.tape), rollout, config.discount)
         batch = rollout, targets(state.params, rollout)
 
         def step(state: AdamState, at: tuple[jax.Array, jax.Array]) -> tuple[AdamState, dict[str, jax.Array]]:
@@ -129,9 +134,9 @@ def pqn(config: PQNConfig, network: QNetwork, plan: Plan) -> Agent:
             return optimisers.descend(optimiser, state, loss, *take_rows(batch, rows), factor=factor)[:2]
 
         state, metrics = jax.lax.scan(step, state, (jnp.arange(config.steps, dtype=jnp.float32), chosen))
-        return state, optimisers.summary(metrics), None
+        return state, in_units_of_reward(state, optimisers.summary(metrics)), None
 
-    init = partial(optimisers.init, optimiser)
+    init = partial(optimisers.init, optimiser, scale_rewards=config.scale_rewards)
     return Agent(init, with_params, act, update, PQN.traits, config.steps)
 
 

@@ -52,16 +52,20 @@ def _list_memories() -> None:
         signature = inspect.signature(model)  # pyright: ignore[reportArgumentType]
         sizes = fixed | {p.name: p.default for p in signature.parameters.values() if p.default is not p.empty}
         title = (inspect.getmodule(model).__doc__ or "").splitlines()[0]  # pyright: ignore[reportOptionalMemberAccess]
-        table.add_row(name, escape(title), ", ".join(f"{k}={v:.4g}" for k, v in sizes.items()))
+        table.add_row(name, escape(title), ", ".join(f"{k}={_value(v)}" for k, v in sizes.items()))
     Console().print(table)
+
+
+def _value(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, int | float) else str(value)
 
 
 def _list_presets() -> None:
     """A line for each task and preset, and one more for each memory that changes something."""
     from memoroids.memory import REGISTRY
-    from memoroids.runs.presets import PRESETS, TASKS, preset
+    from memoroids.runs.presets import TASKS, preset
 
-    named = [(task, name) for task in TASKS for name in PRESETS if name != "atari"]
+    named = [(task, name) for task in TASKS for name in ("tuned", "paper")]
     for task, name in [*named, ("any ALE game", "atari")]:
         at = task if task in TASKS else TASKS[0]
         shared = preset(name, at, "")

@@ -75,8 +75,9 @@ def _banner(config: TrainConfig, run_dir: Path, *, resume: bool) -> str:
         seeds = f"seeds {config.seed} to {config.seed + config.placement.seeds - 1}"
     random = f"{config.budget.random_episodes} random and " if config.budget.random_episodes else ""
     until = f"{config.budget.train_episodes} training episodes"
-    if config.budget.train_steps is not None:
-        until = f"training to {config.budget.train_steps:,} environment steps"
+    if (last := config.budget.last_step) is not None:
+        default = " (--steps changes this)" if config.budget.steps is None else ""
+        until = f"training to {last:,} environment steps{default}"
     what = f"{config.network.memory} on {config.env.id}, {batching_of(config)}"
     lines = [f"{verb} {what}, {seeds}: {random}{until} -> {run_dir}"]
     for name in ("env_options", "memory_sizes"):
@@ -95,12 +96,10 @@ def _describe(config: TrainConfig, moment: Progress) -> tuple[str, int, int, str
         phase, done, total = "training", 0, 1
         figures = f"{counters.episode} episodes  {counters.env_steps:,} steps"
     else:
-        phase, done, total = "training", counters.episode, config.budget.train_episodes
-        if config.budget.train_steps is not None:
-            done, total = counters.env_steps, config.budget.train_steps
-        episodes = (
-            f"{counters.episode}" if config.budget.train_steps else f"{counters.episode}/{config.budget.train_episodes}"
-        )
+        phase, done, total = "training", counters.episode, config.budget.total
+        episodes = f"{done}/{total}"
+        if config.budget.last_step is not None:
+            done, episodes = counters.env_steps, f"{counters.episode}"
         by_epsilon = config.agent_type().traits.exploration == "epsilon"
         explores = f"ε {row['epsilon']:.2f}  " if by_epsilon else ""
         figures = (

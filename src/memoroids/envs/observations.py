@@ -18,6 +18,9 @@ Treatment = Literal["auto", "image", "vector"]
 LEAST_SIDE = 36
 """The smallest height and width of an image: what the convolutions of the encoder need."""
 
+NARROW = 10.0
+"""The largest half-width of bounds that say what scale observations have; wider ones are often only a type's range."""
+
 ImageShape = tuple[int, int, int]
 
 
@@ -32,6 +35,23 @@ class Mixed:
     def size(self) -> int:
         """The length of a row."""
         return sum(map(math.prod, self.images)) + self.vector
+
+
+class Ranges(NamedTuple):
+    """What is known of the scale of each element of an observation, (n,) NumPy arrays.
+
+    `centre`, `half` float32: the middle and half-width of its bounds, 0 and 1 where it is left as it is or its bounds
+    say nothing. `running` bool: whether its scale is only known from what is seen.
+    """
+
+    centre: np.ndarray
+    half: np.ndarray
+    running: np.ndarray
+
+    @classmethod
+    def known(cls, size: int) -> "Ranges":
+        """The ranges of elements that are left as they are."""
+        return cls(np.zeros(size, np.float32), np.ones(size, np.float32), np.zeros(size, bool))
 
 
 class Part(NamedTuple):
@@ -89,6 +109,22 @@ class Observations:
         """The image, if observations are nothing else."""
         return self.images[0] if len(self.images) == 1 and not self._vector else None
 
+    def ranges(self, action: int, reward: bool, periods: int) -> Ranges | None:
+        """The ranges of an observation that is no image, with what is joined to it; None if it is one.
+
+        `action`: the length of the encoded previous action. `reward`: whether the previous reward is joined, whose
+        scale is not known. `periods`: the number of step periods.
+        """
+        if self.image:
+            return None
+        parts = [Ranges.known(math.prod(part.image or ())) for part in self.images]
+        parts += [_ranges(part.space) for part in self.vectors]
+        parts.append(Ranges.known(action))
+        if reward:
+            parts.append(Ranges.known(1)._replace(running=np.ones(1, bool)))
+        parts.append(Ranges.known(2 * periods))
+        return Ranges(*map(np.concatenate, zip(*parts, strict=True)))
+
     def layout(self, joined: int) -> tuple[int, ...] | Mixed:
         """What networks need to know of observations with `joined` numbers after them: (n,), (H, W, C) or `Mixed`."""
         shapes = tuple(part.image for part in self.images if part.image)
@@ -113,6 +149,22 @@ def _parts(name: str, space: gym.Space, path: tuple[str | int, ...], treatment: 
             "this part becomes a Box, Discrete, MultiDiscrete or MultiBinary space, or is left out"
         )
     yield part
+
+
+def _ranges(space: gym.Space) -> Ranges:
+    """The ranges of a flattened part: those of discrete ones, which are one-hot or 0 and 1, are left as they are."""
+    known = Ranges.known(flatdim(space))
+    if not isinstance(space, spaces.Box):
+        return known
+    low, high = (np.asarray(bound, np.float64).ravel() for bound in (space.low, space.high))
+    with np.errstate(over="ignore", invalid="ignore"):
+        half, centre = (high - low) / 2, (high + low) / 2
+    narrow = (half > 0) & (half <= NARROW) & np.isfinite(centre)
+    return Ranges(
+        np.where(narrow, centre, known.centre).astype(np.float32),
+        np.where(narrow, half, known.half).astype(np.float32),
+        ~narrow & (low < high),
+    )
 
 
 def _as_image(part: Part, *, forced: bool) -> Part:

@@ -159,7 +159,7 @@ _SMOKE = {"random_episodes": 20, "train_episodes": 30, "eval_episodes": 8, "fina
 _SMOKE_ATARI = _SMOKE | {"random_episodes": 2, "train_episodes": 4, "eval_episodes": 2, "final_episodes": 2}
 _SMOKE_ATARI |= {"width": 64, "eval_every": 2, "updates_per_episode": 1, "memory_sizes": {}, "num_envs": 2}
 _SMOKE_STEPS = 200
-_SMOKE_POLICY = {"train_steps": 10_000, "eval_every": 16, "eval_episodes": 8, "final_episodes": 16, "width": 16}
+_SMOKE_POLICY = {"steps": 10_000, "eval_every": 16, "eval_episodes": 8, "final_episodes": 16, "width": 16}
 # With the published settings an update takes half a minute on a laptop.
 _LAPTOP_ATARI = {"random_episodes": 20, "train_episodes": 200, "eval_every": 20, "batch_size": 1_000, "width": 128}
 _LAPTOP_ATARI |= {"updates_per_episode": 1, "memory_sizes": {}}
@@ -241,8 +241,9 @@ def _cell(choice: Choice, figure: FigureSpec, task: Task, memory: str, batching:
     values |= {"env": env, "memory": memory, "algorithm": figure.algorithm, "seed": seed, "env_options": options}
     config = TrainConfig.of(**values)
     if figure.heat:
-        every = config.evaluation.eval_every
-        config = config.replace(sensitivity_every=max(1, config.budget.train_episodes // 20 // every) * every)
+        every, episodes = config.evaluation.eval_every, config.budget.train_episodes
+        assert every and episodes, "the presets of these figures count episodes"
+        config = config.replace(sensitivity_every=max(1, episodes // 20 // every) * every)
     config = config.replace(**segments)
     label = (
         batching.label

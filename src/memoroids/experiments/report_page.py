@@ -215,8 +215,8 @@ def _provenance(found: Results) -> list[str]:
         values = {k: v for k, v in config.items() if k not in _VARIED and not k.startswith(("segment_", "priority."))}
         if not config["env"].startswith(DEVICE_PREFIX):
             values = {k: v for k, v in values.items() if k not in _DEVICE}
-        if config["train_steps"] is None:
-            del values["train_steps"]
+        if config["steps"] is None:
+            del values["steps"]
         shown.setdefault(label, values)
         if config["batching"] == "segments":
             shown[label] |= {k: config[k] for k in ("segment_state", "segment_count")}

@@ -1,6 +1,7 @@
 """Fast and Forgetful Memory (Morad et al. 2023; Morad et al. 2024, G.4)."""
 
 import math
+from typing import Literal
 
 import equinox as eqx
 import jax
@@ -8,6 +9,9 @@ import jax.numpy as jnp
 
 from memoroids.memory.layers import complex64, layer_norm
 from memoroids.memory.memoroid import LinearMemoroid, check_sizes
+
+SPACINGS = {"geometric": jnp.geomspace, "linear": jnp.linspace}
+"""How the initial decays of traces may be spaced."""
 
 
 class FFM(LinearMemoroid):
@@ -19,9 +23,10 @@ class FFM(LinearMemoroid):
 
     State: complex64 (trace_size, context_size), the paper's m and c. `max_period`: the longest initial period 2π/ω, in
     steps; periods are spaced geometrically from 1, where the authors' code spaces them linearly (the choice is ours).
-    `max_decay`, `min_decay`: the initial range of |α|, spaced linearly as in the authors' code. The linear layers start
-    as Equinox's do. Raises `ValueError` unless 0 < min_decay < max_decay, max_period >= 1, both finite, and sizes are
-    at least 1.
+    `max_decay`, `min_decay`: the initial range of |α|; by default traces decay within 1 to 1,000 steps. `spacing`: how
+    |α| is spaced in this range, geometric or linear. Published are decays from 1e-6 to 0.1, spaced linearly; the
+    defaults are ours. The linear layers start as Equinox's do. Raises `ValueError` unless 0 < min_decay < max_decay,
+    max_period >= 1, both finite, the spacing is one of these, and sizes are at least 1.
     """
 
     input_size: int = eqx.field(static=True)
@@ -43,9 +48,12 @@ class FFM(LinearMemoroid):
         trace_size: int = 64,
         context_size: int = 4,
         max_period: float = 1024.0,
-        max_decay: float = 0.1,
-        min_decay: float = 1e-6,
+        max_decay: float = 1.0,
+        min_decay: float = 1e-3,
+        spacing: Literal["geometric", "linear"] = "geometric",
     ):
+        if spacing not in SPACINGS:
+            raise ValueError(f"FFM: spacing must be geometric or linear, got spacing={spacing!r}")
         if not 0.0 < min_decay < max_decay < math.inf:
             raise ValueError(
                 f"FFM: needs 0 < min_decay < max_decay, both finite, got min_decay={min_decay}, max_decay={max_decay}"
@@ -57,7 +65,7 @@ class FFM(LinearMemoroid):
         )
         self.input_size, self.output_size = input_size, output_size
         k1, k2, k3, k4, k5 = jax.random.split(key, 5)
-        self.alpha = jnp.linspace(max_decay, min_decay, trace_size, dtype=jnp.float32)
+        self.alpha = SPACINGS[spacing](max_decay, min_decay, trace_size, dtype=jnp.float32)
         self.omega = 2 * math.pi / jnp.geomspace(1.0, max_period, context_size, dtype=jnp.float32)
         self.l1 = eqx.nn.Linear(input_size, trace_size, dtype=jnp.float32, key=k1)
         self.l2 = eqx.nn.Linear(input_size, trace_size, dtype=jnp.float32, key=k2)

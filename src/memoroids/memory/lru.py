@@ -9,6 +9,9 @@ import jax.numpy as jnp
 from memoroids.memory.layers import ComplexLinear, GatedResidual, RealPart, complex64
 from memoroids.memory.memoroid import LinearMemoroid, check_sizes
 
+LONGEST = 1_000.0
+"""The longest decay time 1 / -log|λ| with which an LRU starts, in steps."""
+
 
 class LRU(LinearMemoroid):
     """One layer with a complex diagonal recurrence: h_t = λ ⊙ h_{t-1} + exp(γ_log) ⊙ B o_t, s = gate(Re(C h) + D ⊙ o).
@@ -16,10 +19,12 @@ class LRU(LinearMemoroid):
     (a, x) • (a', x') = (a' a, a' x + x') with a = λ = exp(-exp ν + i exp θ), so |λ| < 1 by construction. `gate` and the
     normalisation of o are those of `GatedResidual`.
 
-    State: complex64 (state_size,). `r_min`, `r_max`: the ring in which λ is initialised, uniformly over its area;
-    `max_phase`: the largest initial phase, drawn uniformly. The real and imaginary parts of B start with variance
-    1 / (2 output_size), those of C with 1 / state_size, and D and γ as in Orvieto et al. 2023, Appendix A. Raises
-    `ValueError` unless 0 <= r_min < r_max <= 1, 0 < max_phase <= 2π, and sizes are at least 1.
+    State: complex64 (state_size,). λ is initialised as exp((-1 + iφ) / τ), with τ spread geometrically from 1 to 1,000
+    steps and φ drawn uniformly from (0, π), since it is not known how far back a task looks (the choice is ours). If
+    `r_min`, `r_max` or `max_phase` is given, λ is drawn as published: uniformly from the area of the ring between the
+    two radii (by default 0 and 1), with phases up to `max_phase` (by default 2π). The real and imaginary parts of B
+    start with variance 1 / (2 output_size), those of C with 1 / state_size, and D and γ as in Orvieto et al. 2023,
+    Appendix A. Raises `ValueError` unless 0 <= r_min < r_max <= 1, 0 < max_phase <= 2π, and sizes are at least 1.
     """
 
     input_size: int = eqx.field(static=True)
@@ -38,10 +43,13 @@ class LRU(LinearMemoroid):
         *,
         key: jax.Array,
         state_size: int = 128,
-        r_min: float = 0.0,
-        r_max: float = 1.0,
-        max_phase: float = 2 * math.pi,
+        r_min: float | None = None,
+        r_max: float | None = None,
+        max_phase: float | None = None,
     ):
+        spread = r_min is None and r_max is None and max_phase is None
+        r_min, r_max = 0.0 if r_min is None else r_min, 1.0 if r_max is None else r_max
+        max_phase = 2 * math.pi if max_phase is None else max_phase
         if not 0.0 <= r_min < r_max <= 1.0:
             raise ValueError(f"LRU: the ring needs 0 <= r_min < r_max <= 1, got r_min={r_min}, r_max={r_max}")
         if not 0.0 < max_phase <= 2 * math.pi:
@@ -49,13 +57,17 @@ class LRU(LinearMemoroid):
         check_sizes("LRU", input_size=input_size, output_size=output_size, state_size=state_size)
         self.input_size, self.output_size = input_size, output_size
         radius_key, phase_key, b_key, c_key, surround_key = jax.random.split(key, 5)
-        # Uniform over the area of the ring; the margins keep ν finite if a draw falls on either edge.
-        u = jax.random.uniform(radius_key, (state_size,), jnp.float32, minval=1e-4, maxval=1 - 1e-4)
-        radius_squared = u * (r_max**2 - r_min**2) + r_min**2
-        self.nu = jnp.log(-0.5 * jnp.log(radius_squared))
-        self.theta = jnp.log(
-            jax.random.uniform(phase_key, (state_size,), jnp.float32, minval=1e-4, maxval=1.0) * max_phase
-        )
+        phase = jax.random.uniform(phase_key, (state_size,), jnp.float32, minval=1e-4, maxval=1.0)
+        if spread:
+            log_steps = jnp.linspace(0.0, math.log(LONGEST), state_size, dtype=jnp.float32)
+            self.nu = -log_steps
+            self.theta = jnp.log(math.pi * phase) - log_steps
+        else:
+            # Uniform over the area of the ring; the margins keep ν finite if a draw falls on either edge.
+            u = jax.random.uniform(radius_key, (state_size,), jnp.float32, minval=1e-4, maxval=1 - 1e-4)
+            radius_squared = u * (r_max**2 - r_min**2) + r_min**2
+            self.nu = jnp.log(-0.5 * jnp.log(radius_squared))
+            self.theta = jnp.log(phase * max_phase)
         self.gamma_log = 0.5 * jnp.log(-jnp.expm1(-2 * jnp.exp(self.nu)))
         # A complex normal of JAX has variance 1/2 in each of its two parts.
         b, c = (

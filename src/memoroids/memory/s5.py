@@ -41,10 +41,12 @@ class S5(LinearMemoroid):
     `gate` and the normalisation of o are those of `GatedResidual`.
 
     State: complex64 (state_size,), one of each conjugate pair of a real state of twice that size. `dt_min`, `dt_max`:
-    the range in which the step sizes Δ are initialised, log-uniformly. `blocks`: Λ is initialised with the eigenvalues
-    of this number of equal HiPPO-N blocks, so that more of the state oscillates slowly (Smith et al. 2023).
-    `unit_variance`: B is initialised so that under white input all components of the state have the same variance, as γ
-    does in the LRU; without it, components with a small step size start small.
+    the range in which the step sizes Δ are initialised, log-uniformly; by default states decay within 1 to 1,000 steps.
+    `blocks`: Λ is initialised with the eigenvalues of this number of equal HiPPO-N blocks, so that more of the state
+    oscillates slowly (Smith et al. 2023); None: state_size, with one conjugate pair in each. `unit_variance`: B is
+    initialised so that under white input all components of the state have the same variance, as γ does in the LRU;
+    without it, components with a small step size start small. Published are step sizes from 0.001 to 0.1, one block,
+    and no unit variance; the defaults are ours.
 
     B and C are drawn in the real basis of HiPPO-N and transformed to that of its eigenvectors, D and Δ as in Smith et
     al. 2023, Appendix B. Ours are: Re Λ as -exp(·); normals of variance 1 / output_size for B and 1 / (2 state_size)
@@ -70,11 +72,12 @@ class S5(LinearMemoroid):
         *,
         key: jax.Array,
         state_size: int = 128,
-        dt_min: float = 1e-3,
-        dt_max: float = 1e-1,
-        blocks: int = 1,
-        unit_variance: bool = False,
+        dt_min: float = 2e-3,
+        dt_max: float = 2.0,
+        blocks: int | None = None,
+        unit_variance: bool = True,
     ):
+        blocks = state_size if blocks is None else blocks
         if not 0.0 < dt_min < dt_max < math.inf:
             raise ValueError(
                 f"S5: the step sizes need 0 < dt_min < dt_max, both finite, got dt_min={dt_min}, dt_max={dt_max}"

@@ -14,7 +14,6 @@ from memoroids.envs import HostEnv, reward_threshold
 from memoroids.envs.device import DeviceEnv, DeviceView, make_device
 from memoroids.envs.host.processes import ProcessEnvs
 from memoroids.envs.host.vector import HostEnvs, LocalEnvs
-from memoroids.envs.observations import Mixed
 from memoroids.envs.spaces import Actions, Continuous, Factored
 from memoroids.replay import RingBuffer, ring_buffer
 from memoroids.replay.host_buffers import HostSegmentBuffer, HostTapeBuffer
@@ -103,7 +102,7 @@ def build_host(config: TrainConfig) -> HostParts:
 
     envs, eval_envs = make(config.collection.num_envs), make(config.evaluation.eval_episodes)
     example = envs.example
-    network, agent = _agent(config, example.layout, example.actions, network_key)
+    network, agent = _agent(config, example, network_key)
     evaluator = Evaluator(eval_envs, agent.act, network.initial_state(), stochastic=agent.traits.stochastic)
     return HostParts(envs, eval_envs, network, agent, evaluator, act_key, update_key)
 
@@ -115,7 +114,7 @@ def build_device(config: TrainConfig) -> DeviceParts:
     network_key, act_key, update_key = _keys(config)
     view = DeviceView(config.env.id, make_device(config.env.device_name, config.env.options), **_seen(config))
     _check_random_steps(config, view)
-    network, agent = _agent(config, view.layout, view.actions, network_key)
+    network, agent = _agent(config, view, network_key)
     initial, block = network.initial_state(), config.evaluation.eval_episodes
     evaluator = DeviceEvaluator(view, agent.act, initial, block, stochastic=agent.traits.stochastic)
     rings = _rings(config, view) if agent.traits.learns_from_replay else None
@@ -164,27 +163,28 @@ def _check_random_steps(config: TrainConfig, view: DeviceView) -> None:
     """Raises `ValueError` if the random episodes alone are sure to use up the budget of environment steps."""
     budget = config.budget
     least = budget.random_episodes * view.min_length
-    if budget.train_steps is not None and least >= budget.train_steps:
+    if budget.last_step is not None and least >= budget.last_step:
         raise ValueError(
-            f"the {budget.random_episodes} random episodes alone take at least {least:,} of {budget.train_steps:,} "
-            "train_steps: raise --train-steps or lower --random-episodes"
+            f"the {budget.random_episodes} random episodes alone take at least {least:,} of {budget.last_step:,} "
+            "steps: raise --steps or lower --random-episodes"
         )
 
 
-def _agent(config: TrainConfig, layout: tuple[int, ...] | Mixed, actions: Actions, key: jax.Array) -> tuple[Any, Agent]:
+def _agent(config: TrainConfig, env: HostEnv | DeviceView, key: jax.Array) -> tuple[Any, Agent]:
     """The network with its initial parameters, and the agent that `config` names. Raises `ValueError`."""
     kind = config.agent_type()
-    _check_actions(config, kind.traits, actions)
+    _check_actions(config, kind.traits, env.actions)
     sizes = config.network.memory_sizes
     try:
         network = kind.network(
-            layout,
-            actions,
+            env.layout,
+            env.actions,
             config.memory_factory(),
             key=key,
             width=config.network.width,
             sizes=sizes,
             chunk=config.network.chunk,
+            ranges=env.ranges if config.network.normalise else None,
         )
     except (Exception, SystemExit) as error:  # a user's memory may raise anything
         reason = " ".join(str(error).split())

@@ -15,7 +15,7 @@ from memoroids.runs.device_program import Keys, Program
 from memoroids.runs.placement import Placement
 from memoroids.runs.progress import Outcome, TrainingError
 from memoroids.runs.recorder import Recorder
-from memoroids.runs.schedule import newest_epsilon, passed
+from memoroids.runs.schedule import due, newest_epsilon
 from memoroids.runs.seeds import EVALUATE, FINAL, environment_seeds
 from memoroids.runs.settings import TrainConfig
 
@@ -126,7 +126,7 @@ class DeviceRun:
                 continue
             recorder, happened = self.recorders[seed], own["happened"]
             counters = recorder.counters
-            before = counters.episode
+            before = counters.episode, counters.env_steps
             counters.random, counters.episode = int(happened["random"]), int(happened["episode"])
             counters.env_steps += int(happened["env_steps"])
             counters.random_steps = int(happened["random_steps"])
@@ -134,7 +134,8 @@ class DeviceRun:
             if happened["updates"]:
                 recorder.add_updates(own["sums"], int(happened["updates"]))
             recorder.add_returns(float(happened["returns"]), int(happened["returned"]))
-            if passed(config.checkpoint.checkpoint_every, before, counters.episode) or self.done(seed):
+            now = counters.episode, counters.env_steps
+            if due(config.checkpoint.checkpoint_every, config.budget, before, now) or self.done(seed):
                 save.append(seed)
             number, good_between = int(happened["faults"]), bool(happened["entered"])
             if number:
@@ -144,8 +145,8 @@ class DeviceRun:
             if self.done(seed) and self.parts[0].agent.traits.learns_from_replay and not counters.episode:
                 faults.append(recorder.untrained())
             checks.append(partial(recorder.watch_divergence, happened["skipped"], happened["divergence"]))
-        due = [seed for seed in self.seeds_of(group) if self.recorders[seed].due()]
-        for check in (partial(self.evaluate, group, due), *checks):
+        evaluated = [seed for seed in self.seeds_of(group) if self.recorders[seed].due()]
+        for check in (partial(self.evaluate, group, evaluated), *checks):
             try:
                 check()
             except (EnvironmentFault, TrainingError) as fault:

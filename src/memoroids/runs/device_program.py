@@ -25,7 +25,7 @@ from memoroids.replay import RingBuffer
 from memoroids.runs.build import DeviceParts, rollout_slots
 from memoroids.runs.metrics import MEANS
 from memoroids.runs.progress import Counters
-from memoroids.runs.schedule import exploration, share_trained
+from memoroids.runs.schedule import exploration, share_trained, until_due, updates_due
 from memoroids.runs.settings import TrainConfig
 from memoroids.tape import Tape
 
@@ -112,13 +112,16 @@ class Program:
         if not self.whole_episodes:
             return 1
         config, num_envs = self.config, self.config.collection.num_envs
-        episode, random = counters.episode, config.budget.random_episodes - counters.random
-        every = config.evaluation.eval_every, config.checkpoint.checkpoint_every
-        due = [random + each - episode % each for each in every]
-        if config.budget.train_steps is None:
-            due.append(random + config.budget.train_episodes - episode)
+        budget, random = config.budget, config.budget.random_episodes - counters.random
+        events = [
+            until_due(every, budget, counters)
+            for every in (config.evaluation.eval_every, config.checkpoint.checkpoint_every)
+        ]
+        if budget.last_step is None:
+            events.append((budget.total - counters.episode, False))
         else:
-            due.append(-(-(config.budget.train_steps - counters.env_steps) // self.view.max_length))
+            events.append((budget.total - counters.env_steps, True))
+        due = [-(-far // self.view.max_length) if in_steps else random + far for far, in_steps in events]
         return max(1, min(-(-min(due) // num_envs), CALL_SLOTS // (num_envs * self.slots)))
 
     def advance(self, state: DeviceState, keys: Keys, chunks: int) -> tuple[DeviceState, dict[str, Any]]:
@@ -160,7 +163,7 @@ def _chunk(program: Program, state: DeviceState, keys: Keys) -> tuple[DeviceStat
     entered = state.entered + jnp.sum(tape.final, dtype=jnp.int32)
     trained = _trained(program, entered) - _trained(program, state.entered)
     random = tape.transition & (collected.number < program.config.budget.random_episodes)
-    share_before = _share_trained(program, state)
+    share_before, trained_before = _share_trained(program, state), state.env_steps - state.random_steps
     state = state._replace(
         env_states=env_states,
         entered=entered,
@@ -169,7 +172,9 @@ def _chunk(program: Program, state: DeviceState, keys: Keys) -> tuple[DeviceStat
     )
     share = TrainingShare(share_before, _share_trained(program, state))
     if program.rings is not None:
-        number = trained * program.config.replay.updates_per_episode
+        steps = state.env_steps - state.random_steps
+        number = updates_due(program.config.replay, trained, trained_before, steps)
+        number = jnp.where(entered > 0, number, 0)  # before the first whole episode there is nothing to learn from
         updates = number * program.agent.gradient_steps
         state = state._replace(replay=program.rings.add(state.replay, tape))
         state, sums = _learn_from_replay(program, program.rings, state, number, share, update_key)

@@ -12,6 +12,7 @@ from memoroids import tape as tapes
 from memoroids.acting.collection_state import Episode, pack, packed_like, unpack
 from memoroids.acting.evaluation import Evaluation, Evaluations
 from memoroids.acting.host_collection import Collector
+from memoroids.acting.host_rollouts import RolloutCollector
 from memoroids.acting.policies import Policy, RandomPolicy, RecurrentPolicy
 from memoroids.agents.base import TrainingShare
 from memoroids.agents.branches import value_of
@@ -27,10 +28,13 @@ from memoroids.runs.plots import draw_heatmap
 from memoroids.runs.progress import Outcome
 from memoroids.runs.recorder import Recorder
 from memoroids.runs.run_directory import HEATMAP, SENSITIVITY
-from memoroids.runs.schedule import exploration, newest_epsilon, passed, share_at
+from memoroids.runs.schedule import due, exploration, newest_epsilon, share_at, updates_due
 from memoroids.runs.seeds import EVALUATE, FINAL, RANDOM, TRAIN, environment_seeds
 from memoroids.runs.sensitivity_log import SensitivityLog, read_log
 from memoroids.runs.settings import TrainConfig
+
+ROLLOUT = 128
+"""Slots that each environment collects between updates if the settings do not say."""
 
 
 class Interrupted(Exception):
@@ -50,8 +54,9 @@ class HostRun:
         if config.evaluation.sensitivity_every:
             self.profiles = SensitivityLog(recorder.run_dir / SENSITIVITY, keep=self.counters.episode)
         self.update = self._compile_update()
-        self.collecting: tuple[int, Collector] | None = None
+        self.collecting: tuple[int, Collector | RolloutCollector] | None = None
         self.restored: Path | None = None
+        self.then = self.counters.episode, self.counters.env_steps
         self.interrupted: Callable[[], bool] = lambda: False
         self.recent: list[dict[str, jax.Array]] = []  # metrics of recent updates, kept on device until a row needs them
 
@@ -84,6 +89,7 @@ class HostRun:
             counters.random_steps += episode.length
             if counters.random % 50 == 0:
                 self.recorder.report()
+            self.then = 0, counters.env_steps
             if interrupted():
                 return self.stop()
             if self.done():
@@ -116,25 +122,30 @@ class HostRun:
         counters, seeds = self.counters, environment_seeds(self.config.seed, stream)
         start = counters.numbers[stream]
         collector = Collector(self.parts.envs, policy, seeds, start, start + wanted, ended=self.ended)
-        plan = counters.collection
-        if self.restored is not None and plan is not None and plan["stream"] == stream:
-            like = packed_like(plan, self.parts.envs.example, policy.memory())
-            arrays = checkpoint.restore(self.restored, "collection", like) if jax.tree.leaves(like) else like
-            try:
-                diverged = collector.restore(unpack(plan, arrays))
-            except EnvironmentFault as fault:  # a `CheckpointError`, because no new checkpoint should be written
-                raise CheckpointError(f"cannot replay the episodes in progress of {self.restored}: {fault}") from fault
-            if diverged:
-                self.recorder.warn(
-                    f"{self.config.env.id} diverged when its episodes in progress were replayed: episodes "
-                    f"{', '.join(map(str, diverged))} start again, and the run differs from an uninterrupted one"
-                )
-            self.restored = None
+        self.restore_collection(collector, policy, stream)
         self.collecting = stream, collector
         for episode in collector:
             counters.numbers[stream] = collector.due
             yield episode
         counters.numbers[stream], self.collecting = collector.due, None
+
+    def restore_collection(self, collector: Collector | RolloutCollector, policy: Policy, stream: int) -> None:
+        """Restores episodes in progress from a checkpoint, if it has any of this stream."""
+        plan = self.counters.collection
+        if self.restored is None or plan is None or plan["stream"] != stream:
+            return
+        like = packed_like(plan, self.parts.envs.example, policy.memory())
+        arrays = checkpoint.restore(self.restored, "collection", like) if jax.tree.leaves(like) else like
+        try:
+            diverged = collector.restore(unpack(plan, arrays))
+        except EnvironmentFault as fault:  # a `CheckpointError`, because no new checkpoint should be written
+            raise CheckpointError(f"cannot replay the episodes in progress of {self.restored}: {fault}") from fault
+        if diverged:
+            self.recorder.warn(
+                f"{self.config.env.id} diverged when its episodes in progress were replayed: episodes "
+                f"{', '.join(map(str, diverged))} start again, and the run differs from an uninterrupted one"
+            )
+        self.restored = None
 
     def ended(self, fault: EnvironmentFault | None) -> None:
         """Counts a dropped episode, or ends a row of them. Raises `EnvironmentFault` after too many in a row."""
@@ -150,51 +161,53 @@ class HostRun:
             raise Interrupted
 
     def learn_from_replay(self) -> Any:
-        """Stores each training episode and takes `updates_per_episode` updates; yields after each episode."""
+        """Stores each training episode and takes the updates that are due; yields after each episode."""
         config, counters = self.config, self.counters
         policy = self.policy()
-        stop = config.budget.train_episodes if config.budget.train_steps is None else 2**31 - 1
+        stop = config.budget.total if config.budget.last_step is None else 2**31 - 1
         if self.done():
             return
-        number = config.replay.updates_per_episode
         for episode in self.collect(policy, TRAIN, stop - counters.episode):
             before = share_at(config.budget, counters)
             self.store(episode)
             counters.episode += 1
             self.recorder.add_returns(episode.total, 1)
             share = TrainingShare(before, share_at(config.budget, counters))
+            steps = counters.env_steps - counters.random_steps
+            number = updates_due(config.replay, 1, steps - episode.length, steps)
             for i in range(number):
                 key = jax.random.fold_in(self.parts.update_key, counters.updates)
                 its_share = TrainingShare(*(np.float32(share.at(step, number)) for step in (i - 1, i)))
                 self.learner, metrics, _ = self.update(self.learner, self.replay.state, key, its_share)
                 self.add_metrics(metrics)
-            self.after(1)
+            self.after()
             yield
             if self.done():
                 return
 
     def learn_on_policy(self) -> Any:
-        """Collects an episode per environment with fixed parameters, then updates on them; yields after each update."""
+        """Collects a rollout with fixed parameters, then updates on it; yields after each update."""
         config, counters = self.config, self.counters
+        if self.done():
+            return
+        seeds = environment_seeds(config.seed, TRAIN)
+        policy, start = self.policy(), counters.numbers[TRAIN]
+        collector = RolloutCollector(self.parts.envs, policy, seeds, start, ended=self.ended)
+        self.restore_collection(collector, policy, TRAIN)
+        self.collecting = TRAIN, collector
         while not self.done():
-            policy = self.policy()
-            played = list(self.collect(policy, TRAIN, config.collection.num_envs))
-            # Tapes are padded to a power of two, so that few shapes are compiled.
-            longest = max(episode.tape.slots for episode in played)
-            padded_slots = 1 << (longest - 1).bit_length()
-            rows = [tapes.pad(episode.tape, padded_slots) for episode in played]
-            tape = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *rows)
-            initial = [self.parts.network.initial_state()] * len(rows)
-            state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *initial)
+            collected = collector.collect(config.collection.rollout or ROLLOUT)
+            counters.numbers[TRAIN] = collector.upcoming
             before = share_at(config.budget, counters)
-            counters.env_steps += sum(episode.length for episode in played)
-            counters.episode += len(played)
+            counters.env_steps += collected.steps
+            counters.episode += len(collected.returns)
             share = TrainingShare(np.float32(before), np.float32(share_at(config.budget, counters)))
+            rollout = Rollout(*jax.tree.map(jnp.asarray, (collected.tape, collected.memory)))
             key = jax.random.fold_in(self.parts.update_key, counters.updates)
-            self.learner, metrics, _ = self.update(self.learner, Rollout(tape, state), key, share)
+            self.learner, metrics, _ = self.update(self.learner, rollout, key, share)
             self.add_metrics(metrics)
-            self.recorder.add_returns(sum(episode.total for episode in played), len(played))
-            self.after(len(played))
+            self.recorder.add_returns(sum(collected.returns), len(collected.returns))
+            self.after()
             yield
 
     def policy(self) -> RecurrentPolicy:
@@ -218,14 +231,14 @@ class HostRun:
         """Whether the training budget is used up."""
         return self.config.budget.share_done(self.counters.episode, self.counters.env_steps) >= 1
 
-    def after(self, episodes: int) -> None:
-        """After `episodes` new training episodes, evaluates and saves if these are due."""
+    def after(self) -> None:
+        """Evaluates and saves if these are due after an update or an episode."""
         config, counters = self.config, self.counters
-        before = counters.episode - episodes
+        before, self.then = self.then, (counters.episode, counters.env_steps)
         self.evaluate_if_due()
         # Reading these costs no extra wait: the next action needs the updated parameters anyway.
         self.recorder.watch_divergence(self.learner.skipped, self.learner.divergence)
-        if passed(config.checkpoint.checkpoint_every, before, counters.episode) and not self.done():
+        if due(config.checkpoint.checkpoint_every, config.budget, before, self.then) and not self.done():
             self.save()
 
     def evaluate_if_due(self) -> None:

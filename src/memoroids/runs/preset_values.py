@@ -1,22 +1,42 @@
 """The values of the presets, by the names of command-line options. `preset` drops those that an agent does not have."""
 
+import math
 from typing import Any
 
-# Morad et al. 2024, Appendix H, completed from the published configurations.
-PAPER_ALL: dict[str, Any] = {
-    "random_episodes": 10_000,
-    "train_episodes": 10_000,
+# How memories start as published, where ours start with decays of all lengths.
+PUBLISHED_SIZES: dict[str, dict[str, Any]] = {
+    "lru": {"r_min": 0.0, "r_max": 1.0, "max_phase": 2 * math.pi},
+    "s5": {"dt_min": 1e-3, "dt_max": 1e-1, "blocks": 1, "unit_variance": False},
+    "ffm": {"min_decay": 1e-6, "max_decay": 0.1, "spacing": "linear"},
+}
+# Rewards and observations as the environment gives them, as in all experiments of the paper and of `tuned`.
+AS_GIVEN: dict[str, Any] = {"scale_rewards": False, "normalise": False}
+# The network and learner of the paper, where the defaults of agents with replay are ours.
+REPLAY_ALL: dict[str, Any] = AS_GIVEN | {
+    "width": 256,
+    "num_envs": 8,
+    "updates_per_episode": 1,
+    "eval_every": 10,
+    "eval_episodes": 20,
+    "checkpoint_every": 500,
     "batch_size": 1_000,
-    "cut_batch": True,
-    "buffer_size": 4_000_000,
-    "previous_action": True,
     "epsilon_start": 0.2,
     "epsilon_end": 0.01,
-    "learning_rate": 1e-4,
+    "epsilon_decay": 1.0,
+    "learning_rate_end": None,
     "warmup": 200,
     "max_grad_norm": 0.01,
     "polyak": 0.995,
     "discount": 0.99,
+}
+# Morad et al. 2024, Appendix H, completed from the published configurations.
+PAPER_ALL: dict[str, Any] = REPLAY_ALL | {
+    "random_episodes": 10_000,
+    "train_episodes": 10_000,
+    "cut_batch": True,
+    "buffer_size": 4_000_000,
+    "previous_action": True,
+    "learning_rate": 1e-4,
 }
 PAPER: dict[str, dict[str, Any]] = {
     "RepeatFirstEasy": {"random_episodes": 5_000, "train_episodes": 5_000, "previous_action": False},
@@ -38,7 +58,7 @@ PAPER: dict[str, dict[str, Any]] = {
 
 # Ours: the paper's network and learner without cutting batches, with a quarter of the random episodes and four times
 # the learning rate. docs/presets.md reports the effect of each change.
-TUNED_ALL: dict[str, Any] = {
+TUNED_ALL: dict[str, Any] = REPLAY_ALL | {
     "random_episodes": 2_500,
     "train_episodes": 2_500,
     "learning_rate": 4e-4,
@@ -88,7 +108,7 @@ TUNED_MEMORY: dict[tuple[str, str], dict[str, Any]] = {
     ("NoisyPositionOnlyCartPoleEasy", "ffm"): {"memory_sizes": {"max_decay": 2.7}},
 }
 # As published for ALE/Asteroids-v5, where the size of the replay was counted in time steps.
-ATARI: dict[str, Any] = {
+ATARI: dict[str, Any] = REPLAY_ALL | {
     "width": 512,
     "random_episodes": 1_000,
     "train_episodes": 10_000,
@@ -112,13 +132,13 @@ ATARI_SIZES: dict[str, dict[str, Any]] = {"lru": {"state_size": 512}}
 
 # Agents without replay: a small network, many environments, rollouts of whole episodes if all have the same length, and
 # a learning rate that decays to 0 so that the greedy policy settles.
-POLICY_ALL: dict[str, Any] = {
-    "random_episodes": 0,
+POLICY_ALL: dict[str, Any] = AS_GIVEN | {
     "width": 64,
     "num_envs": 32,
     "eval_every": 320,
+    "eval_episodes": 20,
     "checkpoint_every": 10_000,
-    "train_steps": 400_000,
+    "steps": 400_000,
     "learning_rate": 1e-3,
     "learning_rate_end": 0.0,
 }
@@ -132,22 +152,22 @@ POLICY_CARDS: dict[str, Any] = {"discount": 0.5, "lambda_": 0.5}
 POLICY_CARTPOLE: dict[str, Any] = {
     "previous_action": True,
     "rollout": 128,
-    "train_steps": 820_000,
+    "steps": 820_000,
     "learning_rate": 5e-4,
 }
 POLICY: dict[str, dict[str, Any]] = {
     "RepeatFirstEasy": POLICY_CARDS,
-    "RepeatFirstMedium": POLICY_CARDS | {"train_steps": 1_000_000},
-    "RepeatFirstHard": POLICY_CARDS | {"train_steps": 2_000_000},
+    "RepeatFirstMedium": POLICY_CARDS | {"steps": 1_000_000},
+    "RepeatFirstHard": POLICY_CARDS | {"steps": 2_000_000},
     "RepeatPreviousEasy": POLICY_CARDS,
-    "RepeatPreviousMedium": POLICY_CARDS | {"train_steps": 500_000},
-    "RepeatPreviousHard": POLICY_CARDS | {"train_steps": 1_000_000},
-    "CountRecallEasy": POLICY_CARDS | {"train_steps": 1_500_000},
-    "CountRecallMedium": POLICY_CARDS | {"train_steps": 2_000_000},
-    "CountRecallHard": POLICY_CARDS | {"train_steps": 2_000_000},
-    "AutoencodeEasy": POLICY_CARDS | {"train_steps": 2_000_000},
-    "AutoencodeMedium": POLICY_CARDS | {"train_steps": 2_000_000},
-    "AutoencodeHard": POLICY_CARDS | {"train_steps": 2_000_000},
+    "RepeatPreviousMedium": POLICY_CARDS | {"steps": 500_000},
+    "RepeatPreviousHard": POLICY_CARDS | {"steps": 1_000_000},
+    "CountRecallEasy": POLICY_CARDS | {"steps": 1_500_000},
+    "CountRecallMedium": POLICY_CARDS | {"steps": 2_000_000},
+    "CountRecallHard": POLICY_CARDS | {"steps": 2_000_000},
+    "AutoencodeEasy": POLICY_CARDS | {"steps": 2_000_000},
+    "AutoencodeMedium": POLICY_CARDS | {"steps": 2_000_000},
+    "AutoencodeHard": POLICY_CARDS | {"steps": 2_000_000},
     **{
         f"{task}{level}": POLICY_CARTPOLE
         for task in ("PositionOnlyCartPole", "VelocityOnlyCartpole", "NoisyPositionOnlyCartPole")
@@ -156,14 +176,14 @@ POLICY: dict[str, dict[str, Any]] = {
     **{
         f"PositionOnlyPendulum{level}": {
             "rollout": 100,
-            "train_steps": 640_000,
+            "steps": 640_000,
             "discount": 0.95,
             "lambda_": 0.95,
         }
         for level in ("Easy", "Medium", "Hard")
     },
-    **{f"MultiarmedBandit{level}": {"train_steps": 1_500_000} for level in ("Easy", "Medium", "Hard")},
-    **{f"MineSweeper{level}": {"train_steps": 1_500_000} for level in ("Easy", "Medium", "Hard")},
+    **{f"MultiarmedBandit{level}": {"steps": 1_500_000} for level in ("Easy", "Medium", "Hard")},
+    **{f"MineSweeper{level}": {"steps": 1_500_000} for level in ("Easy", "Medium", "Hard")},
 }
 POLICY_MEMORY: dict[tuple[str, str], dict[str, Any]] = {
     ("RepeatFirstEasy", "lru"): {"memory_sizes": {"r_min": 0.9, "r_max": 0.999, "max_phase": 0.3}},

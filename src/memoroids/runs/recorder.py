@@ -23,7 +23,7 @@ from memoroids.runs.metrics import MEANS, MetricsFile
 from memoroids.runs.plots import draw_curve
 from memoroids.runs.progress import Counters, Progress, TrainingError, Watch, episodes_to
 from memoroids.runs.run_directory import CHECKPOINTS, CURVE, METRICS, SUMMARY, WARNINGS
-from memoroids.runs.schedule import passed
+from memoroids.runs.schedule import due
 from memoroids.runs.settings import TrainConfig
 from memoroids.runs.trackers import Trackers
 
@@ -170,8 +170,8 @@ class Recorder:
     def untrained(self) -> TrainingError:
         """The error of a run whose random episodes have used up the budget of environment steps."""
         return TrainingError(
-            f"the first {self.counters.random} random episodes used up all {self.config.budget.train_steps:,} "
-            "train_steps, and nothing was trained: raise --train-steps or lower --random-episodes"
+            f"the first {self.counters.random} random episodes used up all {self.config.budget.last_step:,} "
+            "steps, and nothing was trained: raise --steps or lower --random-episodes"
         )
 
     def warn(self, message: str) -> None:
@@ -186,11 +186,11 @@ class Recorder:
         return line
 
     def due(self) -> bool:
-        """Whether an evaluation is due: `eval_every` episodes have passed, or training has ended without one."""
-        config, episode = self.config, self.counters.episode
-        last = int(self.rows[-1]["episode"]) if self.rows else 0
-        over = config.budget.share_done(episode, self.counters.env_steps) >= 1
-        return passed(config.evaluation.eval_every, last, episode) or (over and episode > last)
+        """Whether an evaluation is due, as `eval_every` says, or because training has ended without one."""
+        config, now = self.config, (self.counters.episode, self.counters.env_steps)
+        last = (int(self.rows[-1]["episode"]), int(self.rows[-1]["env_steps"])) if self.rows else (0, 0)
+        over = config.budget.share_done(*now) >= 1
+        return due(config.evaluation.eval_every, config.budget, last, now) or (over and now > last)
 
     def report(self) -> None:
         """Reports the progress of the run to its `Watch`."""

@@ -7,13 +7,36 @@ import numpy as np
 
 from memoroids.agents.base import Traits
 from memoroids.runs.progress import Counters
-from memoroids.runs.setting_groups import BudgetSettings
+from memoroids.runs.setting_groups import BudgetSettings, ReplaySettings
 from memoroids.runs.settings import TrainConfig
 
 
 def passed(every: int, before: int, after: int) -> bool:
     """Whether a count that rose from `before` to `after` has reached or passed a multiple of `every`."""
     return after // every > before // every
+
+
+PARTS = 20
+"""Parts of the budget after each of which a run evaluates and saves if the settings do not say how often."""
+
+
+def due(every: int | None, budget: BudgetSettings, before: tuple[int, int], now: tuple[int, int]) -> bool:
+    """Whether a periodic event is due; `before`, `now`: training episodes and environment steps.
+
+    `every`: episodes from one event to the next; None: it is due after each of `PARTS` equal parts of the budget.
+    """
+    if every is not None:
+        return passed(every, before[0], now[0])
+    return int(PARTS * budget.share_done(*now)) > int(PARTS * budget.share_done(*before))
+
+
+def until_due(every: int | None, budget: BudgetSettings, counters: Counters) -> tuple[int, bool]:
+    """How far it is to the next periodic event, see `due`, and whether that is in steps (True) or in episodes."""
+    if every is not None:
+        return every - counters.episode % every, False
+    part = int(PARTS * budget.share_done(counters.episode, counters.env_steps)) + 1
+    in_steps = budget.last_step is not None
+    return -(-part * budget.total // PARTS) - (counters.env_steps if in_steps else counters.episode), in_steps
 
 
 def share_trained(budget: BudgetSettings, episode: Any, env_steps: Any, random_steps: Any, ahead: int = 0) -> Any:
@@ -23,9 +46,9 @@ def share_trained(budget: BudgetSettings, episode: Any, env_steps: Any, random_s
     random episodes. `ahead`: steps before the end of the budget at which the share already is 1. Random episodes are
     not part of training, so the share is 0 where training begins and 1 where the run ends.
     """
-    if budget.train_steps is None:
+    if budget.last_step is None:
         return (episode / budget.train_episodes).clip(0.0, 1.0)
-    total = (budget.train_steps - ahead - random_steps).clip(1)
+    total = (budget.total - ahead - random_steps).clip(1)
     return ((env_steps - random_steps) / total).clip(0.0, 1.0)
 
 
@@ -35,15 +58,25 @@ def share_at(budget: BudgetSettings, counters: Counters) -> Any:
     return share_trained(budget, episode, env_steps, random_steps)
 
 
+def updates_due(replay: ReplaySettings, episodes: Any, before: Any, after: Any) -> Any:
+    """Updates after `episodes` training episodes, whose steps brought the steps of training from `before` to `after`.
+
+    The counts are integers or integer scalars of NumPy or JAX.
+    """
+    if replay.updates_per_episode is not None:
+        return episodes * replay.updates_per_episode
+    return after // replay.steps_per_update - before // replay.steps_per_update
+
+
 def epsilon(config: TrainConfig, number: Any, share: Any) -> Any:
     """ε in the training episodes with these numbers, an array of the same shape (NumPy or JAX).
 
-    ε falls from the first training episode to the last. With a budget of `train_steps`, where the number of episodes is
+    ε falls from the first training episode to the last. With a budget of `steps`, where the number of episodes is
     not known, it follows `share`, that of the training's steps, see `share_trained`.
     """
     budget = config.budget
-    if budget.train_steps is None:
-        share = (number / max(budget.train_episodes - 1, 1)).clip(0.0, 1.0)
+    if budget.last_step is None:
+        share = (number / max(budget.total - 1, 1)).clip(0.0, 1.0)
     return config.exploration.epsilon_at(0.0 * number + share)
 
 

@@ -89,7 +89,10 @@ class NetworkSettings:
     """Keyword arguments of the memory, written as those of the environment: --memory-sizes layers 1 state_size 64."""
     check_memory: bool = True
     """Check the laws of a memory of your own before training, as memoroids.check_memory does."""
-    width: int = 256
+    normalise: bool = True
+    """Bring observations to unit scale: by their bounds if these are at most 20 apart, otherwise by running means and
+    deviations. Images and discrete parts are left as they are."""
+    width: int = 64
     """Width of the layers around the memory, and the memory's input and output size."""
     chunk: int | None = None
     """Slots of a tape that the network processes at once; longer tapes are processed chunk by chunk, with the same
@@ -100,40 +103,56 @@ class NetworkSettings:
         _keep_as_json(self, "memory_sizes", "memory_sizes")
 
 
+DEFAULT_STEPS = 200_000
+"""The budget of a run that is given none, in environment steps."""
+
+
 @dataclass(frozen=True)
 class BudgetSettings:
     """How long a run trains."""
 
-    random_episodes: int = 5_000
-    """Episodes of uniform random actions that are stored before training."""
-    train_episodes: int = 5_000
-    """Episodes collected while training."""
-    train_steps: int | None = None
-    """Environment steps, those of random episodes included, after which training stops; None: after train_episodes."""
+    steps: int | None = None
+    """Environment steps, those of random episodes included, after which training stops; None: after train_episodes, or
+    after 200,000 steps if that is None as well."""
+    train_episodes: int | None = None
+    """Training episodes after which training stops, where no steps are given."""
+    random_episodes: int = 0
+    """Episodes of uniform random actions that are stored before training, for agents with replay."""
 
     def __post_init__(self) -> None:
-        at_least(self, train_episodes=1, random_episodes=0, train_steps=1)
-        for name in ("train_episodes", "random_episodes", "train_steps"):
+        at_least(self, train_episodes=1, random_episodes=0, steps=1)
+        for name in ("train_episodes", "random_episodes", "steps"):
             if (getattr(self, name) or 0) > 2_000_000_000:  # compiled programs count in int32
                 raise ValueError(f"{name} must be at most 2,000,000,000, got {getattr(self, name)}")
 
+    @property
+    def last_step(self) -> int | None:
+        """The environment steps after which training stops; None if the budget is in episodes."""
+        return self.steps or (DEFAULT_STEPS if self.train_episodes is None else None)
+
+    @property
+    def total(self) -> int:
+        """The size of the budget, in environment steps or in training episodes."""
+        total = self.last_step or self.train_episodes
+        assert total is not None
+        return total
+
     def share_done(self, episode: int, env_steps: int) -> float:
         """The share of the budget, at most 1, used by this number of training episodes and of environment steps."""
-        done, total = (episode, self.train_episodes) if self.train_steps is None else (env_steps, self.train_steps)
-        return min(done / total, 1.0)
+        return min((episode if self.last_step is None else env_steps) / self.total, 1.0)
 
 
 @dataclass(frozen=True)
 class CollectionSettings:
     """How episodes are collected."""
 
-    num_envs: int = 8
+    num_envs: int = 16
     """Environments that are stepped together."""
     processes: int = 0
     """Processes in which the environments are stepped, without effect on the results; 0: this process (host)."""
     rollout: int | None = None
-    """Slots that each environment collects between updates; None: one episode, or at most 64 slots if episodes differ
-    in length (device)."""
+    """Slots that each environment collects between updates; None: 128, and on the device one episode, or at most 64
+    slots if episodes differ in length. For agents with replay on the device only."""
     max_faults: int = 10
     """Episodes in a row that may be dropped because of a fault of their environment; one more ends the run."""
 
@@ -162,33 +181,41 @@ class ReplaySettings:
     """Give weight 0 to transitions past batch_size, as the paper's code does; favours early steps (tape only)."""
     buffer_size: int = 1_000_000
     """Slots in the replay buffer; an episode of T actions takes T + 1, a segment its padded length."""
-    updates_per_episode: int = 1
-    """Updates after each training episode."""
+    steps_per_update: int = 16
+    """Steps of training episodes for each update."""
+    updates_per_episode: int | None = None
+    """Updates after each training episode, however long it is; None: as many as steps_per_update says."""
     tapes: int = 1
     """Tapes over which a batch is divided equally, so that several devices can share it (device)."""
     prioritised: bool = False
     """Draw episodes by their TD errors instead of uniformly, with importance weights in the loss (device)."""
 
     def __post_init__(self) -> None:
-        at_least(self, batch_size=1, segment_length=1, tapes=1, updates_per_episode=0, buffer_size=2)
+        at_least(self, batch_size=1, segment_length=1, tapes=1, buffer_size=2)
+        at_least(self, updates_per_episode=0, steps_per_update=1)
 
 
 @dataclass(frozen=True)
 class ExplorationSettings:
     """The share ε of random actions over training, for agents that explore by ε."""
 
-    epsilon_start: float = 0.2
+    epsilon_start: float = 1.0
     """Share of random actions in the first training episode."""
-    epsilon_end: float = 0.01
+    epsilon_end: float = 0.05
     """Share of random actions in the last training episode, reached linearly."""
+    epsilon_decay: float = 0.3
+    """Share of training after which epsilon_end is reached."""
 
     def __post_init__(self) -> None:
         for name in ("epsilon_start", "epsilon_end"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
+        if not 0.0 < self.epsilon_decay <= 1.0:
+            raise ValueError(f"epsilon_decay must be above 0 and at most 1, got {self.epsilon_decay}")
 
     def epsilon_at(self, share: Any) -> Any:
-        """ε after this share of training, a number or an array."""
+        """ε after this share of training, an array."""
+        share = (share / self.epsilon_decay).clip(0.0, 1.0)
         return self.epsilon_start + share * (self.epsilon_end - self.epsilon_start)
 
 
@@ -196,9 +223,9 @@ class ExplorationSettings:
 class EvaluationSettings:
     """Evaluation, during training and at its end."""
 
-    eval_every: int = 10
-    """Training episodes between evaluations."""
-    eval_episodes: int = 20
+    eval_every: int | None = None
+    """Training episodes between evaluations; None: an evaluation after every twentieth of the budget."""
+    eval_episodes: int = 10
     """Episodes in each evaluation; for agents that sample from their policy as many greedy and as many sampled ones."""
     final_episodes: int = 100
     """Episodes in the evaluation at the end, on seeds that are used for nothing else."""
@@ -227,8 +254,9 @@ class EvaluationSettings:
 class CheckpointSettings:
     """Checkpoints, and how many updates in a row may be skipped."""
 
-    checkpoint_every: int = 500
-    """Training episodes between checkpoints; one is always written at the end."""
+    checkpoint_every: int | None = None
+    """Training episodes between checkpoints; None: a checkpoint after every twentieth of the budget. One is always
+    written at the end."""
     keep_checkpoints: int = 2
     """How many of the newest checkpoints are kept; each includes the parameters of the best evaluation."""
     max_skipped: int = 20

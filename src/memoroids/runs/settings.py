@@ -112,9 +112,11 @@ class TrainConfig:
         """Raises `ValueError` for settings that are not supported with host, or with device environments."""
         if not self.env.on_device:
             self._require(
-                {"rollout": None, "tapes": 1, "mapping": "auto", "devices": 1, "prioritised": False},
+                {"tapes": 1, "mapping": "auto", "devices": 1, "prioritised": False},
                 "needs a device environment, such as --env device:RepeatPreviousEasy",
             )
+            if self.agent_type().traits.learns_from_replay:
+                self._require({"rollout": None}, "is for device environments, or for agents without replay")
             return
         self._require(
             {"processes": 0, "time_limit": 60.0, "check_bounds": True, "max_episode_steps": None},
@@ -183,9 +185,6 @@ class TrainConfig:
             known = presets.preset(preset, **{name: values.get(name, default) for name, default in asked.items()})
             sizes = known.get("memory_sizes", {}) | values.get("memory_sizes", {})
             values = known | values | ({"memory_sizes": sizes} if sizes else {})
-        traits = resolve_agent(values.get("algorithm", defaults["algorithm"])).traits
-        if not traits.learns_from_replay:
-            defaults["budget"] = dataclasses.replace(defaults["budget"], random_episodes=0)
         return cls(**_changed(defaults, values))
 
     def replace(self, **values: Any) -> "TrainConfig":

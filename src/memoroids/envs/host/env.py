@@ -117,6 +117,10 @@ class HostEnv:
         self.previous_action, self.previous_reward = previous_action, previous_reward
         self._tail = np.zeros(action_width(self.env.action_space) * previous_action + previous_reward, np.float32)
         self._frequencies = 2 * np.pi / np.asarray(step_periods)
+        self.ranges = self._observations.ranges(
+            self._tail.size - previous_reward, previous_reward, self._frequencies.size
+        )
+        """What is known of the scale of each element of an observation; None if it is an image."""
         self.layout = self._observations.layout(self._tail.size + 2 * self._frequencies.size)
         """The shape of one observation as networks need it: (n,), (H, W, C) of an image, or `Mixed`."""
         self.observation_shape: tuple[int, ...] = (self.layout.size,) if isinstance(self.layout, Mixed) else self.layout

@@ -1,0 +1,85 @@
+"""Observations brought to unit scale: by known bounds where these are narrow, elsewhere by running statistics."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from memoroids.algebra.resettable import select
+from memoroids.envs.observations import Ranges
+from memoroids.tape import Tape
+
+FARTHEST = 10.0
+"""Deviations from the mean beyond which an observation is clipped."""
+FINEST = 1e-6
+"""The smallest deviation that counts, as a share of the mean: below it there is only the rounding of float32."""
+
+Learner = TypeVar("Learner", bound=Any)
+
+
+class Normaliser(eqx.Module):
+    """(o - centre) / scale for each element of an observation (n,) → (n,) float32.
+
+    Of elements whose statistics are running, `centre` is the mean and `scale` the standard deviation of what was seen
+    so far, 1 where it does not vary, and the result is clipped to ±10. `weight`: how many observations these stand for,
+    a float32 scalar. No gradient flows into any of the three, so they can be part of a network's parameters, and
+    `observed` replaces them.
+    """
+
+    centre: jax.Array
+    scale: jax.Array
+    weight: jax.Array
+    running: tuple[bool, ...] = eqx.field(static=True)
+
+    @classmethod
+    def of(cls, ranges: Ranges) -> "Normaliser":
+        """A normaliser that has seen nothing yet."""
+        centre, half = (jnp.asarray(part, jnp.float32) for part in (ranges.centre, ranges.half))
+        return cls(centre, half, jnp.zeros((), jnp.float32), tuple(ranges.running.tolist()))
+
+    def __call__(self, observation: jax.Array) -> jax.Array:
+        """The normalised observation, (n,) → (n,)."""
+        centre, scale = lax.stop_gradient((self.centre, self.scale))
+        found = (observation - centre) / scale
+        if not any(self.running):
+            return found
+        return jnp.where(jnp.asarray(self.running), jnp.clip(found, -FARTHEST, FARTHEST), found)
+
+    def after(self, tape: Tape) -> "Normaliser":
+        """The statistics after the observations of one or several tapes, leaves (…, slots). No others than finite."""
+        if not any(self.running):
+            return self
+        seen = ~(tape.begin & ~tape.transition).ravel()
+        rows = tape.observation.reshape(seen.size, -1)
+        count = jnp.sum(seen, dtype=jnp.float32)
+        weight = self.weight + count
+
+        def mean_of(function: Callable[[jax.Array], jax.Array]) -> jax.Array:
+            """The mean of a function over the rows that count."""
+            total = jnp.sum(jax.vmap(lambda row, its: jnp.where(its, function(row), 0))(rows, seen), axis=0)
+            return total / jnp.maximum(count, jnp.float32(1))
+
+        share = count / jnp.maximum(weight, jnp.float32(1))
+        mean = self.centre + share * mean_of(lambda row: row - self.centre)
+        known = jnp.where(self.weight > 0, jnp.square(self.scale) + jnp.square(self.centre - mean), 0)
+        scale = jnp.sqrt((1 - share) * known + share * mean_of(lambda row: jnp.square(row - mean)))
+        scale = jnp.where(scale > FINEST * jnp.abs(mean), scale, jnp.float32(1))
+        running = jnp.asarray(self.running)
+        centre, scale = jnp.where(running, mean, self.centre), jnp.where(running, scale, self.scale)
+        after = Normaliser(centre, scale, weight, self.running)
+        return select(jnp.all(jnp.isfinite(centre) & jnp.isfinite(scale)), after, self)
+
+
+def observed(state: Learner, tape: Tape) -> Learner:
+    """The learner's state with normalisers, in its parameters and its target network's, that have seen the tape."""
+    normaliser = state.params.normaliser
+    if normaliser is None:
+        return state
+    after = normaliser.after(tape)
+    networks = {name: getattr(state, name) for name in ("params", "target") if hasattr(state, name)}
+    return state._replace(
+        **{name: eqx.tree_at(lambda net: net.normaliser, net, after) for name, net in networks.items()}
+    )
