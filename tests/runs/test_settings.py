@@ -159,3 +159,13 @@ def test_keyword_arguments_that_a_file_would_change_are_refused(option: str, nam
     with pytest.raises(ValueError, match=rf"^{name} size must be ") as error:
         TrainConfig.of(**{option: {"fine": 1, "size": value}})
     assert "\n" not in str(error.value)
+
+
+def test_only_the_factories_of_ours_that_are_listed_need_no_trust():
+    ours = "memoroids.envs.host.development"
+    assert TrainConfig.of(env=f"{ours}:tmaze", env_options={"length": 3}).own_code == []
+    # A run of somebody else's that names other functions of ours could write files, or import what its options name.
+    for name in (f"{ours}:Seen", f"{ours}:gym", f"device:{ours}:tmaze", "memoroids._util.files:atomic_write_text"):
+        assert TrainConfig.of(env=name).own_code == [name]
+    named = f"{ours}:tmaze"
+    assert TrainConfig.of(env=named, memory="own_memory:Make").own_code == ["own_memory:Make"]

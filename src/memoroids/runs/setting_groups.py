@@ -7,8 +7,12 @@ from typing import Any, Literal
 from memoroids._util.literals import as_json
 from memoroids.envs import DEVICE_PREFIX
 from memoroids.envs.device import LIBRARIES
+from memoroids.envs.host import development
 from memoroids.envs.observations import Treatment
 from memoroids.replay.segment_buffer import SegmentState
+
+OWN = frozenset(f"{development.__name__}:{factory}" for factory in development.FACTORIES)
+"""The factories of ours that runs may name without --trust: a name of ours alone is no reason to call anything else."""
 
 
 def at_least(group: Any, **lows: int) -> None:
@@ -76,7 +80,7 @@ class EnvSettings:
     def own_code(self) -> bool:
         """Whether the name makes us import code that is neither this package's nor a known library's."""
         known = self.on_device and self.device_name.partition(":")[0] in LIBRARIES
-        return ":" in self.device_name and not known
+        return ":" in self.device_name and not known and self.id not in OWN
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,12 @@ def _make(id_: str, options: dict[str, Any], limit: int | None) -> gym.Env:
     return env if limit is None else TimeLimit(env, limit)
 
 
+def _own_limit(env: gym.Env) -> int | None:
+    """The longest episode according to an environment that ends it by itself, as POPGym's and MiniGrid's do."""
+    found = (getattr(env, name, None) for name in ("max_episode_length", "max_steps"))
+    return next((limit for limit in found if isinstance(limit, int) and limit > 0), None)
+
+
 class HostEnv:
     """A Gymnasium environment with float32 vectors or uint8 images out and one action in.
 
@@ -128,9 +134,7 @@ class HostEnv:
         self.observation_dtype = np.dtype(np.uint8 if image else np.float32)
         self.observation_size = math.prod(self.observation_shape)
         declared = self.env.spec.max_episode_steps if self.env.spec else None
-        self.max_length: int | None = (
-            max_episode_steps or declared or getattr(self.env.unwrapped, "max_episode_length", None)
-        )
+        self.max_length: int | None = max_episode_steps or declared or _own_limit(self.env.unwrapped)
         """The longest episode according to the environment, None if it does not say. A hint, not a guarantee."""
         self._step = 0
 
