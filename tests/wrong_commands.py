@@ -708,6 +708,16 @@ def _reproductions() -> Iterator[Case]:
         ("figure5-returns --tasks RepeatFirstEasy", "takes --scale and --output only, got tasks"),
         ("popgym --segment-lengths 10", "segment"),
         ("figure4 --retry=perhaps", "perhaps"),
+        ("figure4 --steps 100", "steps is for reproduce suite, got it for figure4"),
+        ("figure6 --algorithms ppo", "algorithms is for reproduce suite, got it for figure6"),
+        ("suite --steps 0", "steps must be at least 1, got 0"),
+        ("suite --tasks cartpol", "unknown environment of the suite 'cartpol'.*cartpole"),
+        ("suite --algorithms pppo", "'pppo'"),
+        ("suite --memories lruu", "'lruu'"),
+        ("suite --tasks tmaze-10 tmaze-10", "twice"),
+        ("suite --scale paper", "the scales smoke and laptop"),
+        ("suite --segment-lengths 10", "takes no segment_lengths"),
+        ("suite --train-episodes 10", "takes no train_episodes"),
     ):
         yield _case("reproduce", f"reproduce {line}", says)
     start = "reproduce figure4 --scale smoke --output grid"

@@ -1,4 +1,4 @@
-"""`memoroids reproduce` and `memoroids report`: the paper's figures, from grids of runs to their reports."""
+"""`memoroids reproduce` and `memoroids report`: the paper's figures and the suite, from grids of runs to reports."""
 
 import dataclasses
 import shlex
@@ -17,11 +17,22 @@ class ReproduceOptions:
     """Options of `memoroids reproduce`. Raises `ValueError` for numbers out of range."""
 
     figure: Annotated[
-        Literal["figure3", "figure4", "figure5-returns", "figure5-training", "figure6", "figure7", "figure8", "popgym"],
+        Literal[
+            "figure3",
+            "figure4",
+            "figure5-returns",
+            "figure5-training",
+            "figure6",
+            "figure7",
+            "figure8",
+            "popgym",
+            "suite",
+        ],
         tyro.conf.Positional,
     ]
     """A figure of Morad et al. 2024. 3 and 8: sensitivity; 4 and 6: tapes against segments; 5: wall-clock time; 7:
-    Atari. Or popgym: its tasks at three levels of difficulty, on device, against published results."""
+    Atari. Or popgym: its tasks at three levels of difficulty, on device, against published results. Or suite: the
+    environments on which the agents are developed, with the agents' defaults, against targets."""
     scale: Literal["smoke", "laptop", "paper"] = "laptop"
     """smoke: every part runs, in minutes, and nothing is learned; laptop: tuned presets (Atari reduced), 3 seeds;
     paper: as published, 10 seeds."""
@@ -29,6 +40,10 @@ class ReproduceOptions:
     """Environments in place of the figure's, each with every memory; RepeatPreviousEasy-k10 is Figure 3's."""
     memories: tuple[str, ...] = ()
     """Memories in place of the figure's, each on every task."""
+    algorithms: tuple[str, ...] = ()
+    """Agents in place of the suite's, each on every environment (suite only)."""
+    steps: int | None = None
+    """Environment steps of every run, in place of the suite's budgets (suite only)."""
     segment_lengths: tuple[int, ...] | None = None
     """Segment lengths L in place of the figure's."""
     segment_state: Literal["zero", "stored", "burn-in"] = "zero"
@@ -51,7 +66,7 @@ class ReproduceOptions:
     """Also rerun the cells that failed before."""
 
     def __post_init__(self) -> None:
-        for name in ("seeds", "train_episodes", "jobs"):
+        for name in ("seeds", "steps", "train_episodes", "jobs"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if self.random_episodes is not None and self.random_episodes < 0:
@@ -69,7 +84,7 @@ class ReportOptions:
 
 
 def reproduce(arguments: list[str]) -> None:
-    """Runs a figure's grid, or the timings of Figure 5, and writes the report."""
+    """Runs the grid of a figure or of the suite, or the timings of Figure 5, and writes the report."""
     options: ReproduceOptions = parse(ReproduceOptions, "reproduce", arguments)
     from memoroids._util.allocator import keep_freed_memory
 
@@ -78,6 +93,8 @@ def reproduce(arguments: list[str]) -> None:
     command = shlex.join(("memoroids", "reproduce", *arguments))
     if options.figure == "figure5-returns":
         _time_returns(options, root, command)
+    elif options.figure == "suite":
+        _run_suite(options, root, command)
     else:
         _run_grid(options, root, command)
 
@@ -87,14 +104,32 @@ def _time_returns(options: ReproduceOptions, root: Path, command: str) -> None:
     from memoroids.benchmarks import padded_returns
     from memoroids.experiments import report, runner
 
-    given = dataclasses.asdict(dataclasses.replace(options, figure="figure4", scale="laptop", output=None))
-    plain = dataclasses.asdict(ReproduceOptions("figure4"))
-    if unused := sorted(name for name in given if given[name] != plain[name]):
-        raise UsageError(f"reproduce figure5-returns takes --scale and --output only, got {unused[0]}")
+    if unused := _given(options) - {"scale", "output"}:
+        raise UsageError(f"reproduce figure5-returns takes --scale and --output only, got {min(unused)}")
     if (root / runner.GRID).exists():
         raise UsageError(f"{root} holds a grid: choose another --output")
     padded_returns.run(5 if options.scale == "smoke" else 20, root)
     print(f"report: {report.write_returns(root, command)}")
+
+
+def _given(options: ReproduceOptions) -> set[str]:
+    """The options that have other values than their defaults."""
+    given, plain = (dataclasses.asdict(each) for each in (options, ReproduceOptions(options.figure)))
+    return {name for name in given if given[name] != plain[name]}
+
+
+def _run_suite(options: ReproduceOptions, root: Path, command: str) -> None:
+    from memoroids.experiments.reproduce import default_jobs, reproduce_suite
+    from memoroids.experiments.suite import SuiteChoice
+
+    names = {field.name for field in dataclasses.fields(SuiteChoice)}
+    if unused := _given(options) - names - {"jobs", "output", "retry"}:
+        raise UsageError(f"reproduce suite trains agents with their defaults: it takes no {min(unused)}")
+    if options.scale == "paper":
+        raise UsageError("reproduce suite has the scales smoke and laptop, got paper")
+    choice = SuiteChoice(**{name: getattr(options, name) for name in names})
+    if not reproduce_suite(choice, root, jobs=options.jobs or default_jobs(), retry=options.retry, command=command):
+        raise CommandFailed(f"some runs failed; the table says which and why: {root / 'report' / 'suite.md'}")
 
 
 def _run_grid(options: ReproduceOptions, root: Path, command: str) -> None:
@@ -103,6 +138,8 @@ def _run_grid(options: ReproduceOptions, root: Path, command: str) -> None:
     from memoroids.experiments.reproduce import default_jobs
     from memoroids.experiments.reproduce import reproduce as run_grid
 
+    if unused := _given(options) & {"algorithms", "steps"}:
+        raise UsageError(f"{min(unused)} is for reproduce suite, got it for {options.figure}")
     choice = Choice(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Choice)})
     jobs = options.jobs or default_jobs()
     if not run_grid(choice, root, jobs=jobs, retry=options.retry, command=command):

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from memoroids._util.provenance import environment
-from memoroids.experiments import figures, results, tables
+from memoroids.experiments import figures, results, suite, suite_report, tables
 from memoroids.experiments.report_html import document, escape, picture, table
 from memoroids.experiments.report_page import grid_page
 
@@ -16,12 +16,14 @@ SPLIT = "split.csv"
 def write(root: Path) -> Path:
     """Writes `root`/report: index.html, figures/*.png and *.pdf, tables/*.csv. Returns the path of the page.
 
-    The page of an unfinished grid lists the missing runs.
+    The page of an unfinished grid lists the missing runs. Of the suite, only its table is written, suite.md and .csv.
 
     Raises `ValueError` if `root` holds no grid, or one of another version of memoroids.
     """
     found = results.load(root)
     directory = root / REPORT
+    if found.grid["choice"]["figure"] == suite.NAME:
+        return suite_report.write(found, root, directory)
     (directory / "tables").mkdir(parents=True, exist_ok=True)
     rows = {name: make(found) for name, make in tables.TABLES.items()}
     if (root / SPLIT).exists():

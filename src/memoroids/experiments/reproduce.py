@@ -1,4 +1,4 @@
-"""`memoroids reproduce`: runs the grid of one of the paper's figures and writes its report."""
+"""`memoroids reproduce`: runs the grid of one of the paper's figures, or the suite, and writes its report."""
 
 import os
 from collections.abc import Sequence
@@ -10,9 +10,10 @@ from rich.progress import BarColumn, Progress, TextColumn
 from memoroids._util.clock import clock
 from memoroids.benchmarks import batching
 from memoroids.envs import task_of
-from memoroids.experiments import cell_process, report, results, runner, tables
+from memoroids.experiments import cell_process, random_returns, report, results, runner, tables
 from memoroids.experiments.grid import FIGURES, Cell, Choice, Scale, cells
 from memoroids.experiments.runner import GridProgress
+from memoroids.experiments.suite import SuiteChoice, suite_cells
 
 
 def default_jobs() -> int:
@@ -27,12 +28,31 @@ def reproduce(choice: Choice, root: Path, *, jobs: int, retry: bool, command: st
     """
     found = cells(choice)
     runner.prepare(root, choice, found, command)
-    with GridDisplay(choice, root, len(found), jobs) as display:
+    title = f"{choice.figure}, {FIGURES[choice.figure].title}"
+    with GridDisplay(title, choice.scale, root, len(found), jobs) as display:
         runner.run(root, found, jobs=jobs, retry=retry, watch=display.show)
         done = [cell for cell in found if (end := cell_process.status(root, cell)) and end["status"] == "done"]
         if choice.figure == "figure5-training" and done and not (root / report.SPLIT).exists():
             display.console.print("timing the parts of a training episode: collecting, storing, sampling and updating")
             tables.write(_split(choice.scale, done), root / report.SPLIT)
+    return _report(root, display)
+
+
+def reproduce_suite(choice: SuiteChoice, root: Path, *, jobs: int, retry: bool, command: str) -> bool:
+    """Runs the unfinished runs of the suite and writes its table. Returns whether every run is done.
+
+    Raises `ValueError` if the choice is not a valid grid or `root` holds anything else.
+    """
+    found = suite_cells(choice)
+    runner.prepare(root, choice, found, command)
+    random_returns.measure(root, found)
+    with GridDisplay("suite, agents with their defaults", choice.scale, root, len(found), jobs) as display:
+        runner.run(root, found, jobs=jobs, retry=retry, watch=display.show)
+    return _report(root, display)
+
+
+def _report(root: Path, display: "GridDisplay") -> bool:
+    """Writes the report of a grid and says where. Returns whether every cell is done."""
     page = report.write(root)
     display.console.print(f"report: {page}", highlight=False, soft_wrap=True, markup=False)
     return not results.load(root).gaps
@@ -53,10 +73,9 @@ def _split(scale: Scale, found: Sequence[Cell]) -> list[tables.Row]:
 class GridDisplay:
     """A live progress bar on a terminal; otherwise a line for each cell that ends."""
 
-    def __init__(self, choice: Choice, root: Path, total: int, jobs: int):
+    def __init__(self, title: str, scale: str, root: Path, total: int, jobs: int):
         self.console = Console()
-        title = FIGURES[choice.figure].title
-        self.banner = f"{choice.figure}, {title}: {total} runs at scale {choice.scale}, {jobs} at a time -> {root}"
+        self.banner = f"{title}: {total} runs at scale {scale}, {jobs} at a time -> {root}"
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=18), TextColumn("{task.fields[figures]}"))
         self.progress = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
         self.task = self.progress.add_task("runs", total=total, figures="")
