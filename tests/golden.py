@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 import orbax.checkpoint as ocp
 
-TIMES = ("seconds", "steps_per_s")
+from memoroids.runs.metrics import TIMES
+
 SMALL = (
     "--memory ffm --memory-sizes trace_size 4 context_size 2 --width 8 --eval-every 8 --eval-episodes 2 "
     "--final-episodes 2 --checkpoint-every 16"

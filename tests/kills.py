@@ -26,7 +26,7 @@ from memoroids.runs.run_directory import CHECKPOINTS, CONFIG, METRICS
 from memoroids.runs.settings import TrainConfig
 from memoroids.runs.settings_file import to_json
 
-TIMED = ("seconds", "steps_per_s")
+TIMED = metrics.TIMES
 
 # The process kills itself, because a kill from outside cannot hit the writing of a checkpoint reliably. The signal is
 # the same: nothing is caught or flushed. The seed determines the moment: either a step within the writing of the

@@ -5,6 +5,7 @@ import numpy as np
 from memoroids.agents.branches import Branches
 from memoroids.agents.losses import (
     double_q_target,
+    explained_variance,
     huber_of_mean,
     huber_td,
     ppo_clip,
@@ -121,3 +122,21 @@ def test_losses_of_several_parts_are_means_in_which_opposite_errors_do_not_cance
     for loss in (huber_td, squared_td):
         slope = jax.grad(lambda y, loss=loss: sum(map(jnp.sum, loss(q, action, y))))(target)
         np.testing.assert_array_equal(slope, 0)
+
+
+def test_explained_variance_is_one_for_perfect_values_zero_for_constant_ones_and_bounded_below():
+    rng = np.random.default_rng(0)
+    target, weight = rng.normal(size=6).astype(np.float32), jnp.asarray([1.0, 1, 1, 1, 0, 0])
+    padded = jnp.asarray(target).at[4:].set(jnp.nan)
+    np.testing.assert_allclose(explained_variance(jnp.asarray(target) + 3, padded, weight), 1, atol=1e-6)
+    np.testing.assert_allclose(explained_variance(jnp.full(6, 7.0), padded, weight), 0, atol=1e-5)
+    half = target.mean() + 0.5 * (target - target.mean())
+    np.testing.assert_allclose(explained_variance(jnp.asarray(half), padded, weight), 0.75, rtol=1e-4)
+    assert explained_variance(jnp.asarray(-9 * target), padded, weight) == -1
+    assert explained_variance(jnp.asarray(target), jnp.ones(6), weight) == 0
+
+
+def test_explained_variance_of_several_parts_is_their_mean():
+    target = jnp.asarray([[0.0, 1.0], [2.0, 5.0]])
+    value = jnp.asarray([[0.0, 3.0], [2.0, 3.0]])  # perfect, and constant
+    np.testing.assert_allclose(explained_variance(value, target, jnp.ones(2)), 0.5, atol=1e-6)

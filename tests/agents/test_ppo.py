@@ -128,6 +128,19 @@ def test_a_later_pass_clips_against_the_policy_at_entry(actions):
     assert metrics1["clipped"] == 0 and metrics2["clipped"] > 0.1 and metrics2["kl"] > 0
 
 
+@pytest.mark.parametrize("actions", [ACTIONS, BOX])
+def test_a_larger_value_loss_pulls_harder_and_the_policy_s_pull_stays(actions):
+    rollout, pulls = None, []
+    for value_weight in (0.5, 50.0):
+        network, algorithm, state = build("gru", actions, value_weight=value_weight)
+        rollout = rollout or ragged.ragged(network, actions)
+        _, metrics, _ = jax.jit(algorithm.update, compiler_options=QUICKLY)(state, rollout, KEY)
+        pulls.append((float(metrics["policy_grad"]), float(metrics["value_grad"])))
+    np.testing.assert_allclose(pulls[1][0], pulls[0][0], rtol=1e-4)
+    np.testing.assert_allclose(pulls[1][1], 100 * pulls[0][1], rtol=1e-4)
+    assert min(pulls[0]) > 0 and -1 <= float(metrics["explained_variance"]) <= 1
+
+
 def test_the_state_before_slot_0_counts_where_the_row_goes_on_and_not_where_it_begins():
     network, algorithm, state = build("lru")
     rollout = ragged.ragged(network)

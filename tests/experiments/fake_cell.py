@@ -14,12 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-HEADER = (
-    "episode,env_steps,updates,transitions,slots,loss,td_error,q_mean,grad_norm,epsilon,train_return,eval_return,"
-    "eval_greedy,eval_sampled,"
-    "skipped,steps_per_s,seconds"
-)
-FIELDS = HEADER.split(",")
+from memoroids.runs.metrics import FIELDS
+
 PROGRAM = f"import runpy\nrunpy.run_path({__file__!r}, run_name='__main__')\n"
 """The program of a cell's process that runs this module."""
 NASTY = 'ValueError: <script>alert("&")</script>'

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import fake_cell
 import pytest
 from written_grids import CHOICE, FIRST, make
 
 from memoroids.experiments import cell_process, results, tables
+from memoroids.runs.metrics import FIELDS
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from memoroids.experiments import cell_process, results, tables
         (lambda run: (run / "summary.json").write_text("{"), "summary.json"),
         (lambda run: (run / "summary.json").write_text("{}"), "final_return"),
         (lambda run: (run / "metrics.csv").unlink(), "metrics.csv"),
-        (lambda run: (run / "metrics.csv").write_text(fake_cell.HEADER + "\n"), "metrics.csv"),
+        (lambda run: (run / "metrics.csv").write_text(",".join(FIELDS) + "\n"), "metrics.csv"),
         (lambda run: (run / "metrics.csv").write_text("a,b\n"), "metrics.csv"),
         (lambda run: write_nan_return(run), "metrics.csv"),
         (lambda run: (run / "sensitivity.json").write_text("{"), "sensitivity.csv"),
@@ -39,4 +39,5 @@ def test_a_run_that_cannot_be_read_is_a_gap_that_names_the_file(
 
 
 def write_nan_return(run: Path) -> None:
-    (run / "metrics.csv").write_text(fake_cell.HEADER + "\n" + ",".join(["10"] * 11 + ["nan"] + ["0"] * 3) + "\n")
+    row = dict.fromkeys(FIELDS, "10") | {"eval_return": "nan"}
+    (run / "metrics.csv").write_text(",".join(FIELDS) + "\n" + ",".join(row.values()) + "\n")

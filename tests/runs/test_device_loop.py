@@ -26,7 +26,6 @@ from memoroids.runs.run_directory import CHECKPOINTS, METRICS, seed_dir
 from memoroids.runs.settings import TrainConfig
 from memoroids.runs.train import train
 
-TIMES = {"seconds", "steps_per_s"}
 LEARNERS = {
     "dqn": {"random_episodes": 8, "batch_size": 12, "buffer_size": 200, "agent": DQNConfig(warmup=0)},
     "ppo": {"random_episodes": 0, "agent": PPOConfig(epochs=2, minibatches=2)},
@@ -59,7 +58,7 @@ def not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def rows_of(path: Path) -> list[dict[str, float]]:
-    return [{k: v for k, v in row.items() if k not in TIMES} for row in metrics.read(path / METRICS)]
+    return [{k: v for k, v in row.items() if k not in metrics.TIMES} for row in metrics.read(path / METRICS)]
 
 
 def learned(path: Path) -> list[np.ndarray]:

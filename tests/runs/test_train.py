@@ -37,7 +37,7 @@ from memoroids.runs.train import train
 from memoroids.tape import slots_needed
 
 EVEN, UNEVEN = "test-train/Even-v0", "test-train/Uneven-v0"
-TIMED = ("seconds", "steps_per_s")
+TIMED = metrics.TIMES
 
 
 class Toy(gym.Env):

@@ -95,7 +95,8 @@ class Agent(NamedTuple):
 
     `update`: `batch` is a `memoroids.replay.Sample` or `SegmentSample`, or a `memoroids.agents.rollout_batch.Rollout`
     for an agent without replay. `metrics` are scalars by name; `loss`, `td_error`, `q_mean` and `grad_norm` become
-    columns of metrics.csv, `transitions` and `slots` are summed over the run. `aux` is None without replay; otherwise
+    columns of metrics.csv, and so do those of `memoroids.runs.metrics.LOSSES` that it measures; `transitions` and
+    `slots` are summed over the run. `aux` is None without replay; otherwise
     the TD errors (N,) of the sample's slots, 0 where there is no transition, from which priorities are computed.
     `share`: a `TrainingShare`. The built-in agents need it only for settings that change over training.
     """

@@ -72,6 +72,26 @@ def squared_error(value: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.A
     return 0.5 * jnp.square(error), error
 
 
+def explained_variance(value: jax.Array, target: jax.Array, weight: jax.Array) -> jax.Array:
+    """1 - Var(y - v) / Var(y) of values v against targets y, a scalar: 1 for perfect values, 0 for constant ones.
+
+    `value` and `target` (N,), or (N, parts), over whose parts the mean is taken; `weight` (N,). At least -1, so that a
+    mean over many batches is not that of the worst; 0 where the targets do not vary.
+    """
+    total = jnp.maximum(jnp.sum(weight), 1.0)
+
+    def variance(x: jax.Array) -> jax.Array:
+        return weighted_mean(jnp.square(x - weighted_mean(x, weight, total)), weight, total)
+
+    def of_part(value: jax.Array, target: jax.Array) -> jax.Array:
+        whole, left = variance(target), variance(target - value)
+        return jnp.where(whole > 0, jnp.maximum(1 - left / jnp.where(whole > 0, whole, 1), -1), 0)
+
+    rows = weight.shape[0]
+    value, target = (jax.lax.stop_gradient(x).reshape(rows, -1) for x in (value, target))
+    return jnp.mean(jax.vmap(of_part, -1)(value, target))
+
+
 def ppo_clip(log_prob: jax.Array, old_log_prob: jax.Array, advantage: jax.Array, clip_ratio: float) -> jax.Array:
     """The clipped surrogate loss -min(ρ A, clip(ρ, 1 - ε, 1 + ε) A) with ρ = π(a) / π_old(a): (N,).
 

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import optax
 
 from memoroids.agents import optimiser as optimisers
 from memoroids.agents.base import Agent, AgentType, Plan, TrainingShare, Traits
-from memoroids.agents.losses import ppo_clip, squared_error, standardise, weighted_mean
+from memoroids.agents.losses import explained_variance, ppo_clip, squared_error, standardise, weighted_mean
 from memoroids.agents.networks import ActorCritic
 from memoroids.agents.normaliser import observed
 from memoroids.agents.optimiser import AdamState
@@ -85,6 +86,16 @@ class Batch(NamedTuple):
     target: jax.Array
 
 
+def head_gradients(params: Any, grads: Any) -> dict[str, jax.Array]:
+    """The norms of the gradients of the two heads: `policy_grad` is the policy's pull, `value_grad` the value's.
+
+    They stand for the pull at the features that the heads share, which would take a second backward pass to measure:
+    both weigh the same features by the gradients at the heads' outputs.
+    """
+    del params
+    return {f"{name}_grad": optax.tree.norm(getattr(grads.head, name)) for name in ("policy", "value")}
+
+
 def ppo(config: PPOConfig, network: ActorCritic, plan: Plan) -> Agent:
     """PPO for networks with the structure of `network`, whose parameters `init` copies into the state.
 
@@ -138,6 +149,7 @@ def ppo(config: PPOConfig, network: ActorCritic, plan: Plan) -> Agent:
             "policy_loss": mean(policy_losses),
             "td_error": mean(jnp.abs(error)),
             "q_mean": mean(value),
+            "explained_variance": explained_variance(value, target, weight),
             "entropy": mean(entropy),
             # A non-negative estimate of KL(π_old, π).
             "kl": mean(jnp.expm1(log_ratio) - log_ratio),
@@ -158,7 +170,8 @@ def ppo(config: PPOConfig, network: ActorCritic, plan: Plan) -> Agent:
             i, rows = at
             done = share and share.at(i, config.steps)
             part, factor = take_rows(batch, rows), optimisers.decay(config, done)
-            return optimisers.descend(optimiser, state, loss, part, config.entropy_at(done), factor=factor)[:2]
+            weight = config.entropy_at(done)
+            return optimisers.descend(optimiser, state, loss, part, weight, factor=factor, measure=head_gradients)[:2]
 
         state, metrics = jax.lax.scan(step, state, (jnp.arange(config.steps, dtype=jnp.float32), chosen))
         return state, in_units_of_reward(state, optimisers.summary(metrics)), None

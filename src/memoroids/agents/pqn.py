@@ -13,9 +13,9 @@ import jax.numpy as jnp
 
 from memoroids.agents import optimiser as optimisers
 from memoroids.agents.base import Agent, AgentType, Plan, TrainingShare, Traits
-from memoroids.agents.branches import Branches, best, over_parts
+from memoroids.agents.branches import Branches, best, over_parts, taken
 from memoroids.agents.distributions import epsilon_greedy
-from memoroids.agents.losses import squared_td, weighted_mean
+from memoroids.agents.losses import explained_variance, squared_td, weighted_mean
 from memoroids.agents.networks import QNetwork
 from memoroids.agents.normaliser import observed
 from memoroids.agents.optimiser import AdamState
@@ -116,6 +116,7 @@ def pqn(config: PQNConfig, network: QNetwork, plan: Plan) -> Agent:
         metrics = {
             "td_error": mean(jnp.abs(error)),
             "q_mean": mean(over_parts(q, best(q))),
+            "explained_variance": explained_variance(taken(q, action), target, weight),
             "transitions": jnp.sum(weight),
             "slots": jnp.full((), weight.size, jnp.float32),
         }

@@ -19,21 +19,39 @@ FIELDS: tuple[str, ...] = (
     "td_error",  # mean absolute TD error
     "q_mean",  # mean action value, or mean state value for algorithms without action values
     "grad_norm",
+    "explained_variance",  # of the values: 1 - Var(target - value) / Var(target), at least -1
+    "entropy",  # of the policy, in nats
+    "kl",  # KL divergence of the policy from that with which the rollout was collected
+    "clipped",  # share of the transitions whose ratio of probabilities is past the clipping
+    "policy_grad",  # how strongly the policy's loss pulls at the features that it shares with the value
+    "value_grad",  # the same of the value's loss
     "epsilon",  # nan for an agent that does not explore by it
     "train_return",  # mean over the training episodes since the previous row
     "eval_return",  # mean over the episodes of this evaluation that counts: eval_greedy or eval_sampled
     "eval_greedy",  # mean over its greedy episodes
     "eval_sampled",  # mean over its episodes sampled from the policy; nan for an agent without such a policy
     "skipped",  # updates skipped so far because of a non-finite loss or gradient
+    "env_seconds",  # in the environments since the previous row, evaluations left out; nan for device runs, as the next
+    "policy_seconds",  # in choosing actions
+    "update_seconds",  # in updates
     "steps_per_s",
     "seconds",
 )
 """The columns of metrics.csv."""
 
-ABSENT: tuple[str, ...] = ("epsilon", "eval_sampled")
-"""The columns that are NaN for agents without such a thing."""
+LOSSES: tuple[str, ...] = ("explained_variance", "entropy", "kl", "clipped", "policy_grad", "value_grad")
+"""The columns that only some agents measure."""
 
-MEANS: tuple[str, ...] = ("loss", "td_error", "q_mean", "grad_norm")
+SPENT: tuple[str, ...] = ("env_seconds", "policy_seconds", "update_seconds")
+"""The columns that say what a host run spent its time on."""
+
+TIMES: tuple[str, ...] = (*SPENT, "steps_per_s", "seconds")
+"""The columns in which two runs of the same settings differ."""
+
+ABSENT: tuple[str, ...] = (*LOSSES, "epsilon", "eval_sampled", *SPENT)
+"""The columns that are NaN for agents or runs without such a thing."""
+
+MEANS: tuple[str, ...] = ("loss", "td_error", "q_mean", "grad_norm", *LOSSES)
 """The columns that are means over the updates since the previous row."""
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -19,7 +20,7 @@ from memoroids.acting.evaluation import Evaluations
 from memoroids.agents.optimiser import tensor_names
 from memoroids.envs import EnvironmentFault
 from memoroids.runs import checkpoint
-from memoroids.runs.metrics import MEANS, MetricsFile
+from memoroids.runs.metrics import MEANS, SPENT, MetricsFile
 from memoroids.runs.plots import draw_curve
 from memoroids.runs.progress import Counters, Progress, TrainingError, Watch, episodes_to
 from memoroids.runs.run_directory import CHECKPOINTS, CURVE, METRICS, SUMMARY, WARNINGS
@@ -76,11 +77,18 @@ class Recorder:
         before, count = self.counters.returns
         self.counters.returns = [before + total, count + number]
 
-    def write_row(self, evaluated: Evaluations, epsilon: float, skipped: int, params: Callable[[], Any]) -> None:
+    def write_row(
+        self,
+        evaluated: Evaluations,
+        epsilon: float,
+        skipped: int,
+        params: Callable[[], Any],
+        spent: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
         """Writes a row of metrics after an evaluation.
 
         If the mean return of the evaluation that counts is the best so far, a copy of the parameters that `params`
-        returns is kept.
+        returns is kept. `spent`: the seconds since the previous row by column, see `memoroids.runs.metrics.SPENT`.
         """
         counters, now = self.counters, time.perf_counter()
         recent = counters.recent
@@ -96,13 +104,14 @@ class Recorder:
             "updates": counters.updates,
             "transitions": counters.transitions,
             "slots": counters.slots,
-            **{name: recent[name] / updates if updates else math.nan for name in MEANS},
+            **{name: recent[name] / updates if name in recent and updates else math.nan for name in MEANS},
             "epsilon": epsilon,
             "train_return": total / episodes if episodes else math.nan,
             "eval_return": mean,
             "eval_greedy": evaluated.greedy.mean,
             "eval_sampled": math.nan if evaluated.sampled is None else evaluated.sampled.mean,
             "skipped": skipped,
+            **{name: spent.get(name, math.nan) for name in SPENT},
             "steps_per_s": (counters.env_steps - self._steps) / (now - self._then),
             "seconds": counters.seconds,
         }
