@@ -151,13 +151,12 @@ def descend(
     *batch: Any,
     factor: jax.Array | None = None,
     follow: Callable[[Any], dict[str, Any]] = lambda params: {},
-    measure: Callable[[Any, Any], dict[str, jax.Array]] = lambda params, grads: {},
+    measure: Callable[[Any], dict[str, jax.Array]] = lambda grads: {},
 ) -> tuple[Learner, dict[str, jax.Array], Any]:
     """One gradient step on `loss(params, *batch) -> (loss, (metrics, aux))`.
 
     `factor`: a factor of the learning rate, see `decay`. `follow(params)`: new values of further fields of the state,
-    given the new parameters, such as a target network. `measure(params, grads)`: further metrics, of the parameters
-    before the step and their gradient.
+    given the new parameters, such as a target network. `measure(grads)`: further metrics, of the gradient.
 
     If the loss or the gradient is non-finite, the step is skipped: only `skipped` and `divergence` change.
 
@@ -172,7 +171,7 @@ def descend(
     learned = state._replace(params=params, optimiser=optimiser_state, updates=state.updates + 1, **follow(params))
     kept = state._replace(skipped=state.skipped + 1)
     after = select(~jnp.any(nonfinite), learned, kept)._replace(divergence=state.divergence.after(nonfinite))
-    return after, metrics | measure(state.params, grads) | {"loss": value, "grad_norm": norm}, aux
+    return after, metrics | measure(grads) | {"loss": value, "grad_norm": norm}, aux
 
 
 def summary(metrics: dict[str, jax.Array]) -> dict[str, jax.Array]:

@@ -86,14 +86,23 @@ class Batch(NamedTuple):
     target: jax.Array
 
 
-def head_gradients(params: Any, grads: Any) -> dict[str, jax.Array]:
+def head_gradients(grads: Any) -> dict[str, jax.Array]:
     """The norms of the gradients of the two heads: `policy_grad` is the policy's pull, `value_grad` the value's.
 
     They stand for the pull at the features that the heads share, which would take a second backward pass to measure:
     both weigh the same features by the gradients at the heads' outputs.
     """
-    del params
     return {f"{name}_grad": optax.tree.norm(getattr(grads.head, name)) for name in ("policy", "value")}
+
+
+def policy_change(log_prob: jax.Array, old_log_prob: jax.Array, clip_ratio: float) -> dict[str, jax.Array]:
+    """How far the policy has moved at each transition, (N,) each: `kl` and `clipped`.
+
+    `kl`: a non-negative estimate of KL(π_old, π). `clipped`: 1 where the ratio of probabilities is past the clipping.
+    """
+    log_ratio = log_prob - old_log_prob
+    past = jnp.abs(jnp.expm1(log_ratio)) > clip_ratio
+    return {"kl": jnp.expm1(log_ratio) - log_ratio, "clipped": past.astype(jnp.float32)}
 
 
 def ppo(config: PPOConfig, network: ActorCritic, plan: Plan) -> Agent:
@@ -144,16 +153,13 @@ def ppo(config: PPOConfig, network: ActorCritic, plan: Plan) -> Agent:
         value_losses, error = squared_error(value, target)
         policy_losses = ppo_clip(log_prob, old_log_prob, advantage, config.clip_ratio)
         losses = policy_losses + config.value_weight * value_losses - entropy_weight * entropy
-        log_ratio = log_prob - old_log_prob
         metrics = {
             "policy_loss": mean(policy_losses),
             "td_error": mean(jnp.abs(error)),
             "q_mean": mean(value),
             "explained_variance": explained_variance(value, target, weight),
             "entropy": mean(entropy),
-            # A non-negative estimate of KL(π_old, π).
-            "kl": mean(jnp.expm1(log_ratio) - log_ratio),
-            "clipped": mean((jnp.abs(jnp.expm1(log_ratio)) > config.clip_ratio).astype(jnp.float32)),
+            **{name: mean(each) for name, each in policy_change(log_prob, old_log_prob, config.clip_ratio).items()},
             "transitions": jnp.sum(weight),
             "slots": jnp.full((), weight.size, jnp.float32),
         }

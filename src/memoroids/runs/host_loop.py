@@ -32,6 +32,7 @@ from memoroids.runs.schedule import due, exploration, newest_epsilon, share_at, 
 from memoroids.runs.seeds import EVALUATE, FINAL, RANDOM, TRAIN, environment_seeds
 from memoroids.runs.sensitivity_log import SensitivityLog, read_log
 from memoroids.runs.settings import TrainConfig
+from memoroids.runs.stopwatch import Stopwatch, TimedEnvs, TimedPolicy, await_update, timed_update
 
 ROLLOUT = 128
 """Slots that each environment collects between updates if the settings do not say."""
@@ -45,6 +46,8 @@ class HostRun:
     """A run with host environments: its replay, learner and open files."""
 
     def __init__(self, config: TrainConfig, parts: HostParts, recorder: Recorder, learner: Any):
+        self.stopwatch = Stopwatch()
+        parts = parts._replace(envs=TimedEnvs(parts.envs, self.stopwatch))
         self.config, self.parts, self.recorder, self.learner = config, parts, recorder, learner
         self.evaluator = parts.evaluator
         self.counters = recorder.counters
@@ -210,10 +213,10 @@ class HostRun:
             self.after()
             yield
 
-    def policy(self) -> RecurrentPolicy:
+    def policy(self) -> Policy:
         """The agent's policy, which acts with the learner's parameters at each step."""
         parts = self.parts
-        return RecurrentPolicy(
+        policy = RecurrentPolicy(
             parts.agent.act,
             parts.network.initial_state(),
             self.config.collection.num_envs,
@@ -221,6 +224,7 @@ class HostRun:
             explore=self.explore,
             key=parts.act_key,
         )
+        return TimedPolicy(policy, self.stopwatch)
 
     def explore(self, number: np.ndarray) -> np.ndarray:
         """How much the policy explores in training episodes with these numbers, (n,) → (n,) float32."""
@@ -235,6 +239,7 @@ class HostRun:
         """Evaluates and saves if these are due after an update or an episode."""
         config, counters = self.config, self.counters
         before, self.then = self.then, (counters.episode, counters.env_steps)
+        await_update(self.learner, self.stopwatch)
         self.evaluate_if_due()
         # Reading these costs no extra wait: the next action needs the updated parameters anyway.
         self.recorder.watch_divergence(self.learner.skipped, self.learner.divergence)
@@ -262,13 +267,13 @@ class HostRun:
         """The compiled update, including sampling from replay; the learner's state is donated."""
         buffer, learn = self.replay.functions, self.parts.agent.update
         if not self.from_replay:
-            return jax.jit(learn, donate_argnums=0)
+            return timed_update(jax.jit(learn, donate_argnums=0), self.stopwatch)
 
         def sample_and_update(learner: Any, replay: Any, key: jax.Array, share: TrainingShare) -> Any:
             assert buffer is not None
             return learn(learner, buffer.sample(replay, key), key, share)
 
-        return jax.jit(sample_and_update, donate_argnums=0)
+        return timed_update(jax.jit(sample_and_update, donate_argnums=0), self.stopwatch)
 
     def evaluate(self) -> None:
         """Evaluates and writes a row of metrics, and a row of sensitivities of the greedy episodes if one is due."""
@@ -286,7 +291,8 @@ class HostRun:
             self.profiles.write(counters.episode, Profile.of(found))
         self.fetch()
         epsilon = newest_epsilon(config, parts.agent.traits, counters)
-        self.recorder.write_row(evaluation, epsilon, int(self.learner.skipped), lambda: self.learner.params)
+        spent = self.stopwatch.read()
+        self.recorder.write_row(evaluation, epsilon, int(self.learner.skipped), lambda: self.learner.params, spent)
 
     def add_metrics(self, metrics: dict[str, jax.Array]) -> None:
         """Counts an update's gradient steps, and keeps its metrics on the device: means as sums over the steps."""
