@@ -54,7 +54,7 @@ def config(algorithm: str = "dqn", **changes) -> TrainConfig:
 @pytest.fixture(autouse=True)
 def not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """A picture takes as long as ten of these updates, and tests/runs/test_train.py looks at it."""
-    monkeypatch.setattr(recorder, "draw_curve", lambda path, rows, title, way: path.touch())
+    monkeypatch.setattr(recorder, "draw_curve", lambda path, rows, title, way, **more: path.touch())
 
 
 def rows_of(path: Path) -> list[dict[str, float]]:

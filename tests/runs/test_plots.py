@@ -86,3 +86,15 @@ def test_profiles_over_training_are_a_heat_map(rml: float | None, tmp_path: Path
 def test_a_log_without_a_profile_is_drawn_too(tmp_path: Path):
     draw_heatmap(tmp_path / "map.png", {})
     assert_picture(tmp_path / "map.png")
+
+
+def test_the_return_of_random_actions_is_a_dashed_line_across(tmp_path: Path):
+    lines = {"lru": ("eval_return", [ROWS])}
+    (axes,) = learning_curves(lines, "title", "return", random=0.25).axes
+    (line,) = [line for line in axes.lines if line.get_label() == "random actions"]
+    assert line.get_linestyle() == "--" and list(line.get_ydata()) == [0.25, 0.25]
+    (axes,) = learning_curves(lines, "title", "return").axes
+    assert len(axes.lines) == 1
+    draw_curve(tmp_path / "with.png", ROWS, "title", "greedy", random=0.25)
+    draw_curve(tmp_path / "without.png", ROWS, "title", "greedy")
+    assert (tmp_path / "with.png").read_bytes() != (tmp_path / "without.png").read_bytes()

@@ -59,7 +59,7 @@ def config(**changes: Any) -> TrainConfig:
 @pytest.fixture(autouse=True)
 def not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """A picture takes as long as ten of these updates, and tests/runs/test_train.py looks at it."""
-    monkeypatch.setattr(recorder, "draw_curve", lambda path, rows, title, way: path.touch())
+    monkeypatch.setattr(recorder, "draw_curve", lambda path, rows, title, way, **more: path.touch())
 
 
 def assert_same(left: Path, right: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from memoroids.acting.evaluation import Evaluation, Evaluations, in_ways
 from memoroids.envs import EnvironmentFault
 from memoroids.runs import checkpoint
+from memoroids.runs.baseline import device_baselines
 from memoroids.runs.build import DeviceParts
 from memoroids.runs.device_program import Keys, Program
 from memoroids.runs.placement import Placement
@@ -70,6 +71,9 @@ class DeviceRun:
         Raises `EnvironmentFault` or `TrainingError` if a seed cannot continue.
         """
         yield
+        baseline = device_baselines(self.parts[0], self.config.evaluation.eval_episodes)
+        for recorder in self.recorders:
+            recorder.begin(partial(baseline, recorder.config))
         for seed in range(len(self.recorders)):
             if self.done(seed):  # trained already when it was restored
                 self.finish(self.group_of(seed), seed)

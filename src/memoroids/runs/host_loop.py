@@ -21,6 +21,7 @@ from memoroids.analysis.sensitivity import Profile, reward_memory_length, sensit
 from memoroids.envs import EnvironmentFault
 from memoroids.envs.spaces import blank_actions
 from memoroids.runs import checkpoint
+from memoroids.runs.baseline import host_baseline
 from memoroids.runs.build import HostParts, host_replay
 from memoroids.runs.checkpoint import CheckpointError
 from memoroids.runs.metrics import MEANS
@@ -84,6 +85,10 @@ class HostRun:
         config, counters, parts = self.config, self.counters, self.parts
         self.interrupted = interrupted
         self.recorder.report()
+        try:
+            self.recorder.begin(lambda: host_baseline(config, parts, self.check))
+        except Interrupted:
+            return self.stop()
         random = RandomPolicy(parts.envs.example.actions, config.seed)
         wanted = 0 if self.done() else config.budget.random_episodes - counters.random
         for episode in self.collect(random, RANDOM, wanted):
@@ -160,6 +165,10 @@ class HostRun:
     def evaluation_ended(self, fault: EnvironmentFault | None) -> None:
         """As `ended`, for the episodes of evaluations. Raises `Interrupted` if the run is to end."""
         self.ended(fault)
+        self.check()
+
+    def check(self) -> None:
+        """Raises `Interrupted` if the run is to end."""
         if self.interrupted():
             raise Interrupted
 

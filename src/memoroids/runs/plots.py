@@ -16,38 +16,45 @@ Rows = Sequence[dict[str, float]]
 """The rows of metrics of one run."""
 
 
-def draw_curve(path: Path, rows: Sequence[dict[str, float]], title: str, way: str) -> None:
+def draw_curve(path: Path, rows: Sequence[dict[str, float]], title: str, way: str, *, random: float = math.nan) -> None:
     """Draws the learning curve: the returns of evaluations and of training episodes, by training episode.
 
-    `way`: greedy or sampled, the evaluation that counts; the other one is drawn too if there is one.
+    `way`: greedy or sampled, the evaluation that counts; the other one is drawn too if there is one. `random`: the mean
+    return of random actions, drawn as a line; NaN if it is not known.
     """
     lines = {"training, exploring": ("train_return", [rows])}
     for other in ("greedy", "sampled"):
         if other != way and not all(math.isnan(row[f"eval_{other}"]) for row in rows):
             lines[f"evaluation, {other}"] = f"eval_{other}", [rows]
     lines[f"evaluation, {way}"] = "eval_return", [rows]
-    _save(learning_curves(lines, title, "return"), path)
+    _save(learning_curves(lines, title, "return", random=random), path)
 
 
-def draw_comparison(path: Path, runs: Mapping[str, Sequence[Rows]], title: str, what: str) -> None:
+def draw_comparison(
+    path: Path, runs: Mapping[str, Sequence[Rows]], title: str, what: str, *, random: float = math.nan
+) -> None:
     """Draws evaluation returns by training episode, given as label → the rows of one or several seeds.
 
     Of several seeds it draws the mean, and a band of one standard deviation to each side. `what`: what these returns
-    are, for the axis.
+    are, for the axis. `random`: as for `draw_curve`.
     """
-    _save(learning_curves({label: ("eval_return", seeds) for label, seeds in runs.items()}, title, what), path)
+    lines = {label: ("eval_return", seeds) for label, seeds in runs.items()}
+    _save(learning_curves(lines, title, what, random=random), path)
 
 
-def learning_curves(lines: Mapping[str, tuple[str, Sequence[Rows]]], title: str, what: str) -> Any:
+def learning_curves(
+    lines: Mapping[str, tuple[str, Sequence[Rows]]], title: str, what: str, *, random: float = math.nan
+) -> Any:
     """The figure of learning curves, given as label → a column of metrics and the rows of each seed.
 
-    The legend stands below the axes, where it covers no curve.
+    `random`: as for `draw_curve`. The legend stands below the axes, where it covers no curve.
     """
     from matplotlib.figure import Figure  # slow to import
 
     names = [textwrap.fill(label, 80) for label in lines]
-    columns = max(1, min(len(lines), 90 // (6 + max(map(len, names), default=0))))
-    height = 0.22 * sum(name.count("\n") + 1 for name in names) / columns
+    entries = len(lines) + math.isfinite(random)
+    columns = max(1, min(entries, 90 // (6 + max(map(len, names), default=0))))
+    height = 0.22 * (sum(name.count("\n") + 1 for name in names) + math.isfinite(random)) / columns
     figure = Figure(figsize=(7, 4.2 + height), layout="constrained")
     axes = figure.add_subplot()
     for number, (name, (column, seeds)) in enumerate(zip(names, lines.values(), strict=True)):
@@ -62,6 +69,8 @@ def learning_curves(lines: Mapping[str, tuple[str, Sequence[Rows]]], title: str,
             axes.fill_between(
                 episodes, values - spread, values + spread, color=line.get_color(), alpha=0.2, linewidth=0
             )
+    if math.isfinite(random):
+        axes.axhline(random, color="0.2", linewidth=1.0, linestyle="--", label="random actions")
     axes.set_xlabel("training episodes")
     axes.set_ylabel(what)
     axes.set_title(title, parse_math=False)

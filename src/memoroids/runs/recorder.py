@@ -20,6 +20,7 @@ from memoroids.acting.evaluation import Evaluations
 from memoroids.agents.optimiser import tensor_names
 from memoroids.envs import EnvironmentFault
 from memoroids.runs import checkpoint
+from memoroids.runs.baseline import Baseline, read_baseline, write_baseline
 from memoroids.runs.metrics import MEANS, SPENT, MetricsFile
 from memoroids.runs.plots import draw_curve
 from memoroids.runs.progress import Counters, Progress, TrainingError, Watch, episodes_to
@@ -64,6 +65,7 @@ class Recorder:
         self._begun, self._first = now, config.budget.share_done(counters.episode, counters.env_steps)
         self._then, self._steps = now, counters.env_steps
         self.rows = self._metrics.rows
+        self.baseline: Baseline | None = None
         self.title = f"{config.env.id}, {config.network.memory}, seed {config.seed}"
 
     def add_updates(self, sums: Mapping[str, float], number: int) -> None:
@@ -194,6 +196,13 @@ class Recorder:
             file.write(f"episode {self.counters.episode}: {line}\n")
         return line
 
+    def begin(self, play: Callable[[], Baseline]) -> None:
+        """Reads the baseline of the run, see `Baseline`; if it has none yet, has it played and writes it."""
+        self.baseline = read_baseline(self.run_dir)
+        if self.baseline is None:
+            self.baseline = play()
+            write_baseline(self.run_dir, self.baseline)
+
     def due(self) -> bool:
         """Whether an evaluation is due, as `eval_every` says, or because training has ended without one."""
         config, now = self.config, (self.counters.episode, self.counters.env_steps)
@@ -231,7 +240,8 @@ class Recorder:
             keep=self.config.checkpoint.keep_checkpoints,
         )
         if self.rows:
-            draw_curve(self.run_dir / CURVE, self.rows, self.title, self.config.evaluation.way)
+            random = self.baseline.mean if self.baseline else math.nan
+            draw_curve(self.run_dir / CURVE, self.rows, self.title, self.config.evaluation.way, random=random)
 
     def finish(self, finals: Evaluations) -> None:
         """Writes the summary of a finished run."""

@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-RANDOM, TRAIN, EVALUATE, FINAL, REPORT = range(5)
-"""The streams: random episodes, training, evaluation during training, final evaluation, later evaluations."""
+RANDOM, TRAIN, EVALUATE, FINAL, REPORT, RANDOM_PLAY = range(6)
+"""The streams: random episodes for the replay, training, evaluation during training, final evaluation, later
+evaluations, random episodes before training that are only looked at."""
 
 
 def environment_seeds(seed: int, stream: int, *index: int) -> Callable[[int], int]:
