@@ -1,7 +1,7 @@
 """What a run has done so far, and how it ended, as data."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,6 +53,8 @@ class Counters:
     """Episodes dropped since the newest episode without a fault."""
     best: tuple[int, float] | None = None
     """Training episode and return of the best evaluation so far."""
+    reported: list[str] = field(default_factory=list)
+    """The names of the findings that were reported, see `memoroids.runs.doctor`."""
 
 
 @dataclass(frozen=True)
@@ -86,22 +88,31 @@ class Outcome(NamedTuple):
         return self.finals and self.finals.chosen(self.config.evaluation.stochastic)
 
     def fallen_from(self) -> dict[str, float] | None:
-        """The row of the best evaluation if the final policy is much worse; None if it is not, or not known.
-
-        Much worse: by a quarter of the range of all evaluations, and by five standard errors of one evaluation, more
-        than the largest of many evaluations of one policy exceeds its mean.
-        """
-        if self.final is None or not self.rows:
+        """The row of the best evaluation if the final policy is much worse; None if it is not, or not known."""
+        if self.final is None:
             return None
-        best, worst = (end(self.rows, key=lambda row: row["eval_return"]) for end in (max, min))
-        lost = best["eval_return"] - self.final.mean
-        error = float(self.final.returns.std()) / math.sqrt(self.config.evaluation.eval_episodes)
-        much = lost > (best["eval_return"] - worst["eval_return"]) / 4 and lost > 5 * error
-        return best if much else None
+        deviation = float(self.final.returns.std())
+        return fallen(self.rows, self.final.mean, deviation, self.config.evaluation.eval_episodes)
 
 
 Watch = Callable[[Progress], None]
 """Called by a run to report its progress."""
+
+
+def fallen(
+    rows: Sequence[dict[str, float]], mean: float, deviation: float, eval_episodes: int
+) -> dict[str, float] | None:
+    """The row of the best evaluation if the final policy is much worse; None if it is not.
+
+    Much worse: by a quarter of the range of all evaluations, and by five standard errors of one evaluation, more than
+    the largest of many evaluations of one policy exceeds its mean. `mean` and `deviation`: of the returns of the final
+    evaluation.
+    """
+    if not rows:
+        return None
+    best, worst = (end(rows, key=lambda row: row["eval_return"]) for end in (max, min))
+    lost, error = best["eval_return"] - mean, deviation / math.sqrt(eval_episodes)
+    return best if lost > (best["eval_return"] - worst["eval_return"]) / 4 and lost > 5 * error else None
 
 
 def episodes_to(rows: list[dict[str, float]], level: float | None, stay: int = 5) -> int | None:

@@ -21,6 +21,7 @@ from memoroids.agents.optimiser import tensor_names
 from memoroids.envs import EnvironmentFault
 from memoroids.runs import checkpoint
 from memoroids.runs.baseline import Baseline, read_baseline, write_baseline
+from memoroids.runs.doctor import SAID_ELSEWHERE, Record, examine
 from memoroids.runs.metrics import MEANS, SPENT, MetricsFile
 from memoroids.runs.plots import draw_curve
 from memoroids.runs.progress import Counters, Progress, TrainingError, Watch, episodes_to
@@ -126,6 +127,7 @@ class Recorder:
             counters.best = counters.episode, mean
             # A copy, because the arrays themselves are donated to the next update.
             self._best = jax.tree.map(lambda leaf: np.array(leaf), params())
+        self._examine()
 
     def add_faults(self, number: int, fault: str, *, good_between: bool = False) -> None:
         """Counts `number` episodes dropped because of an environment fault, and logs a warning.
@@ -202,6 +204,14 @@ class Recorder:
         if self.baseline is None:
             self.baseline = play()
             write_baseline(self.run_dir, self.baseline)
+        self._examine()
+
+    def _examine(self) -> None:
+        """Reports each finding about the run when it holds for the first time."""
+        for finding in examine(Record(self.config, self.rows, self.baseline)):
+            if finding.name not in (*self.counters.reported, *SAID_ELSEWHERE):
+                self.counters.reported.append(finding.name)
+                self.warn(f"{finding.name}: {finding.line}")
 
     def due(self) -> bool:
         """Whether an evaluation is due, as `eval_every` says, or because training has ended without one."""
@@ -252,6 +262,7 @@ class Recorder:
             "evaluation": evaluation.way,
             "final_return": final.mean,
             "final_interval": final.interval(),
+            "final_deviation": float(final.returns.std()),
             "final_episodes": len(final.returns),
             **{f"final_return_{way}": each.mean for way, each in ways.items()},
             **{f"final_interval_{way}": each.interval() for way, each in ways.items()},
