@@ -99,7 +99,7 @@ def _commands() -> Iterator[Case]:
     wrong = "trian Train trains resum evalute sensitivty compair repoduce reports bnech lst help --seed --versions -v"
     for word in [*wrong.split(), "", " train", "train\n", "тrain", "--", "-", "config.json"]:
         yield _case("command", [word], re.escape(f"unknown command {word!r}").replace(r"\ ", " "))
-    for command in ("resume", "evaluate", "sensitivity", "report", "reproduce", "list"):
+    for command in ("resume", "evaluate", "sensitivity", "doctor", "report", "reproduce", "list"):
         yield _case("command", [command], f"{command}: .*(required|missing)")
     yield _case("command", "compare", "name at least one run")
 
@@ -111,6 +111,7 @@ def _unknown_options() -> Iterator[Case]:
         ("evaluate", "run"),
         ("sensitivity", "run"),
         ("compare", "run"),
+        ("doctor", "run"),
         ("reproduce", "figure4"),
         ("report", "grid"),
         ("bench", "update"),
@@ -561,7 +562,7 @@ def _config(**changes: Any) -> str:
     return json.dumps(values)
 
 
-RUN_COMMANDS = ("evaluate", "resume", "sensitivity", "compare")
+RUN_COMMANDS = ("evaluate", "resume", "sensitivity", "compare", "doctor")
 
 
 def _places(tmp: Path) -> Iterator[Case]:
@@ -624,7 +625,7 @@ def _damaged_configs() -> Iterator[Case]:
     ]
     for number, (note, text, says) in enumerate(damages):
         # Two of the commands for each damage, in rotation: all of them read the settings with the same function.
-        for command in (RUN_COMMANDS[number % 4], RUN_COMMANDS[(number + 1) % 4]):
+        for command in (RUN_COMMANDS[number % len(RUN_COMMANDS)], RUN_COMMANDS[(number + 1) % len(RUN_COMMANDS)]):
             if note in ("memory unknown", "env unknown") and command == "compare":
                 continue  # a comparison works with unknown memories and environments
             yield _case("damaged config", [command, "run"], says, _file("run/config.json", text), note)

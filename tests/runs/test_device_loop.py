@@ -77,7 +77,7 @@ def test_a_run_is_written_as_host_runs_are(algorithm: str, tmp_path: Path, finis
     settings = config(algorithm)
     finished(settings, tmp_path / "run")
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert names == {"config.json", "metrics.csv", "curve.png", "summary.json", "checkpoints", "lock"}
+    assert names == {"config.json", "metrics.csv", "baseline.json", "curve.png", "summary.json", "checkpoints", "lock"}
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     rows = metrics.read(tmp_path / "run" / METRICS)
     assert summary["final_episodes"] == 6

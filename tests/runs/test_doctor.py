@@ -141,7 +141,7 @@ def test_an_observation_that_moves_only_between_episodes_is_found_but_not_where_
 
 def test_scale_names_the_element_and_leaves_pixels_out():
     (finding,) = examine(Record(config(), [], seen(mean=[0.1, 1e6])))
-    assert finding.line.startswith("element 1 of 2") and finding.figures["mean"] == 1e6
+    assert finding.line.startswith("element 1 (from 0) of 2") and finding.figures["mean"] == 1e6
     assert names(config(), [], seen(mean=[1e6, 0.1], pixels=1)) == []
     assert names(config(), [], seen(mean=[1e6, 0.1], pixels=2)) == []
     assert names(config(), [], seen(mean=[0.0, 0.0], deviation=[1e-4, 1e-4])) == ["observations far from unit scale"]

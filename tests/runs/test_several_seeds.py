@@ -41,7 +41,7 @@ def test_each_seed_is_a_run_of_that_seed_alone(whole: tuple[Outcome, list[Progre
     outcome, told = whole
     run = outcome.run_dir
     assert {path.name for path in run.iterdir()} == {"config.json", "curve.png", "lock", "seed3", "seed4"}
-    names = {"config.json", "metrics.csv", "curve.png", "summary.json", "checkpoints", "lock"}
+    names = {"config.json", "metrics.csv", "baseline.json", "curve.png", "summary.json", "checkpoints", "lock"}
     assert all({path.name for path in seed_dir(run, seed).iterdir()} == names for seed in SEEDS)
     assert load_config(run) == config(**SEVERAL)
     for seed in SEEDS:

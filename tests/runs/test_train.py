@@ -170,6 +170,7 @@ def test_a_run_directory_holds_the_settings_metrics_curve_summary_and_checkpoint
         "config.json",
         "metrics.csv",
         "curve.png",
+        "baseline.json",
         "summary.json",
         "checkpoints",
         "tensorboard",

@@ -40,6 +40,12 @@ COMMANDS = {
         "sensitivity",
         opens_runs=True,
     ),
+    "doctor": Command(
+        "Say what goes wrong in a run, from what it measured: a line for each finding, with what to try.",
+        "memoroids.cli.doctor_command",
+        "doctor",
+        opens_runs=True,
+    ),
     "reproduce": Command(
         "Run the grid behind one of the paper's figures, resuming an unfinished one, and write its report.",
         "memoroids.cli.experiment_commands",

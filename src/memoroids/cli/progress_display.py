@@ -17,6 +17,7 @@ from memoroids._util.clock import clock
 from memoroids._util.imports import importable
 from memoroids.cli.run_names import batching_of
 from memoroids.envs import is_popgym, short_name
+from memoroids.runs.check_up import examined
 from memoroids.runs.progress import Outcome, Progress, episodes_to
 from memoroids.runs.run_directory import CURVE, METRICS
 from memoroids.runs.settings import TrainConfig
@@ -62,7 +63,7 @@ class ProgressDisplay:
     def conclude(self, outcome: Outcome, seconds: float) -> None:
         """Prints the table of results and the commands to try next; `seconds` is how long training took."""
         self.console.print(_results(outcome, seconds))
-        for line in _fallen(outcome):
+        for line in (*_fallen(outcome), *_found(outcome)):
             self.console.print(line, highlight=False, soft_wrap=True, markup=False, emoji=False)
         for command in _next_commands(self.config, outcome):
             self.console.print(f"try: {command}", highlight=False, soft_wrap=True, markup=False, emoji=False)
@@ -156,6 +157,13 @@ def _fallen(outcome: Outcome) -> list[str]:
                 f"memoroids evaluate --best {shlex.quote(str(each.run_dir))}{trust}"
             )
     return lines
+
+
+def _found(outcome: Outcome) -> list[str]:
+    """A line that names what `memoroids doctor` finds in the run, in any of its seeds; none if it finds nothing."""
+    findings = [found for each in outcome.seeds or (outcome,) for found in examined(each.run_dir)]
+    names = dict.fromkeys(finding.name for finding in findings if finding.name != "fallen from its best")
+    return [f"found: {', '.join(names)}: memoroids doctor {shlex.quote(str(outcome.run_dir))}"] if names else []
 
 
 def _next_commands(config: TrainConfig, outcome: Outcome) -> list[str]:

@@ -69,7 +69,7 @@ def observations_scale(config: TrainConfig, base: Baseline | None, rows: Rows) -
     if FAINT <= sizes[largest] <= FAR:
         return None
     at = largest + start
-    which = "observations" if together else f"element {at} of {seen.elements:,} of the observation"
+    which = "observations" if together else f"element {at} (from 0) of {seen.elements:,} of the observation"
     figures = {"mean": seen.mean[at], "deviation": seen.deviation[at], "low": seen.low[at], "high": seen.high[at]}
     also = f" ({far - 1:,} more are too large)" if far > 1 else " (all others are smaller still)" if not far else ""
     return Finding(
