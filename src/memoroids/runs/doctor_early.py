@@ -85,6 +85,8 @@ def rewards_constant(config: TrainConfig, base: Baseline | None, rows: Rows) -> 
     if base is None or base.rewards is None or base.rewards[0] < base.rewards[1]:
         return None
     reward, expected = base.rewards[0], base.returns[0] if base.returns else 0.0
+    if reward != 0 and max(base.lengths, default=0) == 1:
+        return None  # `one_step` names the cause
     returns = [*base.returns, *(row[name] for row in rows for name in ("train_return", "eval_return"))]
     if any(abs(each - expected) > 1e-6 * max(1, abs(expected)) for each in returns if not math.isnan(each)):
         return None
@@ -99,7 +101,7 @@ def rewards_constant(config: TrainConfig, base: Baseline | None, rows: Rows) -> 
 
 
 def _exploration(config: TrainConfig) -> str:
-    """The option by which an agent explores more."""
+    """What an agent explores more with."""
     return " (raise --entropy)" if hasattr(config.agent, "entropy") else " (raise --epsilon-start)"
 
 
@@ -160,8 +162,8 @@ def slow_environment(config: TrainConfig, base: Baseline | None, rows: Rows) -> 
 
 FIRST: tuple[Callable[[TrainConfig, Baseline | None, Rows], Finding | None], ...] = (
     observations_constant,
-    rewards_constant,
     one_step,
+    rewards_constant,
     time_limit,
     observations_scale,
     slow_environment,
