@@ -92,10 +92,14 @@ def test_a_run_without_a_mistake_says_nothing_and_shows_its_figures(tmp_path: Pa
 
 def test_what_is_not_there_is_not_shown(tmp_path: Path):
     train(config(), tmp_path / "run")
-    for name in ("metrics.csv", "baseline.json", "summary.json"):
-        (tmp_path / "run" / name).unlink()
-    record = read_record(tmp_path / "run")
-    assert list(measured(record)) == [] and examined(tmp_path / "run") == []
+    (tmp_path / "run" / "baseline.json").unlink()
+    (tmp_path / "run" / "summary.json").unlink()
+    shown = dict(measured(read_record(tmp_path / "run")))
+    assert "updates" in shown and not {"random actions", "final evaluation"} & shown.keys()
+    (tmp_path / "run" / "metrics.csv").unlink()
+    with pytest.raises(ValueError, match="measured nothing yet"):
+        read_record(tmp_path / "run")
+    assert examined(tmp_path / "run") == []
     assert examined(tmp_path / "none") == []
 
 

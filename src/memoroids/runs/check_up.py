@@ -8,18 +8,20 @@ from memoroids.runs.baseline import Baseline, read_baseline
 from memoroids.runs.doctor import Record, examine
 from memoroids.runs.doctor_early import Finding
 from memoroids.runs.metrics import LOSSES
-from memoroids.runs.run_directory import METRICS, load_config, read_rows, read_summary, seed_dir
+from memoroids.runs.run_directory import BASELINE, METRICS, load_config, read_rows, read_summary, seed_dir
 
 
 def read_record(run_dir: Path) -> Record:
-    """What is known of a run of one seed. Raises `ValueError` if its settings, metrics or summary cannot be read."""
+    """What is known of a run of one seed. Raises `ValueError` if it cannot be read, or nothing is."""
     config, summary = load_config(run_dir), read_summary(run_dir) or {}
-    rows = read_rows(run_dir) if (run_dir / METRICS).exists() else []
+    rows, baseline = read_rows(run_dir) if (run_dir / METRICS).exists() else [], read_baseline(run_dir)
+    if not rows and baseline is None:
+        raise ValueError(f"{run_dir} has measured nothing yet: it has no {BASELINE}, and no rows in its {METRICS}")
     try:
         final = float(summary["final_return"]), float(summary["final_deviation"])
     except (KeyError, TypeError, ValueError):  # not finished, or written by an older version
         final = None
-    return Record(config, rows, read_baseline(run_dir), final)
+    return Record(config, rows, baseline, final)
 
 
 def examined(run_dir: Path) -> list[Finding]:
