@@ -21,11 +21,16 @@ PROGRAM = f"import runpy\nrunpy.run_path({__file__!r}, run_name='__main__')\n"
 NASTY = 'ValueError: <script>alert("&")</script>'
 
 
+def every(settings: dict[str, Any]) -> int:
+    """Episodes between evaluations."""
+    return settings["evaluation"]["eval_every"] or 10
+
+
 def returns_of(settings: dict[str, Any]) -> list[float]:
     """A learning curve that depends on the settings only: tapes and larger seeds are better."""
     replay = settings["replay"]
     level = 0.5 if replay["batching"] == "tape" else 0.01 * replay["segment_length"] ** 0.5
-    points = range(settings["budget"]["train_episodes"] // settings["evaluation"]["eval_every"])
+    points = range((settings["budget"]["train_episodes"] or 100) // every(settings))
     return [level + 0.1 * settings["seed"] + 0.05 * point for point in points]
 
 
@@ -62,7 +67,7 @@ def write_metrics(run: Path, settings: dict[str, Any], returns: Sequence[float],
         writer = csv.DictWriter(file, FIELDS)
         writer.writeheader()
         for i, value in enumerate(returns, start=1):
-            episode = i * settings["evaluation"]["eval_every"]
+            episode = i * every(settings)
             row = dict.fromkeys(FIELDS, 0.25) | {"episode": episode, "env_steps": 51 * episode, "updates": episode}
             # A fifth of the slots of segments is padding.
             slots = 1_000 * episode

@@ -140,14 +140,24 @@ def test_an_observation_that_moves_only_between_episodes_is_found_but_not_where_
 
 
 def test_scale_names_the_element_and_leaves_pixels_out():
-    (finding,) = examine(Record(config(), [], seen(mean=[0.1, 1e6])))
+    (finding,) = examine(Record(config(normalise=False), [], seen(mean=[0.1, 1e6])))
     assert finding.line.startswith("element 1 (from 0) of 2") and finding.figures["mean"] == 1e6
-    assert names(config(), [], seen(mean=[1e6, 0.1], pixels=1)) == []
-    assert names(config(), [], seen(mean=[1e6, 0.1], pixels=2)) == []
-    assert names(config(), [], seen(mean=[0.0, 0.0], deviation=[1e-4, 1e-4])) == ["observations far from unit scale"]
+    assert names(config(normalise=False), [], seen(mean=[1e6, 0.1], pixels=1)) == []
+    assert names(config(normalise=False), [], seen(mean=[1e6, 0.1], pixels=2)) == []
+    assert names(config(normalise=False), [], seen(mean=[0.0, 0.0], deviation=[1e-4, 1e-4])) == [
+        "observations far from unit scale"
+    ]
     together = seen(elements=5_000, changing=5_000, moving=5_000, mean=[2e3], deviation=[1.0], low=[0.0], high=[9e3])
-    (finding,) = examine(Record(config(), [], together))
+    (finding,) = examine(Record(config(normalise=False), [], together))
     assert finding.line.startswith("observations: from 0 to 9e+03")
+
+
+def test_the_scale_of_observations_that_are_normalised_matters_only_where_it_hides_differences():
+    assert names(config(), [], seen(mean=[0.1, 1e3])) == names(config(), [], seen(mean=[0.0, 0.0])) == []
+    (finding,) = examine(Record(config(), [], seen(mean=[0.1, 1e6])))
+    assert "running statistics" in finding.line
+    (finding,) = examine(Record(config(normalise=False), [], seen(mean=[0.1, 1e6])))
+    assert "--normalise" in finding.line
 
 
 def test_the_time_of_steps_counts_once_it_is_known():

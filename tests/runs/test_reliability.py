@@ -322,7 +322,9 @@ def test_a_run_goes_on_without_the_episodes_that_were_spoiled(
     assert sum(counters["numbers"]) > settings.budget.random_episodes + settings.budget.train_episodes
     # Those of evaluations are dropped as well, and stand in for no episode of training.
     noted = (tmp_path / "run" / "warnings.txt").read_text().splitlines()
-    assert [line.partition(": ")[2] for line in noted] == [line.removeprefix("memoroids: ") for line in said]
+    assert [line.partition(": ")[2] for line in noted if "dropped" in line] == [
+        line.removeprefix("memoroids: ") for line in said
+    ]
 
 
 def test_observations_out_of_bounds_are_taken_where_that_is_asked_for(tmp_path: Path):
@@ -398,10 +400,10 @@ def test_a_run_that_ended_by_faults_goes_on_to_as_many_episodes_as_it_was_to_hav
     outcome = train(settings, tmp_path / "run", resume=True)
     assert outcome.final is not None and len(outcome.final.returns) == settings.evaluation.final_episodes
     counters = checkpoint.counters(checkpoint.latest(tmp_path / "run" / CHECKPOINTS))
-    assert (counters["random"], counters["episode"]) == (
-        settings.budget.random_episodes,
-        settings.budget.train_episodes,
-    )
+    # A rollout may end more episodes than the budget asks for.
+    surplus = counters["episode"] - settings.budget.total
+    assert counters["random"] == settings.budget.random_episodes
+    assert 0 <= surplus < 4 * 128 if stream == "rollouts" else surplus == 0
 
 
 def test_faults_of_the_final_evaluation_count_once_however_often_it_is_played(tmp_path: Path):

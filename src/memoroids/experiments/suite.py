@@ -17,7 +17,7 @@ NAME = "suite"
 STEPS = 100_000
 """Environment steps after which every environment should be above random; the budget where there is no target."""
 SEEDS = 3
-_BUDGET = "train_steps"
+_BUDGET = "steps"
 """The setting that holds a budget of environment steps."""
 
 

@@ -93,8 +93,8 @@ def host_baseline(config: TrainConfig, parts: HostParts, check: Callable[[], Non
     """Plays the baseline of a host run in its environments for evaluation. `check` may raise, to end it."""
     seed_of, policy_seed = _seeds(config)
     watch, example, steps = Stopwatch(), parts.eval_envs.example, HOST_STEPS
-    if config.budget.train_steps is not None:
-        steps = min(steps, max(LEAST_STEPS, config.budget.train_steps // SHARE))
+    if config.budget.last_step is not None:
+        steps = min(steps, max(LEAST_STEPS, config.budget.last_step // SHARE))
     envs = TimedEnvs(parts.eval_envs, watch)
     played = play_on_host(envs, seed_of, policy_seed, config.evaluation.eval_episodes, steps, check)
     seconds = watch.read()["env_seconds"]

@@ -106,7 +106,7 @@ def _no_better_than_random(record: Record) -> Finding | None:
         "no better than random",
         f"after {record.share:.0%} of training the return is {mean:.4g}, that of random actions {base.mean:.4g} "
         f"(standard error of the difference {gain[1]:.2g}): try another --learning-rate or --memory, or train longer "
-        "(--train-episodes, --train-steps)",
+        "(--train-episodes, --steps)",
         {"return": mean, "random": base.mean, "standard_error": gain[1]},
     )
 
@@ -121,7 +121,8 @@ def _swamped(record: Record) -> Finding | None:
     return Finding(
         "value loss swamps the policy",
         f"the value loss pulls {value / policy:.3g} times as hard as the policy's, and gradients of norm {norm:.3g} "
-        f"are scaled down to {limit:g}: make rewards smaller, or lower --value-weight",
+        f"are scaled down to {limit:g}: {'' if record.setting('scale_rewards') else 'turn on --scale-rewards, or '}"
+        "lower --value-weight",
         {"ratio": value / policy, "value_grad": value, "policy_grad": policy, "grad_norm": norm},
     )
 

@@ -10,6 +10,8 @@ from memoroids.runs.settings import TrainConfig
 FAR = 100.0
 """Root mean square from which an element is too large: layers are initialised for inputs of about 1, so that a first
 step of Adam at the usual learning rates turns the features around."""
+VERY_FAR = 1e4
+"""The same for observations that are normalised: the rounding of float32 then hides a ten-thousandth of a deviation."""
 FAINT = 0.01
 """Root mean square below which all elements are too small: the begin flag, which is 1, then outweighs them all."""
 CUT = 0.95
@@ -55,27 +57,31 @@ def observations_constant(config: TrainConfig, base: Baseline | None, rows: Rows
 
 def observations_scale(config: TrainConfig, base: Baseline | None, rows: Rows) -> Finding | None:
     """Elements far from unit scale; pixels are scaled by the network itself."""
-    del config, rows
+    del rows
     if base is None or not base.seen.elements or not base.seen.changing:
         return None
-    seen = base.seen
+    seen, normalised = base.seen, config.network.normalise
     together = len(seen.mean) < seen.elements
     start = seen.pixels
     if start >= seen.elements or (together and start):
         return None
     sizes = [math.hypot(mean, deviation) for mean, deviation in zip(seen.mean, seen.deviation, strict=True)][start:]
     largest = max(range(len(sizes)), key=sizes.__getitem__)
-    far = sum(size > FAR for size in sizes)
-    if FAINT <= sizes[largest] <= FAR:
+    limit = VERY_FAR if normalised else FAR
+    far = sum(size > limit for size in sizes)
+    if far == 0 and (normalised or sizes[largest] >= FAINT):
         return None
     at = largest + start
     which = "observations" if together else f"element {at} (from 0) of {seen.elements:,} of the observation"
     figures = {"mean": seen.mean[at], "deviation": seen.deviation[at], "low": seen.low[at], "high": seen.high[at]}
     also = f" ({far - 1:,} more are too large)" if far > 1 else " (all others are smaller still)" if not far else ""
+    advice = "running statistics bring them to unit scale; if learning is slow, scale them in the environment"
+    if not normalised:
+        advice = "turn on --normalise, or scale them to about 1 in the environment"
     return Finding(
         "observations far from unit scale",
         f"{which}: from {seen.low[at]:.3g} to {seen.high[at]:.3g}, with mean {seen.mean[at]:.3g} and standard "
-        f"deviation {seen.deviation[at]:.3g}{also}: scale them to about 1 (gymnasium.wrappers.NormalizeObservation)",
+        f"deviation {seen.deviation[at]:.3g}{also}: {advice}",
         figures if together else {"element": at} | figures,
     )
 

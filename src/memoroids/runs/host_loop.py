@@ -199,11 +199,10 @@ class HostRun:
 
     def learn_on_policy(self) -> Any:
         """Collects a rollout with fixed parameters, then updates on it; yields after each update."""
-        config, counters = self.config, self.counters
+        config, counters, policy = self.config, self.counters, self.policy()
         if self.done():
             return
-        seeds = environment_seeds(config.seed, TRAIN)
-        policy, start = self.policy(), counters.numbers[TRAIN]
+        seeds, start = environment_seeds(config.seed, TRAIN), counters.numbers[TRAIN]
         collector = RolloutCollector(self.parts.envs, policy, seeds, start, ended=self.ended)
         self.restore_collection(collector, policy, TRAIN)
         self.collecting = TRAIN, collector

@@ -53,8 +53,6 @@ class Counters:
     """Episodes dropped since the newest episode without a fault."""
     best: tuple[int, float] | None = None
     """Training episode and return of the best evaluation so far."""
-    reported: list[str] = field(default_factory=list)
-    """The names of the findings that were reported, see `memoroids.runs.doctor`."""
 
 
 @dataclass(frozen=True)

@@ -207,10 +207,11 @@ class Recorder:
         self._examine()
 
     def _examine(self) -> None:
-        """Reports each finding about the run when it holds for the first time."""
+        """Reports each finding about the run when it holds for the first time, also in a resumed run."""
+        path = self.run_dir / WARNINGS
+        said = path.read_text(errors="replace") if path.exists() else ""
         for finding in examine(Record(self.config, self.rows, self.baseline)):
-            if finding.name not in (*self.counters.reported, *SAID_ELSEWHERE):
-                self.counters.reported.append(finding.name)
+            if f": {finding.name}: " not in said and finding.name not in SAID_ELSEWHERE:
                 self.warn(f"{finding.name}: {finding.line}")
 
     def due(self) -> bool:
