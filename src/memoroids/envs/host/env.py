@@ -186,6 +186,14 @@ class HostEnv:
         if isinstance(self.actions, Continuous):
             clipped = np.clip(np.asarray(action, np.float32), self.actions.low, self.actions.high)
             return clipped.reshape(space.shape or ()).astype(space.dtype), clipped.astype(np.float32)
+        if isinstance(space, spaces.Discrete):
+            chosen = int(action)
+            if not 0 <= chosen < space.n:
+                raise ValueError(f"{self.id}: action {action} is not below {space.n}")
+            encoded = np.zeros(int(space.n) if self.previous_action else 0, np.float32)
+            if self.previous_action:
+                encoded[chosen] = 1
+            return chosen + int(space.start), encoded
         sizes, start = action_parts(space)
         given, options = np.asarray(action), sizes if isinstance(self.actions, Factored) else self.actions
         if not np.all((given >= 0) & (given < options)):
@@ -193,10 +201,7 @@ class HostEnv:
         parts = options_of(self.actions, sizes, given)
         encoded = np.zeros(sum(sizes), np.float32)
         encoded[np.cumsum((0, *sizes[:-1])) + parts] = 1
-        native = parts + start
-        if isinstance(space, spaces.Discrete):
-            return int(native[0]), encoded
-        return native.reshape(space.shape or ()).astype(space.dtype), encoded
+        return (parts + start).reshape(space.shape or ()).astype(space.dtype), encoded
 
     def _observe(self, observation: Any) -> np.ndarray:
         space = self.env.observation_space

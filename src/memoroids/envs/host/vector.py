@@ -3,6 +3,7 @@
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -95,34 +96,39 @@ class LocalEnvs:
             return
         limit = self._limit
         armed = fired = False
+        begun = time.perf_counter()
 
         def on_alarm(number: int, frame: Any) -> None:
             nonlocal fired
+            left = limit - (time.perf_counter() - begun)
+            if left > 1e-3:  # the timer was set for an earlier call: a system call for each would cost more than a step
+                signal.setitimer(signal.ITIMER_REAL, left, max(limit, 1.0))
+                return
             fired = True
             if armed:
                 raise _TooLong
 
         def timed(env: HostEnv, call: Callable[[HostEnv], T]) -> T:
-            nonlocal armed, fired
-            fired, armed = False, True
+            nonlocal armed, fired, begun
+            fired, armed, begun = False, True, time.perf_counter()
             try:
-                # Repeated, since code that catches everything may have caught the first alarm.
-                signal.setitimer(signal.ITIMER_REAL, limit, max(limit, 1.0))
                 answer = call(env)
                 armed = False
             except _TooLong:
                 raise late(env.id, limit) from None
             finally:
                 armed = False
-                signal.setitimer(signal.ITIMER_REAL, 0)
             if fired:
                 raise late(env.id, limit)
             return answer
 
         before = signal.signal(signal.SIGALRM, on_alarm)
+        # Repeated, since code that catches everything may have caught the first alarm.
+        signal.setitimer(signal.ITIMER_REAL, limit, max(limit, 1.0))
         try:
             yield timed
         finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
 
     def close(self) -> None:
