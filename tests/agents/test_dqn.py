@@ -101,7 +101,7 @@ def stepper(name, actions=ACTIONS):
     return step
 
 
-def slow_gradient(network, step, state, tape, discount, first=0, last=None, recompute_next_state=False):
+def slow_gradient(network, step, state, tape, discount, first=0, last=None, recompute_next_state=False, lambda_=0.0):
     """Full back-propagation through one episode, step by step, with the loss written out transition by transition.
 
     Or through its transitions from `first` to before `last`, the memory empty before them. With `recompute_next_state`,
@@ -120,16 +120,23 @@ def slow_gradient(network, step, state, tape, discount, first=0, last=None, reco
     q_target = q_values(state.target, skip=int(recompute_next_state))
     q_online = q_values(state.params, skip=int(recompute_next_state))
 
+    targets = {}
+    for t in reversed(range(first, last)):
+        # Each part of an action has a target of its own.
+        for d in range(len(parts_of(q_target[t]))):
+            value = 0.0
+            if not tape.terminated[t]:
+                value = parts_of(q_target[t + 1])[d][jnp.argmax(parts_of(q_online[t + 1])[d])]
+                if t + 1 < last:
+                    value = (1 - lambda_) * value + lambda_ * targets[t + 1, d]
+            targets[t, d] = tape.reward[t] + discount * value
+
     def loss(params):
         q, total = q_values(params), 0.0
         for t in range(first, last):
             losses = []
-            # Each part of an action has a target of its own.
             for d, (part, action) in enumerate(zip(parts_of(q[t]), np.atleast_1d(tape.action[t]), strict=True)):
-                value = 0.0
-                if not tape.terminated[t]:
-                    value = parts_of(q_target[t + 1])[d][jnp.argmax(parts_of(q_online[t + 1])[d])]
-                error = jnp.abs(tape.reward[t] + discount * value - part[action])
+                error = jnp.abs(targets[t, d] - part[action])
                 losses.append(jnp.where(error <= 1, 0.5 * error**2, error - 0.5))
             total = total + sum(losses) / len(losses)
         return total
@@ -143,13 +150,18 @@ def assert_trees_close(got, want, rtol=2e-4):
         np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * scale)
 
 
-@pytest.mark.parametrize(("name", "actions"), [*((name, ACTIONS) for name in REGISTRY), ("ffm", PARTS)])
-def test_the_tape_gradient_is_the_sum_over_episodes_taken_one_at_a_time(name, actions):
-    network, algorithm, state = build(name, DQNConfig(scale_rewards=False, max_grad_norm=1e9, discount=0.9), actions)
+@pytest.mark.parametrize(
+    ("name", "actions", "lambda_"),
+    [*((name, ACTIONS, 0.0) for name in REGISTRY), ("ffm", PARTS, 0.0), ("gru", ACTIONS, 0.8), ("ffm", PARTS, 1.0)],
+)
+def test_the_tape_gradient_is_the_sum_over_episodes_taken_one_at_a_time(name, actions, lambda_):
+    network, algorithm, state = build(
+        name, DQNConfig(scale_rewards=False, lambda_=lambda_, max_grad_norm=1e9, discount=0.9), actions
+    )
     tapes, count = episodes(actions if isinstance(actions, int) else actions.sizes), 20
     got, metrics = sgd_gradient(algorithm, state, batch(tapes), count)
     step = stepper(name, actions)
-    slow = [slow_gradient(network, step, state, tape, 0.9) for tape in tapes]
+    slow = [slow_gradient(network, step, state, tape, 0.9, lambda_=lambda_) for tape in tapes]
     want = jax.tree.map(lambda *g: sum(g) / count, *[gradient for _, gradient in slow])
     assert_trees_close(got, want)
     np.testing.assert_allclose(metrics["loss"], sum(loss for loss, _ in slow) / count, rtol=1e-4)
@@ -158,7 +170,7 @@ def test_the_tape_gradient_is_the_sum_over_episodes_taken_one_at_a_time(name, ac
 
 @pytest.mark.parametrize("name", ["lru", "linear_transformer", "gru"])
 def test_padding_and_the_order_of_episodes_change_nothing(name):
-    _, algorithm, state = build(name, DQNConfig(scale_rewards=False, max_grad_norm=1e9))
+    _, algorithm, state = build(name, DQNConfig(scale_rewards=False, lambda_=0.0, max_grad_norm=1e9))
     tapes = episodes()
     plain, _ = sgd_gradient(algorithm, state, batch(tapes), 20)
     padded, _ = sgd_gradient(algorithm, state, batch(tapes, slots=40), 20)
@@ -168,7 +180,7 @@ def test_padding_and_the_order_of_episodes_change_nothing(name):
 
 
 def test_truncation_bootstraps_and_termination_does_not():
-    _, algorithm, state = build("ffm", DQNConfig(scale_rewards=False, max_grad_norm=1e9, discount=1.0))
+    _, algorithm, state = build("ffm", DQNConfig(scale_rewards=False, lambda_=0.0, max_grad_norm=1e9, discount=1.0))
     observation = np.ones((2, OBSERVATION), np.float32)
     losses, update = {}, updater(algorithm)
     for name, ended in {"terminated": (True, False), "truncated": (False, True), "both": (True, True)}.items():
@@ -207,7 +219,7 @@ def test_epsilon_is_the_share_of_random_actions():
 
 
 def test_warm_up_clipping_and_polyak_are_what_they_say():
-    config = DQNConfig(scale_rewards=False, learning_rate=1e-2, warmup=4, max_grad_norm=1e-3, polyak=0.9)
+    config = DQNConfig(scale_rewards=False, lambda_=0.0, learning_rate=1e-2, warmup=4, max_grad_norm=1e-3, polyak=0.9)
     _, algorithm, state = build("ffm", config)
     sample = batch(episodes())
     gradient, metrics = sgd_gradient(algorithm, state, sample, 20)
@@ -281,7 +293,7 @@ def segment_batch(network, tapes, length, **sizes):
 def test_segments_that_hold_whole_episodes_learn_what_the_tape_does(name, next_state):
     # The same settings as in the test of the tape's gradient against a loop, so that one anchors the other.
     network, algorithm, state = build(
-        name, DQNConfig(scale_rewards=False, max_grad_norm=1e9, discount=0.9, next_state=next_state)
+        name, DQNConfig(scale_rewards=False, lambda_=0.0, max_grad_norm=1e9, discount=0.9, next_state=next_state)
     )
     tapes = episodes()
     want, tape_metrics = sgd_gradient(algorithm, state, batch(tapes), 20)
@@ -301,7 +313,7 @@ def test_segments_that_hold_whole_episodes_learn_what_the_tape_does(name, next_s
 )
 def test_the_gradient_of_short_segments_is_the_sum_over_segments_taken_one_at_a_time(name, next_state):
     network, algorithm, state = build(
-        name, DQNConfig(scale_rewards=False, max_grad_norm=1e9, discount=0.9, next_state=next_state)
+        name, DQNConfig(scale_rewards=False, lambda_=0.0, max_grad_norm=1e9, discount=0.9, next_state=next_state)
     )
     tapes, count, step = episodes(), 20, stepper(name)
     got, metrics = sgd_gradient(algorithm, state, segment_batch(network, tapes, 2), count)
@@ -318,7 +330,7 @@ def test_the_gradient_of_short_segments_is_the_sum_over_segments_taken_one_at_a_
 
 def test_the_gradient_of_the_tape_with_next_states_alone_is_that_of_a_slow_loop():
     network, algorithm, state = build(
-        "lru", DQNConfig(scale_rewards=False, max_grad_norm=1e9, discount=0.9, next_state="recomputed")
+        "lru", DQNConfig(scale_rewards=False, lambda_=0.0, max_grad_norm=1e9, discount=0.9, next_state="recomputed")
     )
     tapes, count, step = episodes(), 20, stepper("lru")
     got, metrics = sgd_gradient(algorithm, state, batch(tapes), count)
@@ -404,7 +416,9 @@ def test_the_online_network_chooses_the_next_action_and_the_target_network_value
 
 @pytest.mark.parametrize("scale", [0.02, 3.0], ids=["inside one", "outside"])
 def test_the_huber_loss_of_the_mean_error_as_the_learner_has_it(scale):
-    network, algorithm, state = build("mlp", DQNConfig(scale_rewards=False, max_grad_norm=1e9, loss="huber-of-mean"))
+    network, algorithm, state = build(
+        "mlp", DQNConfig(scale_rewards=False, lambda_=0.0, max_grad_norm=1e9, loss="huber-of-mean")
+    )
     # Episodes of one step, all terminated: the target is the reward, and errors have both signs.
     rewards = scale * np.asarray([1.0, -2.0, 0.5])
     observation = np.random.default_rng(1).normal(size=(3, 2, OBSERVATION)).astype(np.float32)
@@ -427,7 +441,8 @@ def test_the_huber_loss_of_the_mean_error_as_the_learner_has_it(scale):
 
 def test_padding_of_segments_changes_nothing():
     network, algorithm, state = build(
-        "ffm", DQNConfig(scale_rewards=False, max_grad_norm=1e9, loss="huber-of-mean", next_state="recomputed")
+        "ffm",
+        DQNConfig(scale_rewards=False, lambda_=0.0, max_grad_norm=1e9, loss="huber-of-mean", next_state="recomputed"),
     )
     tapes = episodes()
     plain, metrics = sgd_gradient(algorithm, state, segment_batch(network, tapes, 3), 20)
@@ -438,7 +453,9 @@ def test_padding_of_segments_changes_nothing():
 
 
 def test_td_errors_are_a_slow_loops_and_several_tapes_learn_what_one_does():
-    network, algorithm, state = build("lru", DQNConfig(scale_rewards=False, max_grad_norm=1e9, discount=0.9))
+    network, algorithm, state = build(
+        "lru", DQNConfig(scale_rewards=False, lambda_=0.0, max_grad_norm=1e9, discount=0.9)
+    )
     tapes, step, slow = episodes(), stepper("lru"), []
     for tape in tapes:
         q = {}
@@ -466,7 +483,7 @@ def test_td_errors_are_a_slow_loops_and_several_tapes_learn_what_one_does():
 
 
 def test_importance_weighs_the_loss_and_leaves_errors_and_counts_alone():
-    _, algorithm, state = build("lru", DQNConfig(scale_rewards=False, max_grad_norm=1e9, discount=0.9))
+    _, algorithm, state = build("lru", DQNConfig(scale_rewards=False, lambda_=0.0, max_grad_norm=1e9, discount=0.9))
     tapes = episodes()
     plain = batch(tapes)
     parts = [plain._replace(weight=plain.weight * (plain.tape.episodes() == i)) for i in range(len(tapes))]

@@ -13,9 +13,9 @@ import optax
 
 from memoroids.agents import optimiser as optimisers
 from memoroids.agents.base import Agent, AgentType, Plan, TrainingShare, Traits
-from memoroids.agents.branches import best, over_parts
+from memoroids.agents.branches import best, greedy, over_parts, taken
 from memoroids.agents.distributions import epsilon_greedy
-from memoroids.agents.losses import double_q_target, huber_of_mean, huber_td, weighted_mean
+from memoroids.agents.losses import double_q_target, huber_of_mean, huber_td, lambda_target, weighted_mean
 from memoroids.agents.networks import QNetwork
 from memoroids.agents.normaliser import observed
 from memoroids.agents.reward_scale import RewardScale, in_units_of_reward, scaled
@@ -25,20 +25,23 @@ from memoroids.replay import Sample, SegmentSample
 
 @dataclass(frozen=True)
 class DQNConfig:
-    """Settings of DQN; the defaults are the paper's (Morad et al. 2024, Appendix H)."""
+    """Settings of DQN; those of the paper are the preset `paper` (Morad et al. 2024, Appendix H)."""
 
-    learning_rate: float = 1e-4
+    learning_rate: float = 5e-4
     """Adam's learning rate after warm-up."""
-    learning_rate_end: float | None = None
+    learning_rate_end: float | None = 0.0
     """Learning rate at the last update, reached linearly over training; None: constant."""
-    warmup: int = 200
+    warmup: int = 0
     """Updates over which the learning rate rises linearly from 0."""
-    max_grad_norm: float = 0.01
+    max_grad_norm: float = 0.5
     """Largest global norm of a gradient; larger gradients are scaled down to it."""
-    polyak: float = 0.995
+    polyak: float = 0.95
     """Share of its old value that a target parameter keeps at each update; the rest is the online parameter."""
     discount: float = 0.99
     """Discount factor γ per step."""
+    lambda_: float = 0.9
+    """λ of the targets, λ-returns to the end of each episode in a batch: 0 is the one-step target of the paper. Returns
+    after an action that the current policy would not take count as well (Peng and Williams 1996)."""
     next_state: Literal["tape", "recomputed"] = "tape"
     """Memory state of a target's next observation: tape, from the same pass over the tape; recomputed, from a second
     pass that does not see the first observation, as in the paper's code."""
@@ -49,7 +52,7 @@ class DQNConfig:
     """Learn rewards in units of a typical return, so that settings fit whatever unit the environment's rewards have."""
 
     def __post_init__(self) -> None:
-        optimisers.check(self, shares=("polyak", "discount"))
+        optimisers.check(self, shares=("polyak", "discount", "lambda_"))
 
 
 class DQNState(NamedTuple):
@@ -100,7 +103,10 @@ def dqn(config: DQNConfig, network: QNetwork, plan: Plan) -> Agent:
         q, q_tp1 = sample.run(with_params(params), recompute_next_state=recompute)
         _, q_tp1_target = sample.run(with_params(target_params), recompute_next_state=recompute)
         q_tp1 = jax.lax.stop_gradient(q_tp1)
-        target = double_q_target(tape.reward, tape.terminated, q_tp1, q_tp1_target, config.discount)
+        if config.lambda_:
+            target = lambda_target(tape, taken(q_tp1_target, greedy(q_tp1)), config.discount, config.lambda_)
+        else:
+            target = double_q_target(tape.reward, tape.terminated, q_tp1, q_tp1_target, config.discount)
         losses, error = huber_td(q, tape.action, target)
         if config.loss == "huber":
             value = weighted_mean(losses, weight, plan.batch_size)

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import optax
 
 from memoroids.agents.branches import ActionValues, Branches, greedy, taken
+from memoroids.returns import lambda_return
+from memoroids.tape import Tape
 
 
 def weighted_mean(values: jax.Array, weight: jax.Array, count: float | jax.Array) -> jax.Array:
@@ -29,6 +31,20 @@ def double_q_target(
     if isinstance(q_tp1_target, Branches):
         reward, terminated = reward[:, None], terminated[:, None]
     return reward + discount * jnp.where(terminated, 0, value)
+
+
+def lambda_target(tape: Tape, value_tp1: jax.Array, discount: float, lambda_: float) -> jax.Array:
+    """The λ-return of each slot of a tape, (N,), or of each part of its actions, (N, parts).
+
+    `value_tp1`, of the same shape: the value of the best action in the next state. Sources: Peng and Williams 1996;
+    Tavakoli et al. 2018 for several parts.
+    """
+
+    def of_part(value_tp1: jax.Array) -> jax.Array:
+        flags = tape.terminated, tape.truncated
+        return lambda_return(tape.reward, value_tp1, *flags, discount, lambda_, transition=tape.transition)
+
+    return of_part(value_tp1) if value_tp1.ndim == 1 else jax.vmap(of_part, -1, -1)(value_tp1)
 
 
 def huber_td(q: ActionValues, action: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -13,34 +13,32 @@ import jax.numpy as jnp
 
 from memoroids.agents import optimiser as optimisers
 from memoroids.agents.base import Agent, AgentType, Plan, TrainingShare, Traits
-from memoroids.agents.branches import Branches, best, over_parts, taken
+from memoroids.agents.branches import best, over_parts, taken
 from memoroids.agents.distributions import epsilon_greedy
-from memoroids.agents.losses import explained_variance, squared_td, weighted_mean
+from memoroids.agents.losses import explained_variance, lambda_target, squared_td, weighted_mean
 from memoroids.agents.networks import QNetwork
 from memoroids.agents.normaliser import observed
 from memoroids.agents.optimiser import AdamState
 from memoroids.agents.reward_scale import in_units_of_reward, scaled
 from memoroids.agents.rollout_batch import Rollout, check_minibatches, minibatches, take_rows
 from memoroids.memory.memoroid import State
-from memoroids.returns import lambda_return
-from memoroids.tape import Tape
 
 
 @dataclass(frozen=True)
 class PQNConfig:
     """Settings of PQN."""
 
-    learning_rate: float = 1e-3
+    learning_rate: float = 5e-4
     """Adam's learning rate after warm-up."""
     learning_rate_end: float | None = 0.0
     """Learning rate at the last gradient step, reached linearly over training; None: constant."""
     warmup: int = 0
     """Gradient steps over which the learning rate rises linearly from 0."""
-    max_grad_norm: float = 10.0
+    max_grad_norm: float = 0.5
     """Largest global norm of a gradient; larger gradients are scaled down to it."""
     discount: float = 0.99
     """Discount factor γ per step."""
-    lambda_: float = 0.65
+    lambda_: float = 0.9
     """λ of the λ-returns: 0 is the one-step target, 1 the return to the end of the episode or rollout."""
     epochs: int = 4
     """Passes over each rollout."""
@@ -88,22 +86,8 @@ def pqn(config: PQNConfig, network: QNetwork, plan: Plan) -> Agent:
     def targets(params: Any, rollout: Rollout) -> jax.Array:
         # The value of a next state is that of its best action.
         _, q_tp1 = rollout.run(with_params(params))
-        tape = rollout.tape
-
-        def of_row(tape: Tape, value_tp1: jax.Array) -> jax.Array:
-            return lambda_return(
-                tape.reward,
-                value_tp1,
-                tape.terminated,
-                tape.truncated,
-                config.discount,
-                config.lambda_,
-                transition=tape.transition,
-            )
-
-        if isinstance(q_tp1, Branches):
-            of_row = jax.vmap(of_row, (None, -1), -1)
-        return jax.vmap(of_row)(tape, best(q_tp1))
+        target = partial(lambda_target, discount=config.discount, lambda_=config.lambda_)
+        return jax.vmap(target)(rollout.tape, best(q_tp1))
 
     def loss(params: Any, rollout: Rollout, target: jax.Array) -> tuple[jax.Array, Any]:
         q, _ = rollout.run(with_params(params))

@@ -19,12 +19,13 @@ class LRU(LinearMemoroid):
     (a, x) • (a', x') = (a' a, a' x + x') with a = λ = exp(-exp ν + i exp θ), so |λ| < 1 by construction. `gate` and the
     normalisation of o are those of `GatedResidual`.
 
-    State: complex64 (state_size,). λ is initialised as exp((-1 + iφ) / τ), with τ spread geometrically from 1 to 1,000
-    steps and φ drawn uniformly from (0, π), since it is not known how far back a task looks (the choice is ours). If
-    `r_min`, `r_max` or `max_phase` is given, λ is drawn as published: uniformly from the area of the ring between the
-    two radii (by default 0 and 1), with phases up to `max_phase` (by default 2π). The real and imaginary parts of B
-    start with variance 1 / (2 output_size), those of C with 1 / state_size, and D and γ as in Orvieto et al. 2023,
-    Appendix A. Raises `ValueError` unless 0 <= r_min < r_max <= 1, 0 < max_phase <= 2π, and sizes are at least 1.
+    State: complex64 (state_size,). λ is initialised as published: uniformly over the area of the ring between the radii
+    `r_min` and `r_max` (by default 0 and 1), with phases up to `max_phase` (by default 2π). If none of the three is
+    given, this holds for every other λ only, which sees fast changes. The rest start as exp((-1 + iφ) / τ), with τ
+    spread geometrically from 1 to 1,000 steps and φ drawn uniformly from (0, π), since it is not known how far back a
+    task looks (the choice is ours). The real and imaginary parts of B start with variance 1 / (2 output_size), those of
+    C with 1 / state_size, and D and γ as in Orvieto et al. 2023, Appendix A. Raises `ValueError` unless
+    0 <= r_min < r_max <= 1, 0 < max_phase <= 2π, and sizes are at least 1.
     """
 
     input_size: int = eqx.field(static=True)
@@ -58,16 +59,16 @@ class LRU(LinearMemoroid):
         self.input_size, self.output_size = input_size, output_size
         radius_key, phase_key, b_key, c_key, surround_key = jax.random.split(key, 5)
         phase = jax.random.uniform(phase_key, (state_size,), jnp.float32, minval=1e-4, maxval=1.0)
+        # Uniform over the area of the ring; the margins keep ν finite if a draw falls on either edge.
+        u = jax.random.uniform(radius_key, (state_size,), jnp.float32, minval=1e-4, maxval=1 - 1e-4)
+        radius_squared = u * (r_max**2 - r_min**2) + r_min**2
+        nu, theta = jnp.log(-0.5 * jnp.log(radius_squared)), jnp.log(phase * max_phase)
         if spread:
             log_steps = jnp.linspace(0.0, math.log(LONGEST), state_size, dtype=jnp.float32)
-            self.nu = -log_steps
-            self.theta = jnp.log(math.pi * phase) - log_steps
-        else:
-            # Uniform over the area of the ring; the margins keep ν finite if a draw falls on either edge.
-            u = jax.random.uniform(radius_key, (state_size,), jnp.float32, minval=1e-4, maxval=1 - 1e-4)
-            radius_squared = u * (r_max**2 - r_min**2) + r_min**2
-            self.nu = jnp.log(-0.5 * jnp.log(radius_squared))
-            self.theta = jnp.log(phase * max_phase)
+            slow = jnp.arange(state_size) % 2 == 0
+            nu = jnp.where(slow, -log_steps, nu)
+            theta = jnp.where(slow, jnp.log(math.pi * phase) - log_steps, theta)
+        self.nu, self.theta = nu, theta
         self.gamma_log = 0.5 * jnp.log(-jnp.expm1(-2 * jnp.exp(self.nu)))
         # A complex normal of JAX has variance 1/2 in each of its two parts.
         b, c = (

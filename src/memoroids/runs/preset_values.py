@@ -27,6 +27,7 @@ REPLAY_ALL: dict[str, Any] = AS_GIVEN | {
     "warmup": 200,
     "max_grad_norm": 0.01,
     "polyak": 0.995,
+    "lambda_": 0.0,
     "discount": 0.99,
 }
 # Morad et al. 2024, Appendix H, completed from the published configurations.
@@ -142,6 +143,7 @@ POLICY_ALL: dict[str, Any] = AS_GIVEN | {
     "learning_rate": 1e-3,
     "learning_rate_end": 0.0,
 }
+POLICY_AGENT: dict[str, dict[str, Any]] = {"pqn": {"max_grad_norm": 10.0, "lambda_": 0.65}}
 POLICY_SIZES: dict[str, dict[str, Any]] = {
     "lru": {"state_size": 64},
     "s5": {"state_size": 64},

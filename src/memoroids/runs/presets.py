@@ -48,7 +48,7 @@ def preset(name: str, env: str, memory: str, algorithm: str = "dqn") -> dict[str
         of_memory = values.TUNED_MEMORY.get((task, memory), {})
         found = values.TUNED_ALL | values.TUNED[task] | of_memory | _sizes(memory, of_memory.get("memory_sizes", {}))
     elif name == "tuned" and not from_replay and task in values.POLICY:
-        found = _without_replay(task, memory, id_.startswith(DEVICE_PREFIX))
+        found = _without_replay(algorithm, task, memory, id_.startswith(DEVICE_PREFIX))
     known = set(options())
     if algorithm in REGISTRY:  # what the settings of a user's agent are best at, its own defaults say
         known |= kind.setting_names
@@ -61,10 +61,10 @@ def _sizes(memory: str, changes: dict[str, Any] | None = None) -> dict[str, Any]
     return {"memory_sizes": sizes} if sizes else {}
 
 
-def _without_replay(task: str, memory: str, on_device: bool) -> dict[str, Any]:
+def _without_replay(algorithm: str, task: str, memory: str, on_device: bool) -> dict[str, Any]:
     """Our settings for agents without replay."""
     of_memory = values.POLICY_MEMORY.get((task, memory), {})
-    found = values.POLICY_ALL | values.POLICY[task] | of_memory
+    found = values.POLICY_ALL | values.POLICY_AGENT.get(algorithm, {}) | values.POLICY[task] | of_memory
     sizes = values.POLICY_SIZES.get(memory, {}) | of_memory.get("memory_sizes", {})
     if not on_device:  # tasks on the host may have any length, so their rollouts have the default one
         found = {option: value for option, value in found.items() if option != "rollout"}
