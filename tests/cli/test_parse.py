@@ -12,6 +12,7 @@ import pytest
 from memoroids.agents.dqn import DQNConfig
 from memoroids.cli.bench_command import BenchOptions
 from memoroids.cli.commands import COMMANDS
+from memoroids.cli.doctor_command import DoctorOptions
 from memoroids.cli.experiment_commands import ReportOptions, ReproduceOptions
 from memoroids.cli.inspect_commands import CompareOptions, EvaluateOptions, SensitivityOptions
 from memoroids.cli.list_command import ListOptions
@@ -24,6 +25,7 @@ pytestmark = pytest.mark.usefixtures("workplace")
 
 
 OPTIONS: dict[str, Any] = {
+    "doctor": DoctorOptions,
     "train": TrainConfig,
     "resume": ResumeOptions,
     "evaluate": EvaluateOptions,

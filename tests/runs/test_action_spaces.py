@@ -108,7 +108,9 @@ def test_actions_of_many_parts_train_resume_evaluate_and_are_measured(name: str,
 
     assert interrupted(settings, tmp_path).final is None
     outcome = train(settings, tmp_path, resume=True)
-    assert outcome.final is not None and not (tmp_path / "warnings.txt").exists()
+    warnings = tmp_path / "warnings.txt"
+    # So short a run may find that it has learned nothing.
+    assert outcome.final is not None and (not warnings.exists() or "dropped" not in warnings.read_text())
     _, parts, params = load(tmp_path)
     start = parts.agent.init(parts.network).params
     for before, after in zip(jax.tree.leaves(start.head), jax.tree.leaves(params.head), strict=True):

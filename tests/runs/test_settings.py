@@ -70,8 +70,8 @@ def test_a_preset_is_not_a_setting_that_could_name_another_than_what_was_run():
 def test_a_setting_that_there_is_not_is_named_with_its_nearest_or_with_the_agent_that_has_it():
     with pytest.raises(ValueError, match="unknown setting 'widht'; did you mean width"):
         TrainConfig.of(widht=3)
-    with pytest.raises(ValueError, match="lambda_ is a setting of ppo and pqn, but the algorithm is dqn"):
-        TrainConfig.of(lambda_=0.5)
+    with pytest.raises(ValueError, match="epochs is a setting of ppo and pqn, but the algorithm is dqn"):
+        TrainConfig.of(epochs=2)
     with pytest.raises(ValueError, match="agent holds PPOConfig, but the algorithm dqn takes DQNConfig"):
         TrainConfig.of(agent=PPOConfig())
 
