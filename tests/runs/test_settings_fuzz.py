@@ -31,7 +31,8 @@ BASES = {
 }
 FLOATS = {
     "exploration.epsilon_start", "exploration.epsilon_end", "exploration.epsilon_decay", "env.time_limit",
-    "agent.learning_rate", "agent.learning_rate_end", "agent.max_grad_norm", "agent.polyak", "agent.discount", "agent.lambda_",
+    "agent.learning_rate", "agent.learning_rate_end", "agent.max_grad_norm", "agent.polyak", "agent.discount",
+    "agent.lambda_",
     "priority.exponent", "priority.correction", "priority.mix", "priority.floor", "evaluation.target_return",
 }  # fmt: skip
 OTHER_FLOATS = {
