@@ -52,6 +52,7 @@ def run_of(root: Path, seed: int) -> Path:
         width=8,
         seed=seed,
         random_episodes=3,
+        updates_per_episode=1,
         train_episodes=6,
         batch_size=60,
         buffer_size=1_000,

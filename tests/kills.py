@@ -90,6 +90,7 @@ def settings(*, device: bool, train_episodes: int = 240, checkpoint_every: int =
         memory_sizes={"state_size": 16},
         width=32,
         random_episodes=40,
+        updates_per_episode=1,
         train_episodes=train_episodes,
         batch_size=500,
         buffer_size=5_000,

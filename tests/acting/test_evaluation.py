@@ -68,6 +68,8 @@ def config(**changes: Any) -> TrainConfig:
         "memory": "gru",
         "width": 8,
         "random_episodes": 4,
+        "updates_per_episode": 1,
+        "checkpoint_every": 500,
         "train_episodes": 6,
         "batch_size": 20,
         "buffer_size": 200,

@@ -27,6 +27,8 @@ def settings(**changes: Any) -> TrainConfig:
         "segment_length": 10,
         "width": 8,
         "random_episodes": 3,
+        "updates_per_episode": 1,
+        "checkpoint_every": 500,
         "train_episodes": 4,
         "batch_size": 40,
         "buffer_size": 1_000,

@@ -27,7 +27,13 @@ from memoroids.runs.settings import TrainConfig
 from memoroids.runs.train import train
 
 LEARNERS = {
-    "dqn": {"random_episodes": 8, "batch_size": 12, "buffer_size": 200, "agent": DQNConfig(warmup=0)},
+    "dqn": {
+        "random_episodes": 8,
+        "updates_per_episode": 1,
+        "batch_size": 12,
+        "buffer_size": 200,
+        "agent": DQNConfig(warmup=0),
+    },
     "ppo": {"random_episodes": 0, "agent": PPOConfig(epochs=2, minibatches=2)},
     "pqn": {"random_episodes": 0, "agent": PQNConfig(epochs=2, minibatches=2)},
 }

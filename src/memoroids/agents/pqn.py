@@ -28,7 +28,7 @@ from memoroids.memory.memoroid import State
 class PQNConfig:
     """Settings of PQN."""
 
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
     """Adam's learning rate after warm-up."""
     learning_rate_end: float | None = 0.0
     """Learning rate at the last gradient step, reached linearly over training; None: constant."""

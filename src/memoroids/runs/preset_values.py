@@ -143,7 +143,15 @@ POLICY_ALL: dict[str, Any] = AS_GIVEN | {
     "learning_rate": 1e-3,
     "learning_rate_end": 0.0,
 }
-POLICY_AGENT: dict[str, dict[str, Any]] = {"pqn": {"max_grad_norm": 10.0, "lambda_": 0.65}}
+POLICY_AGENT: dict[str, dict[str, Any]] = {
+    "pqn": {
+        "max_grad_norm": 10.0,
+        "lambda_": 0.65,
+        "epsilon_start": 0.2,
+        "epsilon_end": 0.01,
+        "epsilon_decay": 1.0,
+    }
+}
 POLICY_SIZES: dict[str, dict[str, Any]] = {
     "lru": {"state_size": 64},
     "s5": {"state_size": 64},

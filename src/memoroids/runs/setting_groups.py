@@ -150,8 +150,9 @@ class BudgetSettings:
 class CollectionSettings:
     """How episodes are collected."""
 
-    num_envs: int = 16
-    """Environments that are stepped together."""
+    num_envs: int = 8
+    """Environments that are stepped together; 16 by default for agents without replay, which learn from all of them at
+    once, while a replay waits for the episodes in progress."""
     processes: int = 0
     """Processes in which the environments are stepped, without effect on the results; 0: this process (host)."""
     rollout: int | None = None

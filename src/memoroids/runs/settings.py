@@ -220,6 +220,9 @@ def _changed(config: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
         if "agent" not in values:
             changed["agent"] = kind.settings()
         changed["evaluation"] = dataclasses.replace(changed["evaluation"], stochastic=kind.traits.stochastic)
+        before = _num_envs(resolve_agent(config["algorithm"]))
+        if changed["collection"].num_envs == before:  # and not a number that somebody chose
+            changed["collection"] = dataclasses.replace(changed["collection"], num_envs=_num_envs(kind))
     changed |= {name: value for name, value in values.items() if name in _groups() and dataclasses.is_dataclass(value)}
     for name, value in values.items():
         if name in _groups() and dataclasses.is_dataclass(value):
@@ -230,6 +233,12 @@ def _changed(config: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
         else:
             inner.setdefault(group, {})[field_name] = value
     return changed | {group: dataclasses.replace(changed[group], **fields) for group, fields in inner.items()}
+
+
+def _num_envs(kind: AgentType) -> int:
+    """The default number of environments for an agent."""
+    least = CollectionSettings().num_envs
+    return least if kind.traits.learns_from_replay else 2 * least
 
 
 def _agent_field(name: str, algorithm: str, agent: Any) -> tuple[str, str]:
