@@ -30,6 +30,7 @@ LEARNERS = {
     "dqn": {
         "random_episodes": 8,
         "updates_per_episode": 1,
+        "epsilon_decay": 1.0,
         "batch_size": 12,
         "buffer_size": 200,
         "agent": DQNConfig(warmup=0),
@@ -206,7 +207,7 @@ def test_steps_can_end_training(tmp_path: Path):
         ({"agent": PPOConfig(epochs=9)}, "agent holds PPOConfig, but the algorithm dqn takes DQNConfig"),
         ({"epochs": 9}, "epochs is a setting of ppo and pqn, but the algorithm is dqn"),
         ({"buffer_size": 20}, "raise --buffer-size or lower --num-envs"),
-        ({"env": "popgym-RepeatFirstEasy-v0"}, "rollout 6 needs a device environment"),
+        ({"env": "popgym-RepeatFirstEasy-v0"}, "rollout 6 is for device environments, or for agents without replay"),
         (
             {"env": "popgym-RepeatFirstEasy-v0", "rollout": None, "mapping": "vmap"},
             "mapping vmap needs a device environment",
