@@ -108,8 +108,7 @@ def batches(kind, network):
 
 
 @pytest.mark.parametrize("name", REGISTRY)
-@pytest.mark.parametrize("power", POWERS)
-def test_every_agent_learns_the_same_from_rewards_times_a_power_of_two(name, power):
+def test_every_agent_learns_the_same_from_rewards_times_a_power_of_two(name):
     kind = REGISTRY[name]
     network = kind.network(
         OBSERVATION, ACTIONS, MEMORIES["ffm"], key=jax.random.key(0), width=WIDTH, sizes=SMALL["ffm"]
@@ -126,14 +125,17 @@ def test_every_agent_learns_the_same_from_rewards_times_a_power_of_two(name, pow
             shown.append(metrics)
         return state, shown
 
-    (plain, metrics), (changed, in_other_units) = learned(np.float32(1)), learned(np.float32(2.0**power))
+    plain, metrics = learned(np.float32(1))
     assert not jax.tree.all(jax.tree.map(jnp.array_equal, plain.params, agent.init(network).params))
-    for a, b in zip(jax.tree.leaves(plain.params), jax.tree.leaves(changed.params), strict=True):
-        np.testing.assert_array_equal(a, b)
-    for one, other in zip(metrics, in_other_units, strict=True):
-        np.testing.assert_array_equal(other["loss"], one["loss"])
-        for own in ("td_error", "q_mean"):
-            np.testing.assert_array_equal(other[own], one[own] * np.float32(2.0**power))
+    for power in POWERS:
+        factor = np.float32(2.0**power)
+        changed, in_other_units = learned(factor)
+        for a, b in zip(jax.tree.leaves(plain.params), jax.tree.leaves(changed.params), strict=True):
+            np.testing.assert_array_equal(a, b, err_msg=f"2^{power}")
+        for one, other in zip(metrics, in_other_units, strict=True):
+            np.testing.assert_array_equal(other["loss"], one["loss"])
+            for own in ("td_error", "q_mean"):
+                np.testing.assert_array_equal(other[own], one[own] * factor)
 
 
 @pytest.mark.parametrize("name", REGISTRY)
