@@ -292,7 +292,10 @@ def _contradictions() -> Iterator[Case]:
         yield _case("contradiction", f"{start} --tapes 2", "tapes 2 is for agents with replay")
         yield _case("contradiction", f"{start} --num-envs 7", "minibatches must divide num_envs: 7 environments")
         yield _case("contradiction", f"{start} --{algorithm}.minibatches 5", "must divide num_envs: .* 5 minibatches")
-    for option in ("rollout 8", "tapes 2", "mapping vmap", "devices 2", "prioritised"):
+    yield _case(
+        "contradiction", "train --rollout 8", "rollout 8 is for device environments, or for agents without replay"
+    )
+    for option in ("tapes 2", "mapping vmap", "devices 2", "prioritised"):
         name = option.split()[0]
         yield _case("contradiction", f"train --{option}", f"{name} \\w+ needs a device environment")
     start = "train --env device:RepeatFirstEasy"
@@ -508,7 +511,6 @@ def _sizes() -> Iterator[Case]:
         ("lru", "layers 0"),
         ("lru", "r_min 2.0"),
         ("lru", "layers two"),
-        ("lru", "r_max null"),
         ("s5", "blocks [7]"),
         ("s5", "blocks 7"),
         ("mlp", "key 3"),

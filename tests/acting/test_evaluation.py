@@ -289,8 +289,8 @@ def test_no_environment_seed_is_used_twice_in_a_run_and_its_evaluations(tmp_path
     train(settings, tmp_path / "run")
     evaluate_run(tmp_path / "run", 4, seed=0)
     evaluate_run(tmp_path / "run", 4, seed=1)
-    # Random and training episodes, three evaluations of two, the final one of three, and two reports.
-    assert len(Guess.seeds) == 4 + 6 + 3 * 2 + 3 + 2 * 4
+    # Two of random play, random and training ones, three evaluations of two, the final one of three, and two reports.
+    assert len(Guess.seeds) == 2 + 4 + 6 + 3 * 2 + 3 + 2 * 4
     assert len(set(Guess.seeds)) == len(Guess.seeds)
 
 

@@ -51,7 +51,7 @@ def test_a_fourth_agent_trains_is_resumed_and_evaluated(env: str, tmp_path: Path
     run = tmp_path / "run"
     main(["train", "--env", env, *shlex.split(SMALL), "--trace", "0.8", "--run-dir", str(run)])
     assert "finished" in capsys.readouterr().out
-    assert read_rows(run)[-1]["episode"] == 8 and read_summary(run) is not None
+    assert read_rows(run)[-1]["episode"] >= 8 and read_summary(run) is not None
     # What it is set to is known without importing it, and typed once it is.
     config = load_config(run)
     assert config.agent["trace"] == 0.8 and config.own_code == ["own_agent:A2C"]

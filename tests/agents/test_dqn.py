@@ -123,7 +123,7 @@ def slow_gradient(network, step, state, tape, discount, first=0, last=None, reco
     targets = {}
     for t in reversed(range(first, last)):
         # Each part of an action has a target of its own.
-        for d in range(len(parts_of(q_target[t]))):
+        for d in range(len(parts_of(q_target[t + 1]))):
             value = 0.0
             if not tape.terminated[t]:
                 value = parts_of(q_target[t + 1])[d][jnp.argmax(parts_of(q_online[t + 1])[d])]
@@ -371,7 +371,7 @@ def test_next_states_alone_forget_the_first_observation_and_those_of_the_tape_do
 
 @pytest.mark.parametrize("next_state", ["tape", "recomputed"])
 def test_the_online_network_chooses_the_next_action_and_the_target_network_values_it(next_state):
-    _, algorithm, state = build("ffm", DQNConfig(discount=0.9, next_state=next_state))
+    _, algorithm, state = build("ffm", DQNConfig(scale_rewards=False, lambda_=0.0, discount=0.9, next_state=next_state))
     rng = np.random.default_rng(2)
     tapes = [
         episode(

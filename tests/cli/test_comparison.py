@@ -51,7 +51,7 @@ def cells(lines: list[str]) -> list[list[str]]:
 
 def test_only_settings_that_differ_are_shown(tmp_path: Path):
     a = write(tmp_path / "a", [0.1], 0.25, learning_rate=1e-3)
-    b = write(tmp_path / "b", [0.1, 0.2], memory="gru", learning_rate=1e-4, width=64)
+    b = write(tmp_path / "b", [0.1, 0.2], memory="gru", learning_rate=1e-4, width=32)
     c = write(tmp_path / "c", [], learning_rate=1e-4)
     groups = grouped(read_runs([a, b, c]))
     assert differing(groups) == ["memory", "width", "learning_rate"]
@@ -65,7 +65,7 @@ def test_only_settings_that_differ_are_shown(tmp_path: Path):
     names = ["lru, learning_rate 0.001", "gru, learning_rate 0.0001", "lru, learning_rate 0.0001"]
     assert labels(groups) == names
     width = str(TrainConfig().network.width)
-    assert cells(further(groups)) == [["differs too", *names], ["width", width, "64", width]]
+    assert cells(further(groups)) == [["differs too", *names], ["width", width, "32", width]]
     assert heading(groups) == "RepeatFirstEasy, tapes"
     assert further(groups[::2]) == []
 

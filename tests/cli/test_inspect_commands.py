@@ -75,7 +75,20 @@ def test_seeds_on_the_host_are_trained_one_after_the_other_and_looked_at(
 def test_an_unreadable_checkpoint_or_config_is_named(
     ran: Callable[..., str], refused: Callable[..., str], workplace: Path
 ):
-    ran("train", "--env", ENV, "--memory", "mlp", "--run-dir", "run", "--updates-per-episode", "0", *TINY)
+    ran(
+        "train",
+        "--env",
+        ENV,
+        "--memory",
+        "mlp",
+        "--run-dir",
+        "run",
+        "--updates-per-episode",
+        "0",
+        *TINY,
+        "--checkpoint-every",
+        "500",
+    )
     (checkpoint,) = (workplace / "run" / "checkpoints").iterdir()
     manifest = checkpoint / "manifest.json"
     healthy = manifest.read_text()

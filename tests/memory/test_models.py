@@ -492,7 +492,7 @@ def test_hippo_normal_is_the_eigendecomposition_of_the_matrix_built_from_its_def
 
 
 def test_s5_starts_at_hippo_normal_with_step_sizes_in_range():
-    memory = S5(3, 4, key=jax.random.key(0), state_size=16, dt_min=0.01, dt_max=0.05)
+    memory = S5(3, 4, key=jax.random.key(0), state_size=16, dt_min=0.01, dt_max=0.05, blocks=1)
     real, imag, _ = hippo_normal(32)
     np.testing.assert_allclose(-np.exp(memory.lambda_re_log), real, rtol=1e-6)
     np.testing.assert_allclose(memory.lambda_im, imag, rtol=1e-6)
@@ -503,7 +503,7 @@ def test_s5_starts_at_hippo_normal_with_step_sizes_in_range():
 
 def test_s5_starts_as_blocks_of_hippo_normal():
     memory = S5(3, 4, key=jax.random.key(0), state_size=8, blocks=4)
-    small = S5(3, 4, key=jax.random.key(1), state_size=2)
+    small = S5(3, 4, key=jax.random.key(1), state_size=2, blocks=1)
     np.testing.assert_array_equal(memory.lambda_im, np.tile(small.lambda_im, 4))
     np.testing.assert_array_equal(memory.lambda_re_log, np.tile(small.lambda_re_log, 4))
 
@@ -569,7 +569,7 @@ def test_ffm_is_the_papers_monoid_with_explicit_time():
 
 def test_ffm_starts_with_decays_and_periods_over_the_ranges_asked_for():
     sizes = {"trace_size": 5, "context_size": 3, "max_period": 9.0, "max_decay": 2.0, "min_decay": 0.1}
-    memory = FFM(2, 2, key=jax.random.key(0), **sizes)
+    memory = FFM(2, 2, key=jax.random.key(0), **sizes, spacing="linear")
     np.testing.assert_allclose(np.sort(memory.alpha), np.linspace(0.1, 2.0, 5), rtol=1e-6)
     periods = np.sort(2 * np.pi / memory.omega)
     np.testing.assert_allclose(periods[[0, -1]], [1.0, 9.0], rtol=1e-6)

@@ -55,7 +55,7 @@ def config(**changes: Any) -> TrainConfig:
         "eval_episodes": 2,
         "final_episodes": 3,
         "checkpoint_every": 4,
-        "agent": DQNConfig(learning_rate=1e-2, warmup=0),
+        "agent": DQNConfig(learning_rate=1e-2, warmup=0, polyak=0.995),
     }
     return TrainConfig.of(**settings | changes)
 

@@ -61,6 +61,7 @@ class Recorder:
         skipped, divergence = jax.device_get((learner.skipped, learner.divergence))
         self._skipped, self._longest, self._nonfinite = int(skipped), int(divergence.longest), divergence.tensors
         self._report_at = self._skipped + 1
+        self._said: set[str] = set(SAID_ELSEWHERE)
         now = time.perf_counter()
         self._started = now - counters.seconds
         self._begun, self._first = now, config.budget.share_done(counters.episode, counters.env_steps)
@@ -209,9 +210,10 @@ class Recorder:
     def _examine(self) -> None:
         """Reports each finding about the run when it holds for the first time, also in a resumed run."""
         path = self.run_dir / WARNINGS
-        said = path.read_text(errors="replace") if path.exists() else ""
+        noted = path.read_text(errors="replace") if path.is_file() else ""
         for finding in examine(Record(self.config, self.rows, self.baseline)):
-            if f": {finding.name}: " not in said and finding.name not in SAID_ELSEWHERE:
+            if finding.name not in self._said and f": {finding.name}: " not in noted:
+                self._said.add(finding.name)
                 self.warn(f"{finding.name}: {finding.line}")
 
     def due(self) -> bool:
