@@ -16,7 +16,7 @@ from memoroids.runs.device_program import Keys, Program
 from memoroids.runs.placement import Placement
 from memoroids.runs.progress import Outcome, TrainingError
 from memoroids.runs.recorder import Recorder
-from memoroids.runs.schedule import due, newest_epsilon
+from memoroids.runs.schedule import newest_epsilon, save_due
 from memoroids.runs.seeds import EVALUATE, FINAL, environment_seeds
 from memoroids.runs.settings import TrainConfig
 
@@ -139,7 +139,7 @@ class DeviceRun:
                 recorder.add_updates(own["sums"], int(happened["updates"]))
             recorder.add_returns(float(happened["returns"]), int(happened["returned"]))
             now = counters.episode, counters.env_steps
-            if due(config.checkpoint.checkpoint_every, config.budget, before, now) or self.done(seed):
+            if save_due(config, before, now) or self.done(seed):
                 save.append(seed)
             number, good_between = int(happened["faults"]), bool(happened["entered"])
             if number:

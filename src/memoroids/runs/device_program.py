@@ -25,7 +25,7 @@ from memoroids.replay import RingBuffer
 from memoroids.runs.build import DeviceParts, rollout_slots
 from memoroids.runs.metrics import MEANS
 from memoroids.runs.progress import Counters
-from memoroids.runs.schedule import exploration, share_trained, until_due, updates_due
+from memoroids.runs.schedule import CHECKPOINTS, EVALUATIONS, exploration, share_trained, until_due, updates_due
 from memoroids.runs.settings import TrainConfig
 from memoroids.tape import Tape
 
@@ -114,8 +114,8 @@ class Program:
         config, num_envs = self.config, self.config.collection.num_envs
         budget, random = config.budget, config.budget.random_episodes - counters.random
         events = [
-            until_due(every, budget, counters)
-            for every in (config.evaluation.eval_every, config.checkpoint.checkpoint_every)
+            until_due(config.evaluation.eval_every, EVALUATIONS, budget, counters),
+            until_due(config.checkpoint.checkpoint_every, CHECKPOINTS, budget, counters),
         ]
         if budget.last_step is None:
             events.append((budget.total - counters.episode, False))

@@ -29,7 +29,7 @@ from memoroids.runs.plots import draw_heatmap
 from memoroids.runs.progress import Outcome
 from memoroids.runs.recorder import Recorder
 from memoroids.runs.run_directory import HEATMAP, SENSITIVITY
-from memoroids.runs.schedule import due, exploration, newest_epsilon, share_at, updates_due
+from memoroids.runs.schedule import exploration, newest_epsilon, save_due, share_at, updates_due
 from memoroids.runs.seeds import EVALUATE, FINAL, RANDOM, TRAIN, environment_seeds
 from memoroids.runs.sensitivity_log import SensitivityLog, read_log
 from memoroids.runs.settings import TrainConfig
@@ -251,7 +251,7 @@ class HostRun:
         self.evaluate_if_due()
         # Reading these costs no extra wait: the next action needs the updated parameters anyway.
         self.recorder.watch_divergence(self.learner.skipped, self.learner.divergence)
-        if due(config.checkpoint.checkpoint_every, config.budget, before, self.then) and not self.done():
+        if save_due(config, before, self.then) and not self.done():
             self.save()
 
     def evaluate_if_due(self) -> None:

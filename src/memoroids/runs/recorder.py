@@ -26,7 +26,7 @@ from memoroids.runs.metrics import MEANS, SPENT, MetricsFile
 from memoroids.runs.plots import draw_curve
 from memoroids.runs.progress import Counters, Progress, TrainingError, Watch, episodes_to
 from memoroids.runs.run_directory import CHECKPOINTS, CURVE, METRICS, SUMMARY, WARNINGS
-from memoroids.runs.schedule import due
+from memoroids.runs.schedule import EVALUATIONS, due
 from memoroids.runs.settings import TrainConfig
 from memoroids.runs.trackers import Trackers
 
@@ -221,7 +221,7 @@ class Recorder:
         config, now = self.config, (self.counters.episode, self.counters.env_steps)
         last = (int(self.rows[-1]["episode"]), int(self.rows[-1]["env_steps"])) if self.rows else (0, 0)
         over = config.budget.share_done(*now) >= 1
-        return due(config.evaluation.eval_every, config.budget, last, now) or (over and now > last)
+        return due(config.evaluation.eval_every, EVALUATIONS, config.budget, last, now) or (over and now > last)
 
     def report(self) -> None:
         """Reports the progress of the run to its `Watch`."""

@@ -16,27 +16,32 @@ def passed(every: int, before: int, after: int) -> bool:
     return after // every > before // every
 
 
-PARTS = 20
-"""Parts of the budget after each of which a run evaluates and saves if the settings do not say how often."""
+EVALUATIONS, CHECKPOINTS = 20, 5
+"""Equal parts of the budget after each of which a run evaluates and saves if the settings do not say how often."""
 
 
-def due(every: int | None, budget: BudgetSettings, before: tuple[int, int], now: tuple[int, int]) -> bool:
+def due(every: int | None, parts: int, budget: BudgetSettings, before: tuple[int, int], now: tuple[int, int]) -> bool:
     """Whether a periodic event is due; `before`, `now`: training episodes and environment steps.
 
-    `every`: episodes from one event to the next; None: it is due after each of `PARTS` equal parts of the budget.
+    `every`: episodes from one event to the next; None: it is due after each of `parts` equal parts of the budget.
     """
     if every is not None:
         return passed(every, before[0], now[0])
-    return int(PARTS * budget.share_done(*now)) > int(PARTS * budget.share_done(*before))
+    return int(parts * budget.share_done(*now)) > int(parts * budget.share_done(*before))
 
 
-def until_due(every: int | None, budget: BudgetSettings, counters: Counters) -> tuple[int, bool]:
+def save_due(config: TrainConfig, before: tuple[int, int], now: tuple[int, int]) -> bool:
+    """Whether a checkpoint is due, see `due`."""
+    return due(config.checkpoint.checkpoint_every, CHECKPOINTS, config.budget, before, now)
+
+
+def until_due(every: int | None, parts: int, budget: BudgetSettings, counters: Counters) -> tuple[int, bool]:
     """How far it is to the next periodic event, see `due`, and whether that is in steps (True) or in episodes."""
     if every is not None:
         return every - counters.episode % every, False
-    part = int(PARTS * budget.share_done(counters.episode, counters.env_steps)) + 1
+    part = int(parts * budget.share_done(counters.episode, counters.env_steps)) + 1
     in_steps = budget.last_step is not None
-    return -(-part * budget.total // PARTS) - (counters.env_steps if in_steps else counters.episode), in_steps
+    return -(-part * budget.total // parts) - (counters.env_steps if in_steps else counters.episode), in_steps
 
 
 def share_trained(budget: BudgetSettings, episode: Any, env_steps: Any, random_steps: Any, ahead: int = 0) -> Any:

@@ -260,8 +260,8 @@ class CheckpointSettings:
     """Checkpoints, and how many updates in a row may be skipped."""
 
     checkpoint_every: int | None = None
-    """Training episodes between checkpoints; None: a checkpoint after every twentieth of the budget. One is always
-    written at the end."""
+    """Training episodes between checkpoints; None: a checkpoint after every fifth of the budget. One is always written
+    at the end."""
     keep_checkpoints: int = 2
     """How many of the newest checkpoints are kept; each includes the parameters of the best evaluation."""
     max_skipped: int = 20
