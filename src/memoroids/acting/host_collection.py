@@ -135,17 +135,25 @@ class Collector:
         for index, number, _ in faults:
             self._in_progress[index], self._finished[number] = None, None
             self._stop += 1
-        raised: EnvironmentFault | None = None
-        for _, number, fault in faults:
-            named = EnvironmentFault(f"episode {number}: {fault}")
-            if self._ended is None:
-                raise named from fault
-            try:
-                self._ended(named)
-            except EnvironmentFault as error:
-                raised = error
-        if raised is not None:
-            raise raised
+        report_dropped(self._ended, [(number, fault) for _, number, fault in faults])
+
+
+def report_dropped(ended: Ended | None, faults: Sequence[tuple[int, EnvironmentFault]]) -> None:
+    """Calls `ended` for each dropped episode, given by its number and its fault, before what it raised is raised.
+
+    Without `ended`, the first fault raises `EnvironmentFault`, naming the episode.
+    """
+    raised: EnvironmentFault | None = None
+    for number, fault in faults:
+        named = EnvironmentFault(f"episode {number}: {fault}")
+        if ended is None:
+            raise named from fault
+        try:
+            ended(named)
+        except EnvironmentFault as error:
+            raised = error
+    if raised is not None:
+        raise raised
 
 
 def check_endless(env: HostEnv, episode: EpisodeInProgress) -> None:

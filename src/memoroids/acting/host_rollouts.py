@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from memoroids.acting.collection_state import CollectorState, EpisodeInProgress
-from memoroids.acting.host_collection import Ended, check_endless, replayed
+from memoroids.acting.host_collection import Ended, check_endless, replayed, report_dropped
 from memoroids.acting.policies import Policy
 from memoroids.envs import EnvironmentFault
 from memoroids.envs.host.vector import HostEnvs
@@ -111,7 +111,7 @@ class RolloutCollector:
             episode = self._episodes[i]
             assert episode is not None
             if isinstance(result, EnvironmentFault):
-                faults.append((i, episode.number, result))
+                faults.append((episode.number, result))
                 self._blank_out(tape, i, slice(max(0, slot - len(episode.actions)), slot + 1))
                 self._episodes[i] = None
                 continue
@@ -128,7 +128,7 @@ class RolloutCollector:
                     self._ended(None)
             else:
                 check_endless(self._envs.example, episode)
-        self._report(faults)
+        report_dropped(self._ended, faults)
         return len(acting)
 
     def _begin_next(self, index: int) -> None:
@@ -141,17 +141,9 @@ class RolloutCollector:
         try:
             self._observation[index] = self._envs.reset(index, self._seed_of(number))
         except EnvironmentFault as fault:
-            self._report([(index, number, fault)])
+            report_dropped(self._ended, [(number, fault)])
         else:
             self._episodes[index] = EpisodeInProgress(number, [self._observation[index].copy()])
-
-    def _report(self, faults: list[tuple[int, int, EnvironmentFault]]) -> None:
-        """Counts the dropped episodes of (index, number, fault)."""
-        for _, number, fault in faults:
-            named = EnvironmentFault(f"episode {number}: {fault}")
-            if self._ended is None:
-                raise named from fault
-            self._ended(named)
 
     def _numbers_and_steps(self) -> tuple[np.ndarray, np.ndarray]:
         """The episode number and the step of each environment, (n,) int32 each; 0 where there is no episode."""
