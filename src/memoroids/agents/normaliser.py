@@ -52,7 +52,7 @@ class Normaliser(eqx.Module):
         """The statistics after the observations of one or several tapes, leaves (…, slots). No others than finite."""
         if not any(self.running):
             return self
-        seen = ~(tape.begin & ~tape.transition).ravel()
+        seen = ~tape.padding.ravel()
         rows = tape.observation.reshape(seen.size, -1)
         count = jnp.sum(seen, dtype=jnp.float32)
         weight = self.weight + count

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
-from memoroids.algebra.linear_recurrence import linear_recurrence
 from memoroids.algebra.resettable import select
+from memoroids.returns import discounted_return
 from memoroids.tape import Tape
 
 WINDOW = 100_000
@@ -46,7 +46,7 @@ class RewardScale(NamedTuple):
 
     def after(self, tape: Tape, discount: float) -> "RewardScale":
         """The statistics after one or several tapes, leaves (…, slots). A batch that is not finite changes nothing."""
-        returns = _returns(tape.reward, tape.transition, discount)
+        returns = _returns(tape, discount)
         largest = jnp.maximum(jnp.max(jnp.abs(returns)), self.rms)
         # Squares of shares of the largest cannot overflow.
         unit = jnp.where(largest > 0, largest, jnp.float32(1))
@@ -60,11 +60,14 @@ class RewardScale(NamedTuple):
         return dataclasses.replace(tape, reward=tape.reward / self.unit)
 
 
-def _returns(reward: jax.Array, transition: jax.Array, discount: float) -> jax.Array:
+def _returns(tape: Tape, discount: float) -> jax.Array:
     """G_t of every slot of tapes (…, slots), 0 in slots without a transition."""
-    if reward.ndim > 1:
-        return jax.vmap(partial(_returns, discount=discount))(reward, transition)
-    return linear_recurrence(discount, jnp.where(transition, reward, 0), reset=~transition, reverse=True)
+    if tape.reward.ndim > 1:
+        return jax.vmap(partial(_returns, discount=discount))(tape)
+    nothing = jnp.zeros_like(tape.reward)
+    return discounted_return(
+        tape.reward, tape.terminated, tape.truncated, discount, nothing, transition=tape.transition
+    )
 
 
 def scaled(state: Learner, batch: Batch, discount: float) -> tuple[Learner, Batch]:
