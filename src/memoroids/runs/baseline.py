@@ -6,14 +6,15 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from memoroids._util.files import atomic_write_text
 from memoroids.acting.random_play import Observed, RandomPlay, device_player, play_on_host
+from memoroids.envs import HostEnv
+from memoroids.envs.device import DeviceView
 from memoroids.envs.observations import Mixed
-from memoroids.envs.spaces import Actions, Continuous, Factored, action_width
+from memoroids.envs.spaces import Actions, Continuous, Factored
 from memoroids.runs.build import DeviceParts, HostParts
 from memoroids.runs.run_directory import BASELINE
 from memoroids.runs.seeds import RANDOM_PLAY, environment_seeds
@@ -92,13 +93,13 @@ class Baseline:
 def host_baseline(config: TrainConfig, parts: HostParts, check: Callable[[], None] = lambda: None) -> Baseline:
     """Plays the baseline of a host run in its environments for evaluation. `check` may raise, to end it."""
     seed_of, policy_seed = _seeds(config)
-    watch, example, steps = Stopwatch(), parts.eval_envs.example, HOST_STEPS
+    watch, steps = Stopwatch(), HOST_STEPS
     if config.budget.last_step is not None:
         steps = min(steps, max(LEAST_STEPS, config.budget.last_step // SHARE))
     envs = TimedEnvs(parts.eval_envs, watch)
     played = play_on_host(envs, seed_of, policy_seed, config.evaluation.eval_episodes, steps, check)
     seconds = watch.read()["env_seconds"]
-    return _baseline(played, config, example, example.max_length, seconds)
+    return _baseline(played, parts.eval_envs.example, seconds)
 
 
 def device_baselines(parts: DeviceParts, episodes: int) -> Callable[[TrainConfig], Baseline]:
@@ -108,7 +109,7 @@ def device_baselines(parts: DeviceParts, episodes: int) -> Callable[[TrainConfig
     def baseline(config: TrainConfig) -> Baseline:
         seed_of, _ = _seeds(config)
         played = play(np.asarray([seed_of(number) for number in range(episodes)], np.uint32))
-        return _baseline(played, config, parts.view, parts.view.max_length, None)
+        return _baseline(played, parts.view, None)
 
     return baseline
 
@@ -118,11 +119,9 @@ def _seeds(config: TrainConfig) -> tuple[Callable[[int], int], int]:
     return environment_seeds(config.seed, RANDOM_PLAY), environment_seeds(config.seed, RANDOM_PLAY, 1)(0)
 
 
-def _baseline(played: RandomPlay, config: TrainConfig, env: Any, limit: int | None, seconds: float | None) -> Baseline:
-    """`env`: the `HostEnv` or the `DeviceView` that was played."""
-    joined = action_width(env.env.action_space) * env.previous_action + env.previous_reward
-    joined += 2 * len(config.env.step_periods)
-    own = max(len(played.observed.mean) - joined, 0)
+def _baseline(played: RandomPlay, env: HostEnv | DeviceView, seconds: float | None) -> Baseline:
+    """`env`: the one that was played, or one like it."""
+    own = max(len(played.observed.mean) - env.joined, 0)
     pixels = own if len(env.observation_shape) == 3 else 0
     if isinstance(env.layout, Mixed):
         pixels = sum(map(math.prod, env.layout.images))
@@ -133,7 +132,7 @@ def _baseline(played: RandomPlay, config: TrainConfig, env: Any, limit: int | No
         truncated=int(np.sum(played.truncated)),
         steps=played.steps,
         seconds=seconds,
-        limit=limit,
+        limit=env.max_length,
         rewards=list(played.rewards) if played.steps else None,
         most_entropy=most,
         action_size=size,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from memoroids.runs.baseline import Baseline, read_baseline
 from memoroids.runs.doctor import Record, examine
-from memoroids.runs.doctor_early import Finding
+from memoroids.runs.doctor_early import Finding, time_spent
 from memoroids.runs.metrics import LOSSES
 from memoroids.runs.run_directory import BASELINE, METRICS, load_config, read_rows, read_summary, seed_dir
 
@@ -85,14 +85,12 @@ def _baseline(base: Baseline) -> Iterator[tuple[str, str]]:
 
 
 def _speeds(record: Record) -> Iterator[tuple[str, str]]:
-    """Steps per second of each part of a host run, and its share of their time, over the recent rows but the first."""
-    rows = [row for row in record.rows[1:] if not math.isnan(row["env_seconds"])][-len(record.recent) :]
-    if not rows:
+    """Steps per second of each part of a host run, and its share of their time."""
+    if (spent := time_spent(record.rows)) is None:
         return
-    before = record.rows[len(record.rows) - len(rows) - 1]
-    steps = rows[-1]["env_steps"] - before["env_steps"]
+    steps, by_column = spent
     parts = {"environment": "env_seconds", "policy": "policy_seconds", "updates": "update_seconds"}
-    seconds = {part: sum(row[column] for row in rows) for part, column in parts.items()}
+    seconds = {part: by_column[column] for part, column in parts.items()}
     whole = sum(seconds.values())
     if whole > 0:
         said = [f"{part} {steps / each:,.0f} ({each / whole:.0%})" for part, each in seconds.items() if each > 0]

@@ -6,7 +6,7 @@ from statistics import fmean, median
 from typing import Any, NamedTuple
 
 from memoroids.runs.baseline import Baseline
-from memoroids.runs.doctor_early import FIRST, Finding
+from memoroids.runs.doctor_early import FIRST, RECENT, Finding
 from memoroids.runs.progress import fallen
 from memoroids.runs.settings import TrainConfig
 
@@ -14,8 +14,6 @@ EARLIEST = 0.25
 """The share of training before which nothing is said of learning: many tasks are flat at first."""
 LEAST_UPDATES, LEAST_ROWS = 100, 3
 """Gradient steps and evaluations before which nothing is said of learning, however short the training."""
-RECENT = 10
-"""Rows that count as recent: few enough to follow a change, enough to average over the noise of an evaluation."""
 ERRORS = 2.0
 """Standard errors by which returns must exceed those of random actions: beyond it chance is 1 in 40."""
 SWAMPED = 10.0

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from memoroids.runs.baseline import Baseline
+from memoroids.runs.metrics import SPENT
 from memoroids.runs.settings import TrainConfig
 
 FAR = 100.0
@@ -21,7 +22,7 @@ SLOW_STEP = 5e-4
 SLOW_AT_ONCE = 5e-3
 """Seconds a step that are worth a warning before learning has been timed: choosing an action takes about a fifth."""
 RECENT = 10
-"""Rows over which time is counted."""
+"""Rows that count as recent: few enough to follow a change, enough to average over the noise of an evaluation."""
 
 
 class Finding(NamedTuple):
@@ -142,14 +143,23 @@ def time_limit(config: TrainConfig, base: Baseline | None, rows: Rows) -> Findin
     )
 
 
+def time_spent(rows: Rows) -> tuple[int, dict[str, float]] | None:
+    """Steps of a host run's recent rows, and their seconds by column of `SPENT`; None if no row but the first has any.
+
+    The first row holds the time of compilation.
+    """
+    recent = [row for row in rows[1:][-RECENT:] if not math.isnan(row["env_seconds"])]
+    if not recent:
+        return None
+    steps = recent[-1]["env_steps"] - rows[-len(recent) - 1]["env_steps"]
+    return int(steps), {column: sum(row[column] for row in recent) for column in SPENT}
+
+
 def slow_environment(config: TrainConfig, base: Baseline | None, rows: Rows) -> Finding | None:
     """An environment whose steps cost more time than choosing actions and learning."""
-    # The first row holds the time of compilation.
-    recent = [row for row in rows[1:][-RECENT:] if not math.isnan(row["env_seconds"])]
-    if recent:
-        before = rows[-len(recent) - 1]
-        steps, seconds = recent[-1]["env_steps"] - before["env_steps"], sum(row["env_seconds"] for row in recent)
-        rest = sum(row["policy_seconds"] + row["update_seconds"] for row in recent)
+    if (spent := time_spent(rows)) is not None:
+        steps, seconds = spent[0], spent[1]["env_seconds"]
+        rest = sum(spent[1].values()) - seconds
         if steps <= 0 or seconds / steps < SLOW_STEP or seconds <= rest:
             return None
         costs = f"{seconds / (seconds + rest):.0%} of the time, policy and updates the rest"

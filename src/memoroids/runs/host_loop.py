@@ -60,7 +60,6 @@ class HostRun:
         self.update = self._compile_update()
         self.collecting: tuple[int, Collector | RolloutCollector] | None = None
         self.restored: Path | None = None
-        self.then = self.counters.episode, self.counters.env_steps
         self.interrupted: Callable[[], bool] = lambda: False
         self.recent: list[dict[str, jax.Array]] = []  # metrics of recent updates, kept on device until a row needs them
 
@@ -97,7 +96,6 @@ class HostRun:
             counters.random_steps += episode.length
             if counters.random % 50 == 0:
                 self.recorder.report()
-            self.then = 0, counters.env_steps
             if interrupted():
                 return self.stop()
             if self.done():
@@ -180,7 +178,7 @@ class HostRun:
         if self.done():
             return
         for episode in self.collect(policy, TRAIN, stop - counters.episode):
-            before = share_at(config.budget, counters)
+            then, before = (counters.episode, counters.env_steps), share_at(config.budget, counters)
             self.store(episode)
             counters.episode += 1
             self.recorder.add_returns(episode.total, 1)
@@ -192,7 +190,7 @@ class HostRun:
                 its_share = TrainingShare(*(np.float32(share.at(step, number)) for step in (i - 1, i)))
                 self.learner, metrics, _ = self.update(self.learner, self.replay.state, key, its_share)
                 self.add_metrics(metrics)
-            self.after()
+            self.after(then)
             yield
             if self.done():
                 return
@@ -209,7 +207,7 @@ class HostRun:
         while not self.done():
             collected = collector.collect(config.collection.rollout or ROLLOUT)
             counters.numbers[TRAIN] = collector.upcoming
-            before = share_at(config.budget, counters)
+            then, before = (counters.episode, counters.env_steps), share_at(config.budget, counters)
             counters.env_steps += collected.steps
             counters.episode += len(collected.returns)
             share = TrainingShare(np.float32(before), np.float32(share_at(config.budget, counters)))
@@ -218,7 +216,7 @@ class HostRun:
             self.learner, metrics, _ = self.update(self.learner, rollout, key, share)
             self.add_metrics(metrics)
             self.recorder.add_returns(sum(collected.returns), len(collected.returns))
-            self.after()
+            self.after(then)
             yield
 
     def policy(self) -> Policy:
@@ -243,15 +241,14 @@ class HostRun:
         """Whether the training budget is used up."""
         return self.config.budget.share_done(self.counters.episode, self.counters.env_steps) >= 1
 
-    def after(self) -> None:
-        """Evaluates and saves if these are due after an update or an episode."""
+    def after(self, then: tuple[int, int]) -> None:
+        """Evaluates and saves if these are due; `then`: training episodes and environment steps before the update."""
         config, counters = self.config, self.counters
-        before, self.then = self.then, (counters.episode, counters.env_steps)
         await_update(self.learner, self.stopwatch)
         self.evaluate_if_due()
         # Reading these costs no extra wait: the next action needs the updated parameters anyway.
         self.recorder.watch_divergence(self.learner.skipped, self.learner.divergence)
-        if save_due(config, before, self.then) and not self.done():
+        if save_due(config, then, (counters.episode, counters.env_steps)) and not self.done():
             self.save()
 
     def evaluate_if_due(self) -> None:

@@ -62,6 +62,7 @@ class Recorder:
         self._skipped, self._longest, self._nonfinite = int(skipped), int(divergence.longest), divergence.tensors
         self._report_at = self._skipped + 1
         self._said: set[str] = set(SAID_ELSEWHERE)
+        self._noted = ""  # the warnings of before the run was resumed
         now = time.perf_counter()
         self._started = now - counters.seconds
         self._begun, self._first = now, config.budget.share_done(counters.episode, counters.env_steps)
@@ -205,14 +206,14 @@ class Recorder:
         if self.baseline is None:
             self.baseline = play()
             write_baseline(self.run_dir, self.baseline)
+        path = self.run_dir / WARNINGS
+        self._noted = path.read_text(errors="replace") if path.is_file() else ""
         self._examine()
 
     def _examine(self) -> None:
         """Reports each finding about the run when it holds for the first time, also in a resumed run."""
-        path = self.run_dir / WARNINGS
-        noted = path.read_text(errors="replace") if path.is_file() else ""
         for finding in examine(Record(self.config, self.rows, self.baseline)):
-            if finding.name not in self._said and f": {finding.name}: " not in noted:
+            if finding.name not in self._said and f": {finding.name}: " not in self._noted:
                 self._said.add(finding.name)
                 self.warn(f"{finding.name}: {finding.line}")
 

@@ -56,12 +56,12 @@ class DeviceView:
         if previous_action is None:
             previous_action = env.requires_previous_action and not image
         self.previous_action, self.previous_reward, self._periods = previous_action, previous_reward, step_periods
-        joined = action_width(env.action_space) * previous_action + previous_reward + 2 * len(step_periods)
-        self.ranges = self._observations.ranges(
-            joined - previous_reward - 2 * len(step_periods), previous_reward, len(step_periods)
-        )
+        encoded = action_width(env.action_space) * previous_action
+        self.joined = encoded + previous_reward + 2 * len(step_periods)
+        """How many numbers are joined to the environment's own observation."""
+        self.ranges = self._observations.ranges(encoded, previous_reward, len(step_periods))
         """What is known of the scale of each element of an observation; None if it is an image."""
-        self.layout = self._observations.layout(joined)
+        self.layout = self._observations.layout(self.joined)
         """The shape of one observation as networks need it: (n,), (H, W, C) of an image, or `Mixed`."""
         self.observation_shape: tuple[int, ...] = (self.layout.size,) if isinstance(self.layout, Mixed) else self.layout
         self.max_length, self.min_length = env.max_length, env.min_length

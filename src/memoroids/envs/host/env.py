@@ -123,11 +123,13 @@ class HostEnv:
         self.previous_action, self.previous_reward = previous_action, previous_reward
         self._tail = np.zeros(action_width(self.env.action_space) * previous_action + previous_reward, np.float32)
         self._frequencies = 2 * np.pi / np.asarray(step_periods)
+        self.joined = self._tail.size + 2 * self._frequencies.size
+        """How many numbers are joined to the environment's own observation."""
         self.ranges = self._observations.ranges(
             self._tail.size - previous_reward, previous_reward, self._frequencies.size
         )
         """What is known of the scale of each element of an observation; None if it is an image."""
-        self.layout = self._observations.layout(self._tail.size + 2 * self._frequencies.size)
+        self.layout = self._observations.layout(self.joined)
         """The shape of one observation as networks need it: (n,), (H, W, C) of an image, or `Mixed`."""
         self.observation_shape: tuple[int, ...] = (self.layout.size,) if isinstance(self.layout, Mixed) else self.layout
         """The shape of the array of one observation: (n,), or (H, W, C) of an image."""
