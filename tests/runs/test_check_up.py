@@ -1,4 +1,4 @@
-"""Five planted mistakes, each in a small run that says so itself, and what its directory shows afterwards."""
+"""Planted mistakes, each in a small run that says so itself, and what its directory shows afterwards."""
 
 import time
 from pathlib import Path
@@ -17,10 +17,10 @@ from memoroids.runs.train import train
 class Planted(gym.Env):
     """Eight to twelve steps of noise that pay for its sign, with a mistake."""
 
-    observation_space = gym.spaces.Box(-np.inf, np.inf, (3,), np.float32)
     action_space = gym.spaces.Discrete(2)
 
-    def __init__(self, scale: float = 1.0, pays: float = 1.0, seconds: float = 0.0):
+    def __init__(self, scale: float = 1.0, pays: float = 1.0, seconds: float = 0.0, bound: float = np.inf):
+        self.observation_space = gym.spaces.Box(-bound, bound, (3,), np.float32)
         self.scale, self.pays, self.seconds = scale, pays, seconds
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
@@ -39,12 +39,13 @@ class Planted(gym.Env):
         return (1 + self.noise * self.scale if self.scale < 1e3 else self.noise * self.scale).astype(np.float32)
 
 
-gym.register("test-check-up/Planted-v0", entry_point=Planted)
+gym.register("test-check-up/Planted-v0", entry_point=lambda **options: Planted(**options))
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "constant observation": ({"env_options": {"scale": 0.0}}, "observations never change"),
     "no reward": ({"env_options": {"pays": 0.0}}, "rewards never vary"),
     "a limit of one step": ({"max_episode_steps": 1}, "episodes of one step"),
     "a million times too large": ({"env_options": {"scale": 1e6}}, "observations far from unit scale"),
+    "bounds that do not hold": ({"env_options": {"bound": 0.5}}, "observations beyond their bounds"),
     "sleeps": ({"env_options": {"seconds": 0.006}}, "slow environment"),
 }
 

@@ -71,6 +71,7 @@ PLANTED: dict[str, tuple[dict[str, Any], list[dict[str, float]], Baseline]] = {
     "episodes of one step": ({"max_episode_steps": 1}, [], base(lengths=[1] * 5, truncated=5)),
     "always the time limit": ({"max_episode_steps": 9}, [], base(lengths=[9] * 5, truncated=5)),
     "observations far from unit scale": ({}, [], seen(mean=[0.1, 1e6])),
+    "observations beyond their bounds": ({}, [], seen(outside=1)),
     "slow environment": ({}, [], base(seconds=2.0)),
     "no better than random": ({}, rows(**FLAT), HEALTHY),
     "value loss swamps the policy": ({}, rows(value_grad=30.0, grad_norm=25.0), HEALTHY),

@@ -306,7 +306,7 @@ FAULT = {"every": 5, "rest": 2, "at": 2}
 
 @pytest.mark.parametrize(
     ("fault", "changes"),
-    [("raise", {}), ("outside", {}), ("hang", {"time_limit": 0.2}), ("exit", {"processes": 1})],
+    [("raise", {}), ("outside", {"check_bounds": True}), ("hang", {"time_limit": 0.2}), ("exit", {"processes": 1})],
     ids=["raises", "out of space", "hangs", "dies"],
 )
 def test_a_run_goes_on_without_the_episodes_that_were_spoiled(
@@ -331,8 +331,8 @@ def test_a_run_goes_on_without_the_episodes_that_were_spoiled(
     ]
 
 
-def test_observations_out_of_bounds_are_taken_where_that_is_asked_for(tmp_path: Path):
-    settings = config(env_options={"fault": "outside", **FAULT}, check_bounds=False)
+def test_observations_out_of_bounds_are_taken_unless_they_are_to_be_dropped(tmp_path: Path):
+    settings = config(env_options={"fault": "outside", **FAULT})
     assert train(settings, tmp_path / "run").final is not None
     assert checkpoint.counters(checkpoint.latest(tmp_path / "run" / CHECKPOINTS))["faults"] == 0
 

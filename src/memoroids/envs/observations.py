@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.spaces.utils import flatdim
 
-from memoroids.envs.spaces import is_text, one_line_space
+from memoroids.envs.spaces import is_text, limits_of, one_line_space
 
 Treatment = Literal["auto", "image", "vector"]
 """How uint8 Boxes are treated; see `Observations`."""
@@ -125,6 +125,16 @@ class Observations:
         parts.append(Ranges.known(2 * periods))
         return Ranges(*map(np.concatenate, zip(*parts, strict=True)))
 
+    def limits(self) -> tuple[np.ndarray, np.ndarray]:
+        """The least and the largest value of each element according to the space, (n,) float64 each, maybe infinite.
+
+        Only Boxes of numbers have finite ones: images and discrete parts are checked whenever they are seen.
+        """
+        infinite = [np.full(math.prod(part.image or ()), np.inf) for part in self.images]
+        pairs = [(-part, part) for part in infinite] + [_limits(part.space) for part in self.vectors]
+        low, high = zip(*pairs, strict=True)
+        return np.concatenate(low), np.concatenate(high)
+
     def layout(self, joined: int) -> tuple[int, ...] | Mixed:
         """What networks need to know of observations with `joined` numbers after them: (n,), (H, W, C) or `Mixed`."""
         shapes = tuple(part.image for part in self.images if part.image)
@@ -165,6 +175,14 @@ def _ranges(space: gym.Space) -> Ranges:
         np.where(narrow, half, known.half).astype(np.float32),
         ~narrow & (low < high),
     )
+
+
+def _limits(space: gym.Space) -> tuple[np.ndarray, np.ndarray]:
+    """The limits of the elements of a flattened part."""
+    size = flatdim(space)
+    found = limits_of(space) if isinstance(space, spaces.Box) else None
+    low, high = (-np.inf, np.inf) if found is None else found
+    return np.zeros(size) + np.ravel(low), np.zeros(size) + np.ravel(high)
 
 
 def _as_image(part: Part, *, forced: bool) -> Part:

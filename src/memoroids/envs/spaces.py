@@ -165,8 +165,8 @@ def checker(space: gym.Space, *, bounds: bool) -> Callable[[Any], Any]:
     if dtype.kind not in "biuf":
         return lambda value: value
     held = _held(dtype)
-    limits = None if isinstance(space, spaces.Box) and not bounds else _range(space, dtype)
-    hint = " (--no-check-bounds skips this check)" if isinstance(space, spaces.Box) else ""
+    limits = None if isinstance(space, spaces.Box) and not bounds else limits_of(space)
+    hint = " (--no-check-bounds takes it as it is)" if isinstance(space, spaces.Box) else ""
 
     def check_array(value: Any) -> np.ndarray:
         array = np.asarray(value)
@@ -210,8 +210,11 @@ def _type_range(dtype: np.dtype) -> tuple[int, int]:
     return (0, 1) if dtype.kind == "b" else (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
 
 
-def _range(space: gym.Space, dtype: np.dtype) -> tuple[Any, Any] | None:
-    """The smallest and largest values in a space; None if it has no bounds. Those of integers are integers."""
+def limits_of(space: gym.Space) -> tuple[Any, Any] | None:
+    """The smallest and largest values in a space of numbers; None if it has no bounds.
+
+    Those of integers are integers. Those of floats have a tolerance of 1e-6 · max(1, |bound|).
+    """
     if isinstance(space, spaces.Discrete):
         return int(space.start), int(space.start) + int(space.n) - 1
     if isinstance(space, spaces.MultiDiscrete):
@@ -220,6 +223,7 @@ def _range(space: gym.Space, dtype: np.dtype) -> tuple[Any, Any] | None:
         return 0, 1
     if not isinstance(space, spaces.Box) or not (space.bounded_below.any() or space.bounded_above.any()):
         return None
+    dtype = np.dtype(space.dtype)
     if dtype.kind in "biu":
         lowest, highest = _type_range(dtype)
         # What Gymnasium stores for an infinite bound of integers depends on its version.

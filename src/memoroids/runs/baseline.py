@@ -35,7 +35,8 @@ class Seen:
 
     `elements`: how many numbers an observation has, of which the first `pixels` are those of images. `changing`,
     `moving`: how many of them were not always the same, and how many changed within an episode. `mean`, `deviation`,
-    `low` and `high`: of each element; of more than `LISTED` elements, of all together, one number each.
+    `low` and `high`: of each element; of more than `LISTED` elements, of all together, one number each. `outside`: how
+    many elements were beyond the bounds of their space by more than half the distance of these.
     """
 
     elements: int
@@ -46,16 +47,17 @@ class Seen:
     deviation: list[float]
     low: list[float]
     high: list[float]
+    outside: int = 0
 
     @classmethod
-    def of(cls, observed: Observed, pixels: int) -> "Seen":
+    def of(cls, observed: Observed, pixels: int, outside: int) -> "Seen":
         """The statistics of these observations."""
         mean, deviation, low, high, moved = observed
         counts = len(mean), pixels, int(np.sum(low < high)), int(np.sum(moved))
         if len(mean) > LISTED:
             spread = math.sqrt(float(np.mean(np.square(deviation)) + np.var(mean)))
-            return cls(*counts, [float(mean.mean())], [spread], [float(low.min())], [float(high.max())])
-        return cls(*counts, *(column.tolist() for column in (mean, deviation, low, high)))
+            return cls(*counts, [float(mean.mean())], [spread], [float(low.min())], [float(high.max())], outside)
+        return cls(*counts, mean.tolist(), deviation.tolist(), low.tolist(), high.tolist(), outside)
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,10 @@ def _baseline(played: RandomPlay, env: HostEnv | DeviceView, seconds: float | No
     pixels = own if len(env.observation_shape) == 3 else 0
     if isinstance(env.layout, Mixed):
         pixels = sum(map(math.prod, env.layout.images))
+    observed = Observed(*(column[:own] for column in played.observed))
+    low, high = env.limits
+    beyond = (high - low) / 2
+    outside = int(np.sum((observed.low < low - beyond) | (observed.high > high + beyond)))
     most, size = _entropy(env.actions)
     return Baseline(
         returns=[float(each) for each in played.returns],
@@ -136,7 +142,7 @@ def _baseline(played: RandomPlay, env: HostEnv | DeviceView, seconds: float | No
         rewards=list(played.rewards) if played.steps else None,
         most_entropy=most,
         action_size=size,
-        seen=Seen.of(Observed(*(column[:own] for column in played.observed)), pixels),
+        seen=Seen.of(observed, pixels, outside),
     )
 
 

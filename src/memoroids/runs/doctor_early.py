@@ -87,6 +87,21 @@ def observations_scale(config: TrainConfig, base: Baseline | None, rows: Rows) -
     )
 
 
+def observations_outside(config: TrainConfig, base: Baseline | None, rows: Rows) -> Finding | None:
+    """Elements far beyond the bounds that their space declares, by which they are scaled if these are narrow."""
+    del rows
+    if base is None or not base.seen.outside or config.env.check_bounds:
+        return None
+    seen = base.seen
+    return Finding(
+        "observations beyond their bounds",
+        f"{seen.outside:,} of {seen.elements:,} elements of the observation were far beyond their bounds in "
+        f"{base.steps:,} random steps: declare bounds that hold, since observations are scaled by them "
+        "(--check-bounds drops such episodes)",
+        {"outside": seen.outside, "elements": seen.elements, "steps": base.steps},
+    )
+
+
 def rewards_constant(config: TrainConfig, base: Baseline | None, rows: Rows) -> Finding | None:
     """Rewards, and with them returns, that are the same whatever is done."""
     if base is None or base.rewards is None or base.rewards[0] < base.rewards[1]:
@@ -181,6 +196,7 @@ FIRST: tuple[Callable[[TrainConfig, Baseline | None, Rows], Finding | None], ...
     one_step,
     rewards_constant,
     time_limit,
+    observations_outside,
     observations_scale,
     slow_environment,
 )

@@ -54,8 +54,9 @@ class EnvSettings:
     36 x 36 pixels, otherwise as numbers; image, all as images; vector, all as numbers."""
     time_limit: float = 60.0
     """Seconds that a reset or a step may take before the episode is dropped (host)."""
-    check_bounds: bool = True
-    """Drop episodes with observations outside the bounds of the observation space (host)."""
+    check_bounds: bool = False
+    """Drop episodes with observations outside the bounds of the observation space (host). `memoroids doctor` reports
+    such observations all the same."""
 
     def __post_init__(self) -> None:
         at_least(self, max_episode_steps=1)

@@ -119,7 +119,7 @@ class TrainConfig:
                 self._require({"rollout": None}, "is for device environments, or for agents without replay")
             return
         self._require(
-            {"processes": 0, "time_limit": 60.0, "check_bounds": True, "max_episode_steps": None},
+            {"processes": 0, "time_limit": 60.0, "check_bounds": False, "max_episode_steps": None},
             "is for host environments",
         )
         replay, placement = self.replay, self.placement

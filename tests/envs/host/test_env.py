@@ -280,7 +280,7 @@ def test_a_part_that_is_not_in_its_space_is_a_fault(register: Callable[..., str]
     space = spaces.Dict({"screen": IMAGE, "speed": UNIT, "said": Words()})
     right = {"screen": DARK, "speed": FINE, "said": "go"}
     for wrong in ({"screen": DARK.T}, {"screen": DARK * 1.0}, {"speed": FINE + 3}, {"speed": FINE * math.nan}):
-        env = HostEnv(register(lambda wrong=wrong: Scripted(space, observe=lambda t: right | wrong)))
+        env = HostEnv(register(lambda wrong=wrong: Scripted(space, observe=lambda t: right | wrong)), check_bounds=True)
         with pytest.raises(EnvironmentFault) as error:
             env.reset(0)
         assert env.id in one_line(error)
@@ -667,8 +667,8 @@ def test_bounds_of_integers_are_exact(dtype: np.dtype, register: Callable[..., s
         np.testing.assert_array_equal(shown(space, np.asarray([value], dtype), register), np.float32([value]))
     for value in (0, high):
         with pytest.raises(EnvironmentFault, match=rf"{value} at index 0 is out of bounds \(--no-check-bounds"):
-            shown(space, np.asarray([value], dtype), register)
-        seen = shown(space, np.asarray([value], dtype), register, check_bounds=False)
+            shown(space, np.asarray([value], dtype), register, check_bounds=True)
+        seen = shown(space, np.asarray([value], dtype), register)
         np.testing.assert_array_equal(seen, np.float32([value]))
 
 
@@ -719,7 +719,8 @@ def test_finite_numbers_beyond_what_a_tape_or_their_space_holds_are_named(dtype:
 
 def test_bounds_as_large_as_their_type_are_bounds(register: Callable[..., str]):
     largest = np.finfo(np.float64).max
-    np.testing.assert_array_equal(shown(spaces.Box(-largest, largest, (1,), np.float64), np.ones(1), register), [1])
+    space = spaces.Box(-largest, largest, (1,), np.float64)
+    np.testing.assert_array_equal(shown(space, np.ones(1), register, check_bounds=True), [1])
 
 
 def test_parts_of_an_action_have_the_type_of_their_space(register: Callable[..., str]):

@@ -79,8 +79,8 @@ class HostEnv:
     without a notion of order can tell when something happened. Nothing can be appended to images.
 
     `options`: keyword arguments for `gymnasium.make`, or for the factory if `name` is "package.module:factory".
-    `max_episode_steps`: steps after which an episode is truncated, instead of the environment's own limit. Without
-    `check_bounds` observations may exceed the bounds of their Box.
+    `max_episode_steps`: steps after which an episode is truncated, instead of the environment's own limit. With
+    `check_bounds` an observation outside the bounds of its Box is a fault: Gymnasium's own environments return some.
 
     Raises `ValueError` for an unknown id, invalid options, a space that is not supported, or if something is to be
     appended to an image. `reset` and `step` raise `EnvironmentFault` if the environment misbehaves.
@@ -96,7 +96,7 @@ class HostEnv:
         previous_reward: bool = False,
         step_periods: tuple[float, ...] = (),
         observation: Treatment = "auto",
-        check_bounds: bool = True,
+        check_bounds: bool = False,
     ):
         self.id = resolve_id(name)
         try:
@@ -129,6 +129,8 @@ class HostEnv:
             self._tail.size - previous_reward, previous_reward, self._frequencies.size
         )
         """What is known of the scale of each element of an observation; None if it is an image."""
+        self.limits = self._observations.limits()
+        """The least and the largest value of each element of the environment's own observations, by their space."""
         self.layout = self._observations.layout(self.joined)
         """The shape of one observation as networks need it: (n,), (H, W, C) of an image, or `Mixed`."""
         self.observation_shape: tuple[int, ...] = (self.layout.size,) if isinstance(self.layout, Mixed) else self.layout
