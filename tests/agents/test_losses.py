@@ -100,6 +100,10 @@ def test_standardised_values_have_weighted_mean_0_and_deviation_1_and_rows_witho
     np.testing.assert_allclose(standardise(values, weight), np.array([-1.0, 0.0, 3.0]) / np.sqrt(3), rtol=1e-5)
     np.testing.assert_array_equal(standardise(jnp.asarray([2.0, 2.0]), jnp.ones(2)), 0)
     np.testing.assert_array_equal(standardise(values, jnp.zeros(3)), 0)
+    for least in (0.5, 4.0):
+        deviation = max(np.sqrt(3), least)
+        got = standardise(values, weight, jnp.float32(least))
+        np.testing.assert_allclose(got, np.array([-1.0, 0.0, 3.0]) / deviation, rtol=1e-5)
 
 
 def test_each_part_has_a_double_q_target_of_its_own_by_hand():

@@ -1,5 +1,8 @@
 """PPO against loops over one episode at a time, on rollouts with every kind of boundary."""
 
+import dataclasses
+import math
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -59,17 +62,29 @@ def slow_targets(config, tape, row, slots, values):
     return found[::-1]
 
 
-def slow_loss(config, network, rollout, params, old_params, entropy_weight):
+def at_entry(config, network, rollout, params):
+    """Outputs and (advantage, value target) of every transition, a list for each stretch of an episode."""
+    walk, empty = ragged.walker(network), network.initial_state()
+    tape, stretches = jax.tree.map(np.asarray, rollout.tape), ragged.stretches(rollout)
+    outputs = [ragged.outputs(walk, params, rollout, *stretch, empty) for stretch in stretches]
+    targets = [
+        slow_targets(config, tape, *stretch, {t: float(value) for t, (_, value) in out.items()})
+        for stretch, out in zip(stretches, outputs, strict=True)
+    ]
+    return outputs, targets
+
+
+def deviation(targets):
+    return np.std([advantage for found in targets for advantage, _ in found])
+
+
+def slow_loss(config, network, rollout, params, old_params, entropy_weight, least=0.0):
     """PPO's loss written out transition by transition, and its gradient, by steps through one episode at a time."""
     walk, empty = ragged.walker(network), network.initial_state()
     tape, stretches = jax.tree.map(np.asarray, rollout.tape), ragged.stretches(rollout)
-    old = [ragged.outputs(walk, old_params, rollout, *stretch, empty) for stretch in stretches]
-    targets = [
-        slow_targets(config, tape, *stretch, {t: float(value) for t, (_, value) in out.items()})
-        for stretch, out in zip(stretches, old, strict=True)
-    ]
+    old, targets = at_entry(config, network, rollout, old_params)
     advantages = np.array([advantage for found in targets for advantage, _ in found])
-    mean, std = (advantages.mean(), advantages.std()) if config.normalise_advantages else (0.0, 1.0)
+    mean, std = (advantages.mean(), max(advantages.std(), least)) if config.normalise_advantages else (0.0, 1.0)
 
     def transition(action, policy, old_policy, value, advantage, target):
         log_prob, entropy = log_prob_and_entropy(policy, action)
@@ -108,6 +123,26 @@ def test_the_gradient_is_that_of_a_loop_over_one_episode_at_a_time(name, actions
     np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-4)
     count = sum(len(slots) for _, slots in ragged.stretches(rollout))
     assert float(metrics["transitions"]) == count and float(metrics["slots"]) == rollout.tape.begin.size
+
+
+@pytest.mark.parametrize("window", [0, 10, 20_000])
+def test_advantages_that_spread_less_than_those_before_are_not_enlarged(window):
+    settings = {"discount": 0.9, "lambda_": 0.7, "scale_rewards": False, "advantage_window": window}
+    network, algorithm, state = build("gru", **settings)
+    rollout = ragged.ragged(network, ACTIONS)
+    count = sum(len(slots) for _, slots in ragged.stretches(rollout))
+    rich = rollout._replace(tape=dataclasses.replace(rollout.tape, reward=30 * rollout.tape.reward))
+    after, _, _ = jax.jit(algorithm.update, compiler_options=QUICKLY)(state, rich, KEY)
+    least = 0.0
+    config = PPOConfig(**settings)
+    if window:
+        # What was before counts as `window` transitions at most, what is new with all of its own.
+        before, new = (deviation(at_entry(config, network, each, state.params)[1]) for each in (rich, rollout))
+        share = min(count, window) / (min(count, window) + count)
+        least = math.sqrt(share * before**2 + (1 - share) * new**2)
+        assert least > 2 * new
+    got, _ = gradient(algorithm, state._replace(spread=after.spread), rollout, KEY)
+    assert_trees_close(got, slow_loss(config, network, rollout, state.params, state.params, config.entropy, least)[1])
 
 
 @pytest.mark.parametrize("actions", [ACTIONS, PARTS, BOX])

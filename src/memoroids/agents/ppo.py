@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import optax
 
 from memoroids.agents import optimiser as optimisers
+from memoroids.agents.advantage_spread import AdvantageSpread
 from memoroids.agents.base import Agent, AgentType, Plan, TrainingShare, Traits
 from memoroids.agents.losses import explained_variance, ppo_clip, squared_error, standardise, weighted_mean
 from memoroids.agents.networks import ActorCritic
 from memoroids.agents.normaliser import observed
-from memoroids.agents.optimiser import AdamState
-from memoroids.agents.reward_scale import in_units_of_reward, scaled
+from memoroids.agents.reward_scale import RewardScale, in_units_of_reward, scaled
 from memoroids.agents.rollout_batch import Rollout, check_minibatches, minibatches, take_rows
 from memoroids.memory.memoroid import State
 from memoroids.returns import gae
@@ -54,12 +54,17 @@ class PPOConfig:
     """Learn rewards in units of a typical return, so that settings fit whatever unit the environment's rewards have."""
     normalise_advantages: bool = True
     """Normalise the advantages of each minibatch to mean 0 and standard deviation 1."""
+    advantage_window: int = 20_000
+    """Transitions over which the deviation of advantages is averaged: a minibatch with a smaller one, as where rewards
+    are rare and there was none, is divided by the average, so that its noise is not enlarged. 0: no average."""
 
     def __post_init__(self) -> None:
         optimisers.check(self, positive=("clip_ratio",), shares=("discount", "lambda_"))
         for name in ("epochs", "minibatches"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.advantage_window < 0:
+            raise ValueError(f"advantage_window must not be negative, got {self.advantage_window}")
         for name in ("value_weight", "entropy", "entropy_end"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
@@ -75,6 +80,18 @@ class PPOConfig:
         if self.entropy_end is None or share is None:
             return self.entropy
         return optimisers.linear(self.entropy, self.entropy_end, share)
+
+
+class PPOState(NamedTuple):
+    """The fields of an `AdamState`, and how far advantages spread; None where that is not averaged."""
+
+    params: Any
+    optimiser: optax.OptState
+    updates: jax.Array
+    skipped: jax.Array
+    divergence: optimisers.Divergence
+    scale: RewardScale | None
+    spread: AdvantageSpread | None
 
 
 class Batch(NamedTuple):
@@ -120,6 +137,12 @@ def ppo(config: PPOConfig, network: ActorCritic, plan: Plan) -> Agent:
     static = eqx.partition(network, eqx.is_inexact_array)[1]
     optimiser = optimisers.adam(config)
 
+    averaged = config.normalise_advantages and config.advantage_window > 0
+
+    def init(network: ActorCritic) -> PPOState:
+        state = optimisers.init(optimiser, network, scale_rewards=config.scale_rewards)
+        return PPOState(*state, spread=AdvantageSpread.unknown() if averaged else None)
+
     def with_params(params: Any) -> ActorCritic:
         return eqx.combine(params, static)
 
@@ -138,7 +161,15 @@ def ppo(config: PPOConfig, network: ActorCritic, plan: Plan) -> Agent:
         )
         return Batch(rollout, policy.log_prob(tape.action), advantage, advantage + value)
 
-    def loss(params: Any, batch: Batch, entropy_weight: jax.Array) -> tuple[jax.Array, Any]:
+    def spread_after(state: PPOState, batch: Batch) -> PPOState:
+        if state.spread is None:
+            return state
+        weight = batch.rollout.tape.transition.astype(jnp.float32)
+        return state._replace(spread=state.spread.after(batch.advantage, weight, config.advantage_window))
+
+    def loss(
+        params: Any, batch: Batch, entropy_weight: jax.Array, spread: AdvantageSpread | None
+    ) -> tuple[jax.Array, Any]:
         (policy, value), _ = batch.rollout.run(with_params(params))
         # Flat transitions from here on, each with a weight.
         tape = batch.rollout.tape
@@ -149,7 +180,7 @@ def ppo(config: PPOConfig, network: ActorCritic, plan: Plan) -> Agent:
         mean = partial(weighted_mean, weight=weight, count=total)
 
         if config.normalise_advantages:
-            advantage = standardise(advantage, weight)
+            advantage = standardise(advantage, weight, spread and spread.deviation)
         value_losses, error = squared_error(value, target)
         policy_losses = ppo_clip(log_prob, old_log_prob, advantage, config.clip_ratio)
         losses = policy_losses + config.value_weight * value_losses - entropy_weight * entropy
@@ -166,23 +197,23 @@ def ppo(config: PPOConfig, network: ActorCritic, plan: Plan) -> Agent:
         return mean(losses), (metrics, None)
 
     def update(
-        state: AdamState, rollout: Rollout, key: jax.Array, share: TrainingShare | None = None
-    ) -> tuple[AdamState, dict[str, jax.Array], None]:
+        state: PPOState, rollout: Rollout, key: jax.Array, share: TrainingShare | None = None
+    ) -> tuple[PPOState, dict[str, jax.Array], None]:
         chosen = minibatches(key, rollout.tape.begin.shape[0], config.minibatches, config.epochs)
         state, rollout = scaled(observed(state, rollout.tape), rollout, config.discount)
         batch = at_entry(state.params, rollout)
+        state = spread_after(state, batch)
 
-        def step(state: AdamState, at: tuple[jax.Array, jax.Array]) -> tuple[AdamState, dict[str, jax.Array]]:
+        def step(state: PPOState, at: tuple[jax.Array, jax.Array]) -> tuple[PPOState, dict[str, jax.Array]]:
             i, rows = at
             done = share and share.at(i, config.steps)
             part, factor = take_rows(batch, rows), optimisers.decay(config, done)
-            weight = config.entropy_at(done)
-            return optimisers.descend(optimiser, state, loss, part, weight, factor=factor, measure=head_gradients)[:2]
+            arguments = part, config.entropy_at(done), state.spread
+            return optimisers.descend(optimiser, state, loss, *arguments, factor=factor, measure=head_gradients)[:2]
 
         state, metrics = jax.lax.scan(step, state, (jnp.arange(config.steps, dtype=jnp.float32), chosen))
         return state, in_units_of_reward(state, optimisers.summary(metrics)), None
 
-    init = partial(optimisers.init, optimiser, scale_rewards=config.scale_rewards)
     return Agent(init, with_params, act, update, PPO.traits, config.steps)
 
 

@@ -144,13 +144,14 @@ POLICY_ALL: dict[str, Any] = AS_GIVEN | {
     "learning_rate_end": 0.0,
 }
 POLICY_AGENT: dict[str, dict[str, Any]] = {
+    "ppo": {"advantage_window": 0},
     "pqn": {
         "max_grad_norm": 10.0,
         "lambda_": 0.65,
         "epsilon_start": 0.2,
         "epsilon_end": 0.01,
         "epsilon_decay": 1.0,
-    }
+    },
 }
 POLICY_SIZES: dict[str, dict[str, Any]] = {
     "lru": {"state_size": 64},
