@@ -122,6 +122,23 @@ def policy_change(log_prob: jax.Array, old_log_prob: jax.Array, clip_ratio: floa
     return {"kl": jnp.expm1(log_ratio) - log_ratio, "clipped": past.astype(jnp.float32)}
 
 
+def at_entry(config: PPOConfig, network: ActorCritic, rollout: Rollout) -> Batch:
+    """The rollout with what the network says of it before any gradient step."""
+    # One pass gives the values of all states and next states.
+    (policy, value), (_, value_tp1) = rollout.run(network)
+    tape = rollout.tape
+    advantage = jax.vmap(partial(gae, discount=config.discount, lambda_=config.lambda_))(
+        tape.reward, value, value_tp1, tape.terminated, tape.truncated, transition=tape.transition
+    )
+    return Batch(rollout, policy.log_prob(tape.action), advantage, advantage + value)
+
+
+def spread_after(spread: AdvantageSpread | None, batch: Batch, window: int) -> AdvantageSpread | None:
+    """How far advantages spread after a batch; None if that is not averaged."""
+    weight = batch.rollout.tape.transition.astype(jnp.float32)
+    return spread and spread.after(batch.advantage, weight, window)
+
+
 def ppo(config: PPOConfig, network: ActorCritic, plan: Plan) -> Agent:
     """PPO for networks with the structure of `network`, whose parameters `init` copies into the state.
 
@@ -151,21 +168,6 @@ def ppo(config: PPOConfig, network: ActorCritic, plan: Plan) -> Agent:
     ) -> tuple[jax.Array, State]:
         (policy, _), memory = with_params(params).step(observation, begin, memory)
         return jnp.where(explore > 0, policy.sample(key), policy.mode()), memory
-
-    def at_entry(params: Any, rollout: Rollout) -> Batch:
-        # One pass gives the values of all states and next states.
-        (policy, value), (_, value_tp1) = rollout.run(with_params(params))
-        tape = rollout.tape
-        advantage = jax.vmap(partial(gae, discount=config.discount, lambda_=config.lambda_))(
-            tape.reward, value, value_tp1, tape.terminated, tape.truncated, transition=tape.transition
-        )
-        return Batch(rollout, policy.log_prob(tape.action), advantage, advantage + value)
-
-    def spread_after(state: PPOState, batch: Batch) -> PPOState:
-        if state.spread is None:
-            return state
-        weight = batch.rollout.tape.transition.astype(jnp.float32)
-        return state._replace(spread=state.spread.after(batch.advantage, weight, config.advantage_window))
 
     def loss(
         params: Any, batch: Batch, entropy_weight: jax.Array, spread: AdvantageSpread | None
@@ -201,8 +203,8 @@ def ppo(config: PPOConfig, network: ActorCritic, plan: Plan) -> Agent:
     ) -> tuple[PPOState, dict[str, jax.Array], None]:
         chosen = minibatches(key, rollout.tape.begin.shape[0], config.minibatches, config.epochs)
         state, rollout = scaled(observed(state, rollout.tape), rollout, config.discount)
-        batch = at_entry(state.params, rollout)
-        state = spread_after(state, batch)
+        batch = at_entry(config, with_params(state.params), rollout)
+        state = state._replace(spread=spread_after(state.spread, batch, config.advantage_window))
 
         def step(state: PPOState, at: tuple[jax.Array, jax.Array]) -> tuple[PPOState, dict[str, jax.Array]]:
             i, rows = at
