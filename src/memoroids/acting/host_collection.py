@@ -42,6 +42,7 @@ class Collector:
         ended: Ended | None = None,
     ):
         self._envs, self._policy, self._seed_of, self._ended = envs, policy, seed_of, ended
+        envs.abandon()
         self.due, self._upcoming, self._stop = start, start, stop
         num_envs, example = len(envs), envs.example
         self._in_progress: list[EpisodeInProgress | None] = [None] * num_envs
@@ -86,7 +87,7 @@ class Collector:
             if self.due >= self._stop:
                 return
             for i in range(len(self._in_progress)):
-                while self._in_progress[i] is None and self._upcoming < self._stop:
+                while self._in_progress[i] is None and self._upcoming < self._stop and self._envs.ready(i):
                     self._upcoming += 1
                     self._begin(i, self._upcoming - 1)
             self._step()
@@ -141,11 +142,15 @@ class Collector:
 def report_dropped(ended: Ended | None, faults: Sequence[tuple[int, EnvironmentFault]]) -> None:
     """Calls `ended` for each dropped episode, given by its number and its fault, before what it raised is raised.
 
-    Without `ended`, the first fault raises `EnvironmentFault`, naming the episode.
+    Episodes that were lost to one and the same fault are reported together, as one. Without `ended`, the first fault
+    raises `EnvironmentFault`, naming the episode.
     """
     raised: EnvironmentFault | None = None
+    numbers: dict[EnvironmentFault, list[int]] = {}
     for number, fault in faults:
-        named = EnvironmentFault(f"episode {number}: {fault}")
+        numbers.setdefault(fault, []).append(number)
+    for fault, lost in numbers.items():
+        named = EnvironmentFault(f"episode{'s' * (len(lost) > 1)} {', '.join(map(str, lost))}: {fault}")
         if ended is None:
             raise named from fault
         try:
@@ -166,6 +171,8 @@ def check_endless(env: HostEnv, episode: EpisodeInProgress) -> None:
 
 def replayed(envs: HostEnvs, index: int, episode: EpisodeInProgress, seed: int) -> bool:
     """Replays an episode in one environment; whether observations and rewards are the same as before."""
+    if not envs.replayable:
+        return False
     try:
         first = envs.reset(index, seed)
     except EnvironmentFault:

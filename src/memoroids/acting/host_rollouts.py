@@ -52,6 +52,7 @@ class RolloutCollector:
         ended: Ended | None = None,
     ):
         self._envs, self._policy, self._seed_of, self._ended = envs, policy, seed_of, ended
+        envs.abandon()
         self.upcoming = start
         """The number of the next episode to begin."""
         example = envs.example
@@ -70,7 +71,8 @@ class RolloutCollector:
         """
         self.upcoming, diverged = state.upcoming, []
         for index, episode in enumerate(state.in_progress):
-            if episode is None:
+            # Where nothing can be replayed, the final observation of an episode that is over has no slot of its own.
+            if episode is None or (episode.over and not self._envs.replayable):
                 continue
             # The environment of an episode that is over is reset in the next slot: it need not be brought there.
             if episode.over or replayed(self._envs, index, episode, self._seed_of(episode.number)):
@@ -105,6 +107,9 @@ class RolloutCollector:
         tape.begin[:, slot] = step == 0
         acting = {i: chosen[i] for i, episode in enumerate(self._episodes) if episode and not episode.over}
         faults = []
+        for i, episode in enumerate(self._episodes):
+            if episode is None:  # its environment is not ready
+                self._blank_out(tape, i, slice(slot, slot + 1))
         for i in set(range(len(self._episodes))) - acting.keys():
             self._episodes[i] = None  # the slot holds its final observation
         for i, result in self._envs.step(acting).items():
@@ -133,7 +138,7 @@ class RolloutCollector:
 
     def _begin_next(self, index: int) -> None:
         """Begins the next episode in an environment, and the one after it if the environment cannot be reset."""
-        while self._episodes[index] is None:
+        while self._episodes[index] is None and self._envs.ready(index):
             self.upcoming += 1
             self._begin(index, self.upcoming - 1)
 

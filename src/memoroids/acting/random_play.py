@@ -96,6 +96,7 @@ def play_on_host(
     while len(ended) < episodes and steps < most_steps and faults <= FAULTS:
         observations, total, length, truncated = [], 0.0, 0, None
         try:
+            envs.abandon()
             observations.append(envs.reset(0, seed_of(number)))
             while truncated is None and steps < most_steps:
                 check()

@@ -65,7 +65,8 @@ class Baseline:
     """Episodes of random actions, played before training on seeds of their own.
 
     `returns` and `lengths`: of the episodes that ended, `truncated` of them by truncation. `steps`: of all episodes.
-    `seconds`: spent in the environment; None on the device. `limit`: the longest episode according to the environment,
+    `seconds`: spent in the environment; None on the device and in a
+    vector environment. `limit`: the longest episode according to the environment,
     None if it does not say. `rewards`: the least and the largest, None if there was no step. `most_entropy`: the
     entropy of uniform actions in nats; None for continuous ones, of which there are `action_size`.
     """
@@ -100,7 +101,8 @@ def host_baseline(config: TrainConfig, parts: HostParts, check: Callable[[], Non
         steps = min(steps, max(LEAST_STEPS, config.budget.last_step // SHARE))
     envs = TimedEnvs(parts.eval_envs, watch)
     played = play_on_host(envs, seed_of, policy_seed, config.evaluation.eval_episodes, steps, check)
-    seconds = watch.read()["env_seconds"]
+    # A vector environment has taken other steps as well.
+    seconds = None if config.env.vector else watch.read()["env_seconds"]
     return _baseline(played, parts.eval_envs.example, seconds)
 
 

@@ -12,6 +12,7 @@ from memoroids.agents.agent_registry import REGISTRY
 from memoroids.agents.base import Agent, Plan, Traits
 from memoroids.envs import HostEnv, reward_threshold
 from memoroids.envs.device import DeviceEnv, DeviceView, make_device
+from memoroids.envs.host.gymnasium_vector import VectorEnvs
 from memoroids.envs.host.processes import ProcessEnvs
 from memoroids.envs.host.vector import HostEnvs, LocalEnvs
 from memoroids.envs.spaces import Actions, Continuous, Factored
@@ -96,6 +97,9 @@ def build_host(config: TrainConfig) -> HostParts:
         )
 
     def make(number: int) -> HostEnvs:
+        if config.env.vector:
+            single = {name: value for name, value in options.items() if name not in ("options", "max_episode_steps")}
+            return VectorEnvs(config.env.id, config.env.options, number, time_limit=time_limit, **single)
         if processes:
             return ProcessEnvs(config.env.id, options, number, processes=processes, time_limit=time_limit)
         return LocalEnvs([HostEnv(config.env.id, **options) for _ in range(number)], time_limit=time_limit)

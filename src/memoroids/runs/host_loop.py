@@ -147,9 +147,12 @@ class HostRun:
         except EnvironmentFault as fault:  # a `CheckpointError`, because no new checkpoint should be written
             raise CheckpointError(f"cannot replay the episodes in progress of {self.restored}: {fault}") from fault
         if diverged:
+            why = "diverged when its episodes in progress were replayed"
+            if not self.parts.envs.replayable:
+                why = "is stepped as a vector environment, whose episodes cannot be replayed"
             self.recorder.warn(
-                f"{self.config.env.id} diverged when its episodes in progress were replayed: episodes "
-                f"{', '.join(map(str, diverged))} start again, and the run differs from an uninterrupted one"
+                f"{self.config.env.id} {why}: episodes {', '.join(map(str, diverged))} start again, and the run "
+                "differs from an uninterrupted one"
             )
         self.restored = None
 

@@ -40,6 +40,9 @@ class EnvSettings:
     options: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the environment as pairs of a name and a JSON or Python literal: --env-options k 10
     is_slippery false sizes '[3, 4]'. What is no literal is text."""
+    vector: bool = False
+    """Step a gymnasium.vector.VectorEnv: the vectorised form that the id has of its own, as CartPole-v1 and ALE/Pong-v5
+    have, or what module:factory makes, which is called with num_envs (host)."""
     max_episode_steps: int | None = None
     """Steps after which an episode is truncated; None: the environment's own limit (host)."""
     previous_action: bool | None = None
@@ -60,6 +63,8 @@ class EnvSettings:
 
     def __post_init__(self) -> None:
         at_least(self, max_episode_steps=1)
+        if self.vector and self.max_episode_steps is not None:
+            raise ValueError("max_episode_steps is for single environments; give a vector one its own --env-options")
         if not 0 < self.time_limit <= 1e6:
             raise ValueError(f"time_limit must be positive and at most 1,000,000 seconds, got {self.time_limit}")
         for period in self.step_periods:

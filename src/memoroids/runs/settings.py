@@ -117,9 +117,11 @@ class TrainConfig:
             )
             if self.agent_type().traits.learns_from_replay:
                 self._require({"rollout": None}, "is for device environments, or for agents without replay")
+            if self.env.vector:
+                self._require({"processes": 0}, "is for single environments, which --no-vector makes")
             return
         self._require(
-            {"processes": 0, "time_limit": 60.0, "check_bounds": False, "max_episode_steps": None},
+            {"processes": 0, "vector": False, "time_limit": 60.0, "check_bounds": False, "max_episode_steps": None},
             "is for host environments",
         )
         replay, placement = self.replay, self.placement

@@ -51,6 +51,19 @@ class TimedEnvs:
     def __len__(self) -> int:
         return len(self._envs)
 
+    @property
+    def replayable(self) -> bool:
+        """See `HostEnvs.replayable`."""
+        return self._envs.replayable
+
+    def abandon(self) -> None:
+        """See `HostEnvs.abandon`."""
+        self._envs.abandon()
+
+    def ready(self, index: int) -> bool:
+        """See `HostEnvs.ready`."""
+        return self._envs.ready(index)
+
     def reset(self, index: int, seed: int) -> np.ndarray:
         """See `HostEnvs.reset`."""
         with self._watch.on("env_seconds"):

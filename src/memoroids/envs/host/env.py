@@ -42,7 +42,8 @@ def _make(id_: str, options: dict[str, Any], limit: int | None) -> gym.Env:
     if factory is not None:
         env = factory(**options)
         if not isinstance(env, gym.Env):
-            raise ValueError(f"it is of type {type(env).__name__}, not gymnasium.Env")
+            hint = " (--vector steps one)" if isinstance(env, gym.vector.VectorEnv) else ""
+            raise ValueError(f"it is of type {type(env).__name__}, not gymnasium.Env{hint}")
         return env if limit is None else TimeLimit(env, limit)
     # `HostEnv` has its own checks; Gymnasium's warn only once per process and cost time at every step.
     if not is_atari(id_):
@@ -78,7 +79,8 @@ class HostEnv:
     begin. With `step_periods` the sine and cosine of 2π step / period are appended for each period, so that a memory
     without a notion of order can tell when something happened. Nothing can be appended to images.
 
-    `options`: keyword arguments for `gymnasium.make`, or for the factory if `name` is "package.module:factory".
+    `options`: keyword arguments for `gymnasium.make`, or for the factory if `name` is "package.module:factory". `made`:
+    the environment, where it has been made already.
     `max_episode_steps`: steps after which an episode is truncated, instead of the environment's own limit. With
     `check_bounds` an observation outside the bounds of its Box is a fault: Gymnasium's own environments return some.
 
@@ -97,10 +99,11 @@ class HostEnv:
         step_periods: tuple[float, ...] = (),
         observation: Treatment = "auto",
         check_bounds: bool = False,
+        made: gym.Env | None = None,
     ):
         self.id = resolve_id(name)
         try:
-            self.env = _make(self.id, options or {}, max_episode_steps)
+            self.env = _make(self.id, options or {}, max_episode_steps) if made is None else made
         except (Exception, SystemExit) as error:  # a user's module or constructor may raise any exception
             given = f" with options {options}" if options else ""
             raise ValueError(f"cannot make environment {self.id!r}{given}: {one_line(error)}") from error
@@ -147,11 +150,15 @@ class HostEnv:
 
         Raises `EnvironmentFault` if the environment misbehaves.
         """
-        self._step = 0
         try:
             observation, _ = self.env.reset(seed=seed)
         except (Exception, SystemExit) as error:
             raise EnvironmentFault(f"{self.id} raised at reset (seed {seed}): {one_line(error)}") from error
+        return self.began(observation)
+
+    def began(self, observation: Any) -> np.ndarray:
+        """o_0 of an episode that begins with what the environment shows. Raises `EnvironmentFault`."""
+        self._step = 0
         self._tail[:] = 0
         return self._observe(observation)
 
@@ -161,12 +168,21 @@ class HostEnv:
         The action is an int in [0, actions), or (parts,) ints or (size,) floats, as `actions` says. Raises `ValueError`
         for an int out of its range, and `EnvironmentFault` if the environment misbehaves.
         """
-        self._step += 1
-        native, encoded = self._native(action)
+        native, encoded = self.native(action)
         try:
             observation, reward, terminated, truncated, _ = self.env.step(native)
         except (Exception, SystemExit) as error:
-            raise EnvironmentFault(f"{self.id} raised at step {self._step}: {one_line(error)}") from error
+            raise EnvironmentFault(f"{self.id} raised at step {self._step + 1}: {one_line(error)}") from error
+        return self.took(encoded, observation, reward, terminated, truncated)
+
+    def took(
+        self, encoded: np.ndarray, observation: Any, reward: Any, terminated: Any, truncated: Any
+    ) -> tuple[np.ndarray, float, bool, bool]:
+        """What `step` returns, from what the environment returned for an action, whose encoding `native` gave.
+
+        Raises `EnvironmentFault`.
+        """
+        self._step += 1
         try:
             value = math.nan if isinstance(reward, str | bytes) else float(reward)
         except Exception as error:
@@ -184,8 +200,11 @@ class HostEnv:
             self._tail[-1] = value
         return self._observe(observation), value, bool(terminated), bool(truncated)
 
-    def _native(self, action: int | np.ndarray) -> tuple[Any, np.ndarray]:
-        """An action in the environment's own form, and its encoding in the next observation."""
+    def native(self, action: int | np.ndarray) -> tuple[Any, np.ndarray]:
+        """An action in the environment's own form, and its encoding in the next observation.
+
+        Raises `ValueError` for an int out of its range.
+        """
         space = self.env.action_space
         if isinstance(self.actions, Continuous):
             clipped = np.clip(np.asarray(action, np.float32), self.actions.low, self.actions.high)

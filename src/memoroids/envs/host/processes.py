@@ -18,7 +18,7 @@ import numpy as np
 
 from memoroids.envs.faults import EnvironmentFault
 from memoroids.envs.host.env import HostEnv
-from memoroids.envs.host.vector import LocalEnvs, Stepped, late
+from memoroids.envs.host.vector import LocalEnvs, SeparateEnvs, Stepped, late
 
 _RUN_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """Signals sent to the whole process group: the run handles them, and ends its processes itself."""
@@ -44,7 +44,7 @@ class _Dead(Exception):
         self.fault = fault
 
 
-class ProcessEnvs:
+class ProcessEnvs(SeparateEnvs):
     """`num_envs` environments `HostEnv(name, **options)`, divided over `processes` that start with the first episode.
 
     Results do not depend on the number of processes. A process that dies, or takes longer than `time_limit` seconds to

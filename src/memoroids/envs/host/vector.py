@@ -33,6 +33,19 @@ class HostEnvs(Protocol):
 
     def __len__(self) -> int: ...
 
+    @property
+    def replayable(self) -> bool:
+        """Whether an episode can be repeated in any environment from its seed and actions."""
+        ...
+
+    def abandon(self) -> None:
+        """Gives up all episodes in progress. Whoever begins to collect calls it first."""
+        ...
+
+    def ready(self, index: int) -> bool:
+        """Whether one environment can be reset now; if not, it can after further steps, also ones without actions."""
+        ...
+
     def reset(self, index: int, seed: int) -> np.ndarray:
         """Resets one environment with `seed`; returns o_0. Raises `EnvironmentFault` if the environment misbehaves."""
         ...
@@ -53,7 +66,68 @@ class _TooLong(BaseException):
     """Raised by the alarm; not an `Exception`, since an environment might catch those."""
 
 
-class LocalEnvs:
+@contextmanager
+def alarm(limit: float | None) -> Iterator[Callable[[str, Callable[[], T]], T]]:
+    """Yields a function (name, call) that runs `call()`, and raises `EnvironmentFault` if it takes more than `limit` s.
+
+    See `LocalEnvs` for where it can. `name`: of the environment, for the message.
+    """
+    able = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
+    if limit is None or not able:
+        yield lambda name, call: call()
+        return
+    armed = fired = False
+    begun = time.perf_counter()
+
+    def on_alarm(number: int, frame: Any) -> None:
+        nonlocal fired
+        left = limit - (time.perf_counter() - begun)
+        if left > 1e-3:  # the timer was set for an earlier call: a system call for each would cost more than a step
+            signal.setitimer(signal.ITIMER_REAL, left, max(limit, 1.0))
+            return
+        fired = True
+        if armed:
+            raise _TooLong
+
+    def timed(name: str, call: Callable[[], T]) -> T:
+        nonlocal armed, fired, begun
+        fired, armed, begun = False, True, time.perf_counter()
+        try:
+            answer = call()
+            armed = False
+        except _TooLong:
+            raise late(name, limit) from None
+        finally:
+            armed = False
+        if fired:
+            raise late(name, limit)
+        return answer
+
+    before = signal.signal(signal.SIGALRM, on_alarm)
+    # Repeated, since code that catches everything may have caught the first alarm.
+    signal.setitimer(signal.ITIMER_REAL, limit, max(limit, 1.0))
+    try:
+        yield timed
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+class SeparateEnvs:
+    """Environments that do not depend on one another, for `HostEnvs`: each can be reset at any time."""
+
+    replayable = True
+
+    def abandon(self) -> None:
+        """Nothing: a reset ends whatever was in progress."""
+
+    def ready(self, index: int) -> bool:
+        """Always."""
+        del index
+        return True
+
+
+class LocalEnvs(SeparateEnvs):
     """Environments in this process, stepped one after the other.
 
     `time_limit` in seconds applies to every reset and step, but only in the main thread, not on Windows, and only to
@@ -73,70 +147,27 @@ class LocalEnvs:
 
     def reset(self, index: int, seed: int) -> np.ndarray:
         """See `HostEnvs.reset`."""
-        with self._alarm() as timed:
-            return timed(self.envs[index], lambda env: env.reset(seed))
+        with alarm(self._limit) as timed:
+            return timed(self.envs[index].id, lambda: self.envs[index].reset(seed))
 
     def step(self, actions: Mapping[int, Any]) -> dict[int, Stepped | EnvironmentFault]:
         """See `HostEnvs.step`."""
         results: dict[int, Stepped | EnvironmentFault] = {}
-        with self._alarm() as timed:
+        with alarm(self._limit) as timed:
             for index, action in actions.items():
+                env = self.envs[index]
                 try:
-                    results[index] = Stepped(*timed(self.envs[index], lambda env, action=action: env.step(action)))
+                    results[index] = Stepped(*timed(env.id, lambda env=env, action=action: env.step(action)))
                 except EnvironmentFault as fault:
                     results[index] = fault
         return results
 
-    @contextmanager
-    def _alarm(self) -> Iterator[Callable[[HostEnv, Callable[[HostEnv], T]], T]]:
-        """Yields a function (env, call) that runs `call(env)` and raises `EnvironmentFault` if it exceeds the limit."""
-        able = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
-        if self._limit is None or not able:
-            yield lambda env, call: call(env)
-            return
-        limit = self._limit
-        armed = fired = False
-        begun = time.perf_counter()
-
-        def on_alarm(number: int, frame: Any) -> None:
-            nonlocal fired
-            left = limit - (time.perf_counter() - begun)
-            if left > 1e-3:  # the timer was set for an earlier call: a system call for each would cost more than a step
-                signal.setitimer(signal.ITIMER_REAL, left, max(limit, 1.0))
-                return
-            fired = True
-            if armed:
-                raise _TooLong
-
-        def timed(env: HostEnv, call: Callable[[HostEnv], T]) -> T:
-            nonlocal armed, fired, begun
-            fired, armed, begun = False, True, time.perf_counter()
-            try:
-                answer = call(env)
-                armed = False
-            except _TooLong:
-                raise late(env.id, limit) from None
-            finally:
-                armed = False
-            if fired:
-                raise late(env.id, limit)
-            return answer
-
-        before = signal.signal(signal.SIGALRM, on_alarm)
-        # Repeated, since code that catches everything may have caught the first alarm.
-        signal.setitimer(signal.ITIMER_REAL, limit, max(limit, 1.0))
-        try:
-            yield timed
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
-
     def close(self) -> None:
         """Closes all environments. An error while closing one is ignored, so that the run can still end."""
-        with self._alarm() as timed:
+        with alarm(self._limit) as timed:
             for env in self.envs:
                 with contextlib.suppress(Exception, SystemExit):
-                    timed(env, HostEnv.close)
+                    timed(env.id, env.close)
 
 
 def late(name: str, limit: float) -> EnvironmentFault:
