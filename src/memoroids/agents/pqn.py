@@ -34,11 +34,11 @@ class PQNConfig:
     """Learning rate at the last gradient step, reached linearly over training; None: constant."""
     warmup: int = 0
     """Gradient steps over which the learning rate rises linearly from 0."""
-    max_grad_norm: float = 0.5
+    max_grad_norm: float = 10.0
     """Largest global norm of a gradient; larger gradients are scaled down to it."""
     discount: float = 0.99
     """Discount factor γ per step."""
-    lambda_: float = 0.9
+    lambda_: float = 0.95
     """λ of the λ-returns: 0 is the one-step target, 1 the return to the end of the episode or rollout."""
     epochs: int = 4
     """Passes over each rollout."""

@@ -146,7 +146,6 @@ POLICY_ALL: dict[str, Any] = AS_GIVEN | {
 POLICY_AGENT: dict[str, dict[str, Any]] = {
     "ppo": {"advantage_window": 0},
     "pqn": {
-        "max_grad_norm": 10.0,
         "lambda_": 0.65,
         "epsilon_start": 0.2,
         "epsilon_end": 0.01,
