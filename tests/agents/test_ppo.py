@@ -78,11 +78,13 @@ def deviation(targets):
     return np.std([advantage for found in targets for advantage, _ in found])
 
 
-def slow_loss(config, network, rollout, params, old_params, entropy_weight, least=0.0):
+def slow_loss(config, network, rollout, params, old_params, entropy_weight, least=0.0, acted=None):
     """PPO's loss written out transition by transition, and its gradient, by steps through one episode at a time."""
     walk, empty = ragged.walker(network), network.initial_state()
     tape, stretches = jax.tree.map(np.asarray, rollout.tape), ragged.stretches(rollout)
     old, targets = at_entry(config, network, rollout, old_params)
+    if acted is not None:
+        old, _ = at_entry(config, network, rollout, acted)
     advantages = np.array([advantage for found in targets for advantage, _ in found])
     mean, std = (advantages.mean(), max(advantages.std(), least)) if config.normalise_advantages else (0.0, 1.0)
 
@@ -123,6 +125,20 @@ def test_the_gradient_is_that_of_a_loop_over_one_episode_at_a_time(name, actions
     np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-4)
     count = sum(len(slots) for _, slots in ragged.stretches(rollout))
     assert float(metrics["transitions"]) == count and float(metrics["slots"]) == rollout.tape.begin.size
+
+
+@pytest.mark.parametrize("actions", [ACTIONS, BOX])
+def test_an_update_on_what_an_older_policy_did_weighs_it_against_that_policy(actions):
+    settings = {"discount": 0.9, "lambda_": 0.7, "clip_ratio": 0.1}
+    network, algorithm, state = build("gru", actions, **settings)
+    older = jax.tree.map(lambda leaf: 0.7 * leaf, state.params)
+    rollout = ragged.ragged(network, actions)
+    got, metrics = gradient(algorithm, state, rollout._replace(behaviour=older), KEY)
+    config = PPOConfig(**settings)
+    loss, want = slow_loss(config, network, rollout, state.params, state.params, config.entropy, acted=older)
+    assert_trees_close(got, want)
+    np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-4)
+    assert metrics["clipped"] > 0.1
 
 
 @pytest.mark.parametrize("window", [0, 10, 20_000])

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 import schedule_probe
-from memoroids.runs.build import build
-from memoroids.runs.host_loop import ROLLOUT
+from memoroids.runs.build import build, host_slots
 from memoroids.runs.metrics import read
 from memoroids.runs.progress import TrainingError
 from memoroids.runs.run_directory import METRICS, SUMMARY
@@ -80,7 +79,7 @@ def check(place: str, agent: str, settings: TrainConfig, run: Path) -> None:
     num_envs, slots = settings.collection.num_envs, settings.collection.rollout or LONGEST + 1
     unfinished = place == "device unfinished" or (place, agent) == ("host", "ROLLOUT")
     if place == "host":
-        slots = CARDS if agent == "REPLAY" else ROLLOUT
+        slots = CARDS if agent == "REPLAY" else host_slots(settings)
     if settings.budget.steps is None:
         # A rollout may end as many episodes as it has slots, or one for each environment.
         rollout = 1 if (place, agent) == ("host", "REPLAY") else num_envs

@@ -58,8 +58,8 @@ WORDS = {
 }  # fmt: skip
 SWITCHES = {
     "env.previous_action", "env.previous_reward", "replay.cut_batch", "replay.prioritised", "trackers.tensorboard",
-    "trackers.wandb", "env.check_bounds", "env.vector", "evaluation.stochastic", "network.check_memory",
-    "network.normalise",
+    "trackers.wandb", "env.check_bounds", "env.vector", "collection.overlap", "evaluation.stochastic",
+    "network.check_memory", "network.normalise",
     "agent.scale_rewards",
 }  # fmt: skip
 OPTIONAL = {

@@ -169,6 +169,13 @@ def check_endless(env: HostEnv, episode: EpisodeInProgress) -> None:
         )
 
 
+def why_again(envs: HostEnvs) -> str:
+    """Why episodes in progress start again in a run that is resumed, after the name of the environment."""
+    if envs.replayable:
+        return "diverged when its episodes in progress were replayed"
+    return "is stepped as a vector environment, whose episodes cannot be replayed"
+
+
 def replayed(envs: HostEnvs, index: int, episode: EpisodeInProgress, seed: int) -> bool:
     """Replays an episode in one environment; whether observations and rewards are the same as before."""
     if not envs.replayable:

@@ -122,14 +122,16 @@ def policy_change(log_prob: jax.Array, old_log_prob: jax.Array, clip_ratio: floa
     return {"kl": jnp.expm1(log_ratio) - log_ratio, "clipped": past.astype(jnp.float32)}
 
 
-def at_entry(config: PPOConfig, network: ActorCritic, rollout: Rollout) -> Batch:
-    """The rollout with what the network says of it before any gradient step."""
+def at_entry(config: PPOConfig, network: ActorCritic, acted: ActorCritic | None, rollout: Rollout) -> Batch:
+    """The rollout with what the network says of it before a gradient step; `acted`: what acted, if another."""
     # One pass gives the values of all states and next states.
     (policy, value), (_, value_tp1) = rollout.run(network)
     tape = rollout.tape
     advantage = jax.vmap(partial(gae, discount=config.discount, lambda_=config.lambda_))(
         tape.reward, value, value_tp1, tape.terminated, tape.truncated, transition=tape.transition
     )
+    if acted is not None:
+        (policy, _), _ = rollout.run(acted)
     return Batch(rollout, policy.log_prob(tape.action), advantage, advantage + value)
 
 
@@ -203,7 +205,8 @@ def ppo(config: PPOConfig, network: ActorCritic, plan: Plan) -> Agent:
     ) -> tuple[PPOState, dict[str, jax.Array], None]:
         chosen = minibatches(key, rollout.tape.begin.shape[0], config.minibatches, config.epochs)
         state, rollout = scaled(observed(state, rollout.tape), rollout, config.discount)
-        batch = at_entry(config, with_params(state.params), rollout)
+        acted = None if rollout.behaviour is None else with_params(rollout.behaviour)
+        batch = at_entry(config, with_params(state.params), acted, rollout._replace(behaviour=None))
         state = state._replace(spread=spread_after(state.spread, batch, config.advantage_window))
 
         def step(state: PPOState, at: tuple[jax.Array, jax.Array]) -> tuple[PPOState, dict[str, jax.Array]]:

@@ -15,10 +15,12 @@ class Rollout(NamedTuple):
 
     A tape may begin and end inside an episode. Its last slot holds no transition: if the episode continues, it holds
     the next observation, which is also the first of the next rollout. A begin flag in slot 0 discards the state.
+    `behaviour`: the parameters that acted, where these are not the ones that are updated.
     """
 
     tape: Tape
     state: State
+    behaviour: Any = None
 
     def run(self, network: Callable[..., tuple[Any, State]]) -> tuple[Any, Any]:
         """One pass of `network(observation, begin, state)`: the outputs for each slot and for its next slot, (n, …)."""

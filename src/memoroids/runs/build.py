@@ -1,25 +1,29 @@
 """Builds the parts of a run from its settings: environments, network, agent, evaluator, random keys and replay."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import gymnasium as gym
 import jax
+import numpy as np
 
+from memoroids import tape as tapes
 from memoroids._util.imports import importable
 from memoroids._util.messages import one_line
 from memoroids.acting.evaluation import DeviceEvaluator, Evaluator
 from memoroids.agents.agent_registry import REGISTRY
-from memoroids.agents.base import Agent, Plan, Traits
+from memoroids.agents.base import Agent, Plan, TrainingShare, Traits
 from memoroids.envs import HostEnv, reward_threshold
 from memoroids.envs.device import DeviceEnv, DeviceView, make_device
 from memoroids.envs.host.gymnasium_vector import VectorEnvs
 from memoroids.envs.host.processes import ProcessEnvs
 from memoroids.envs.host.vector import HostEnvs, LocalEnvs
-from memoroids.envs.spaces import Actions, Continuous, Factored
+from memoroids.envs.spaces import Actions, Continuous, Factored, blank_actions
 from memoroids.replay import RingBuffer, ring_buffer
 from memoroids.replay.host_buffers import HostSegmentBuffer, HostTapeBuffer
 from memoroids.runs.settings import TrainConfig
 from memoroids.runs.settings_file import with_typed_agent
+from memoroids.tape import Tape
 from memoroids.tape.segments import start_states
 from memoroids.testing import LawError, check_memory
 
@@ -157,6 +161,11 @@ def _seen(config: TrainConfig) -> dict[str, Any]:
     return {name: getattr(config.env, name) for name in names}
 
 
+def host_slots(config: TrainConfig) -> int:
+    """Slots that each host environment collects between updates."""
+    return config.collection.rollout or 128
+
+
 def rollout_slots(config: TrainConfig, view: DeviceView) -> int:
     """Slots that each device environment collects between updates: by default an episode if all have one length."""
     longest = view.max_length + 1
@@ -237,6 +246,25 @@ def _rings(config: TrainConfig, view: DeviceView) -> RingBuffer:
         tapes=replay.tapes,
         priority=config.priority if replay.prioritised else None,
     )
+
+
+def host_update(agent: Agent, replay: HostTapeBuffer | HostSegmentBuffer) -> Callable[..., Any]:
+    """The compiled update of a host run, including sampling from replay; the learner's state is donated."""
+    buffer, learn = replay.functions, agent.update
+    if not agent.traits.learns_from_replay:
+        return jax.jit(learn, donate_argnums=0)
+
+    def sample_and_update(learner: Any, state: Any, key: jax.Array, share: TrainingShare) -> Any:
+        assert buffer is not None
+        return learn(learner, buffer.sample(state, key), key, share)
+
+    return jax.jit(sample_and_update, donate_argnums=0)
+
+
+def shortest_episode(env: HostEnv) -> Tape:
+    """An episode of one step in an environment, for its shapes and dtypes."""
+    observation = np.zeros((2, *env.observation_shape), env.observation_dtype)
+    return tapes.episode(observation, blank_actions(env.actions, 1), np.zeros(1), True, False)
 
 
 def host_replay(

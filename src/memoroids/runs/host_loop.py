@@ -8,10 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from memoroids import tape as tapes
 from memoroids.acting.collection_state import Episode, pack, packed_like, unpack
 from memoroids.acting.evaluation import Evaluation, Evaluations
-from memoroids.acting.host_collection import Collector
+from memoroids.acting.host_collection import Collector, why_again
 from memoroids.acting.host_rollouts import RolloutCollector
 from memoroids.acting.policies import Policy, RandomPolicy, RecurrentPolicy
 from memoroids.agents.base import TrainingShare
@@ -19,10 +18,9 @@ from memoroids.agents.branches import value_of
 from memoroids.agents.rollout_batch import Rollout
 from memoroids.analysis.sensitivity import Profile, reward_memory_length, sensitivities
 from memoroids.envs import EnvironmentFault
-from memoroids.envs.spaces import blank_actions
 from memoroids.runs import checkpoint
 from memoroids.runs.baseline import host_baseline
-from memoroids.runs.build import HostParts, host_replay
+from memoroids.runs.build import HostParts, host_replay, host_slots, host_update, shortest_episode
 from memoroids.runs.checkpoint import CheckpointError
 from memoroids.runs.metrics import MEANS
 from memoroids.runs.plots import draw_heatmap
@@ -34,9 +32,6 @@ from memoroids.runs.seeds import EVALUATE, FINAL, RANDOM, TRAIN, environment_see
 from memoroids.runs.sensitivity_log import SensitivityLog, read_log
 from memoroids.runs.settings import TrainConfig
 from memoroids.runs.stopwatch import Stopwatch, TimedEnvs, TimedPolicy, await_update, timed_update
-
-ROLLOUT = 128
-"""Slots that each environment collects between updates if the settings do not say."""
 
 
 class Interrupted(Exception):
@@ -58,6 +53,7 @@ class HostRun:
         if config.evaluation.sensitivity_every:
             self.profiles = SensitivityLog(recorder.run_dir / SENSITIVITY, keep=self.counters.episode)
         self.update = self._compile_update()
+        self.behaviour = jax.tree.map(jnp.copy, learner.params) if config.collection.overlap else None
         self.collecting: tuple[int, Collector | RolloutCollector] | None = None
         self.restored: Path | None = None
         self.interrupted: Callable[[], bool] = lambda: False
@@ -66,13 +62,12 @@ class HostRun:
     def restore(self, path: Path) -> None:
         """Restores the replay from a checkpoint; `collect` restores its episodes in progress."""
         self.restored = path
+        if self.behaviour is not None:
+            self.behaviour = checkpoint.restore(path, "behaviour", self.behaviour)
         if not self.from_replay or self.counters.random + self.counters.episode == 0:
             return
-        env = self.parts.envs.example
-        observation = np.zeros((2, *env.observation_shape), env.observation_dtype)
-        example = tapes.episode(observation, blank_actions(env.actions, 1), np.zeros(1), True, False)
-        restored = checkpoint.restore(path, "replay", self.replay.like(example))
-        self.replay.restore(restored, self.counters.env_steps)
+        like = self.replay.like(shortest_episode(self.parts.envs.example))
+        self.replay.restore(checkpoint.restore(path, "replay", like), self.counters.env_steps)
 
     def run(self, interrupted: Callable[[], bool]) -> Outcome:
         """Collects and learns to the end or until `interrupted()`, and writes a checkpoint.
@@ -147,12 +142,9 @@ class HostRun:
         except EnvironmentFault as fault:  # a `CheckpointError`, because no new checkpoint should be written
             raise CheckpointError(f"cannot replay the episodes in progress of {self.restored}: {fault}") from fault
         if diverged:
-            why = "diverged when its episodes in progress were replayed"
-            if not self.parts.envs.replayable:
-                why = "is stepped as a vector environment, whose episodes cannot be replayed"
             self.recorder.warn(
-                f"{self.config.env.id} {why}: episodes {', '.join(map(str, diverged))} start again, and the run "
-                "differs from an uninterrupted one"
+                f"{self.config.env.id} {why_again(self.parts.envs)}: episodes {', '.join(map(str, diverged))} start "
+                "again, and the run differs from an uninterrupted one"
             )
         self.restored = None
 
@@ -187,6 +179,7 @@ class HostRun:
             self.recorder.add_returns(episode.total, 1)
             share = TrainingShare(before, share_at(config.budget, counters))
             steps = counters.env_steps - counters.random_steps
+            self.act_with_current()
             number = updates_due(config.replay, 1, steps - episode.length, steps)
             for i in range(number):
                 key = jax.random.fold_in(self.parts.update_key, counters.updates)
@@ -208,13 +201,15 @@ class HostRun:
         self.restore_collection(collector, policy, TRAIN)
         self.collecting = TRAIN, collector
         while not self.done():
-            collected = collector.collect(config.collection.rollout or ROLLOUT)
+            collected = collector.collect(host_slots(config))
             counters.numbers[TRAIN] = collector.upcoming
             then, before = (counters.episode, counters.env_steps), share_at(config.budget, counters)
             counters.env_steps += collected.steps
             counters.episode += len(collected.returns)
             share = TrainingShare(np.float32(before), np.float32(share_at(config.budget, counters)))
-            rollout = Rollout(*jax.tree.map(jnp.asarray, (collected.tape, collected.memory)))
+            tape, memory = jax.tree.map(jnp.asarray, (collected.tape, collected.memory))
+            rollout = Rollout(tape, memory, self.behaviour)
+            self.act_with_current()
             key = jax.random.fold_in(self.parts.update_key, counters.updates)
             self.learner, metrics, _ = self.update(self.learner, rollout, key, share)
             self.add_metrics(metrics)
@@ -229,7 +224,7 @@ class HostRun:
             parts.agent.act,
             parts.network.initial_state(),
             self.config.collection.num_envs,
-            params=lambda: self.learner.params,
+            params=lambda: self.learner.params if self.behaviour is None else self.behaviour,
             explore=self.explore,
             key=parts.act_key,
         )
@@ -247,12 +242,22 @@ class HostRun:
     def after(self, then: tuple[int, int]) -> None:
         """Evaluates and saves if these are due; `then`: training episodes and environment steps before the update."""
         config, counters = self.config, self.counters
+        saves = save_due(config, then, (counters.episode, counters.env_steps)) and not self.done()
+        if self.behaviour is not None and not (saves or self.recorder.due() or self.done()):
+            return  # the update goes on while the next rollout or episode is collected
         await_update(self.learner, self.stopwatch)
         self.evaluate_if_due()
         # Reading these costs no extra wait: the next action needs the updated parameters anyway.
         self.recorder.watch_divergence(self.learner.skipped, self.learner.divergence)
-        if save_due(config, then, (counters.episode, counters.env_steps)) and not self.done():
+        if saves:
             self.save()
+
+    def act_with_current(self) -> None:
+        """With `overlap`, lets the policy act with the parameters of before the update that follows."""
+        if self.behaviour is not None:
+            await_update(self.learner, self.stopwatch)
+            self.recorder.watch_divergence(self.learner.skipped, self.learner.divergence)
+            self.behaviour = jax.tree.map(jnp.copy, self.learner.params)
 
     def evaluate_if_due(self) -> None:
         """Evaluates if an evaluation is due; in a resumed run, one may be due before the first episode."""
@@ -272,16 +277,7 @@ class HostRun:
         self.counters.env_steps += episode.length
 
     def _compile_update(self) -> Callable[..., Any]:
-        """The compiled update, including sampling from replay; the learner's state is donated."""
-        buffer, learn = self.replay.functions, self.parts.agent.update
-        if not self.from_replay:
-            return timed_update(jax.jit(learn, donate_argnums=0), self.stopwatch)
-
-        def sample_and_update(learner: Any, replay: Any, key: jax.Array, share: TrainingShare) -> Any:
-            assert buffer is not None
-            return learn(learner, buffer.sample(replay, key), key, share)
-
-        return timed_update(jax.jit(sample_and_update, donate_argnums=0), self.stopwatch)
+        return timed_update(host_update(self.parts.agent, self.replay), self.stopwatch)
 
     def evaluate(self) -> None:
         """Evaluates and writes a row of metrics, and a row of sensitivities of the greedy episodes if one is due."""
@@ -318,6 +314,8 @@ class HostRun:
         """Writes a checkpoint, and redraws the heatmap of sensitivities if there is one."""
         self.fetch()
         parts: dict[str, Any] = {"learner": self.learner}
+        if self.behaviour is not None:
+            parts["behaviour"] = self.behaviour
         if self.replay.state is not None:
             parts["replay"] = self.replay.state
         self.counters.collection = None

@@ -164,6 +164,8 @@ class CollectionSettings:
     rollout: int | None = None
     """Slots that each environment collects between updates; None: 128, and on the device one episode, or at most 64
     slots if episodes differ in length. For agents with replay on the device only."""
+    overlap: bool = False
+    """Collect while an update runs, with the parameters of before it: one update older than otherwise (host)."""
     max_faults: int = 10
     """Episodes in a row that may be dropped because of a fault of their environment; one more ends the run."""
 

@@ -121,7 +121,14 @@ class TrainConfig:
                 self._require({"processes": 0}, "is for single environments, which --no-vector makes")
             return
         self._require(
-            {"processes": 0, "vector": False, "time_limit": 60.0, "check_bounds": False, "max_episode_steps": None},
+            {
+                "processes": 0,
+                "overlap": False,
+                "vector": False,
+                "time_limit": 60.0,
+                "check_bounds": False,
+                "max_episode_steps": None,
+            },
             "is for host environments",
         )
         replay, placement = self.replay, self.placement
