@@ -24,9 +24,6 @@ class ResumeOptions:
 
 def train(arguments: list[str]) -> None:
     """Trains a new run."""
-    from memoroids._util.allocator import keep_freed_memory
-
-    keep_freed_memory()
     config = read_settings(arguments)
     run_dir = config.run_dir or new_run_dir(config)
     _train(config.replace(run_dir=run_dir), run_dir, resume=False)
@@ -35,9 +32,6 @@ def train(arguments: list[str]) -> None:
 def resume(arguments: list[str]) -> None:
     """Continues a run."""
     options: ResumeOptions = parse(ResumeOptions, "resume", arguments)
-    from memoroids._util.allocator import keep_freed_memory
-
-    keep_freed_memory()
     _train(load_trusted_config(options.run, trust=options.trust), options.run, resume=True)
 
 
@@ -73,10 +67,12 @@ def read_settings(arguments: list[str]) -> "TrainConfig":
 
 def _train(config: "TrainConfig", run_dir: Path, *, resume: bool) -> None:
     """Trains with a progress display, then prints the results; exits with code 130 if the run was interrupted."""
+    from memoroids._util.allocator import keep_freed_memory
     from memoroids.cli.progress_display import ProgressDisplay
     from memoroids.runs import train as training
     from memoroids.runs.placement import join_processes
 
+    keep_freed_memory(overlap=config.collection.overlap)
     join_processes()
     begun = time.perf_counter()
     waits_for = "the compiled call ends" if config.env.on_device else "the episodes and updates in progress end"
