@@ -41,7 +41,7 @@ RUNS = {
     "host segments burn-in": f"--env {CARTPOLE} {REPLAY} --batching segments --segment-state burn-in",
     "host ppo": f"--env {CARTPOLE} --algorithm ppo {ROLLOUT}",
     "host ppo continuous": f"--env {PENDULUM} --algorithm ppo {ROLLOUT}",
-    "host pqn": f"--env {CARTPOLE} --algorithm pqn {ROLLOUT}",
+    "host pqn": f"--env {CARTPOLE} --algorithm pqn --minibatches 4 {ROLLOUT}",
     "device dqn": f"--env device:{CARTPOLE} {REPLAY}",
     "device dqn prioritised": f"--env device:{CARDS} {REPLAY} --prioritised",
     "device dqn seeds": f"--env device:{CARTPOLE} {REPLAY} --seeds 2",
@@ -49,8 +49,8 @@ RUNS = {
     "device ppo": f"--env device:{CARTPOLE} --algorithm ppo {STEPS} --rollout 16",
     "device ppo steps": f"--env device:{CARDS} --algorithm ppo --num-envs 4 --steps 2000 --eval-every 4",
     "device ppo continuous": f"--env device:{PENDULUM} --algorithm ppo {STEPS}",
-    "device pqn": f"--env device:{CARTPOLE} --algorithm pqn {STEPS} --rollout 16",
-    "device pqn seeds": f"--env device:{CARDS} --algorithm pqn {ROLLOUT} --seeds 2",
+    "device pqn": f"--env device:{CARTPOLE} --algorithm pqn --minibatches 4 {STEPS} --rollout 16",
+    "device pqn seeds": f"--env device:{CARDS} --algorithm pqn --minibatches 4 {ROLLOUT} --seeds 2",
 }
 
 

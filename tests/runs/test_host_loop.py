@@ -15,7 +15,7 @@ from memoroids.runs.train import train
 
 
 def config(algorithm: str, **changes: Any) -> TrainConfig:
-    replay = {"random_episodes": 4, "batch_size": 50} if algorithm == "dqn" else {"rollout": 32}
+    replay = {"random_episodes": 4, "batch_size": 50} if algorithm == "dqn" else {"rollout": 32, "minibatches": 4}
     settings: dict[str, Any] = {
         "env": "CartPole-v1",
         "algorithm": algorithm,

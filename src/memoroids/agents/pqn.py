@@ -28,7 +28,7 @@ from memoroids.memory.memoroid import State
 class PQNConfig:
     """Settings of PQN."""
 
-    learning_rate: float = 1e-3
+    learning_rate: float = 5e-4
     """Adam's learning rate after warm-up."""
     learning_rate_end: float | None = 0.0
     """Learning rate at the last gradient step, reached linearly over training; None: constant."""
@@ -42,7 +42,7 @@ class PQNConfig:
     """λ of the λ-returns: 0 is the one-step target, 1 the return to the end of the episode or rollout."""
     epochs: int = 4
     """Passes over each rollout."""
-    minibatches: int = 4
+    minibatches: int = 8
     """Minibatches per pass, a gradient step each; each holds whole tapes, so their number must divide num_envs."""
     scale_rewards: bool = True
     """Learn rewards in units of a typical return, so that settings fit whatever unit the environment's rewards have."""

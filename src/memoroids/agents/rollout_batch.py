@@ -1,5 +1,6 @@
 """Batches of agents without replay: a rollout of tapes from several environments, and its division into minibatches."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -32,7 +33,8 @@ def check_minibatches(settings: Any, num_envs: int) -> None:
     """Raises `ValueError` if `settings.minibatches` does not divide a rollout's tapes, one per environment."""
     if num_envs % settings.minibatches:
         raise ValueError(
-            f"minibatches must divide num_envs: {num_envs} environments in {settings.minibatches} minibatches"
+            f"minibatches must divide num_envs: {num_envs} environments in {settings.minibatches} minibatches "
+            f"(--minibatches {math.gcd(num_envs, settings.minibatches)} does)"
         )
 
 

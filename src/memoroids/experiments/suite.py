@@ -80,7 +80,7 @@ SUITE: dict[str, SuiteTask] = {
 
 # Enough to check that every part works, too little to learn anything.
 _SMOKE_STEPS = 600
-_SMOKE = {"width": 16, "num_envs": 4, "eval_every": 8, "eval_episodes": 2, "final_episodes": 4}
+_SMOKE = {"width": 16, "num_envs": 8, "eval_every": 8, "eval_episodes": 2, "final_episodes": 4}
 _SMOKE_REPLAY = {"random_episodes": 2, "batch_size": 50}
 
 

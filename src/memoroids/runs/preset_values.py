@@ -146,6 +146,7 @@ POLICY_ALL: dict[str, Any] = AS_GIVEN | {
 POLICY_AGENT: dict[str, dict[str, Any]] = {
     "ppo": {"advantage_window": 0},
     "pqn": {
+        "minibatches": 4,
         "lambda_": 0.65,
         "epsilon_start": 0.2,
         "epsilon_end": 0.01,
