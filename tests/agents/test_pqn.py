@@ -106,7 +106,7 @@ def test_acting_agrees_with_the_pass_over_the_rollout(name):
     q, _ = rollout.run(network)
     act = jax.jit(algorithm.act, compiler_options=QUICKLY)
     for row in (0, 1):
-        tape, memory = jax.tree.map(lambda leaf, row=row: leaf[row], tuple(rollout))
+        tape, memory = jax.tree.map(lambda leaf, row=row: leaf[row], (rollout.tape, rollout.state))
         for t in range(tape.slots):
             inputs = tape.observation[t], tape.begin[t], jnp.zeros(()), jax.random.key(t)
             action, memory = act(state.params, memory, *inputs)

@@ -39,12 +39,11 @@ def made() -> Iterator[Callable[..., HostEnvs]]:
     all_: list[HostEnvs] = []
 
     def make(processes: int, num_envs: int = 3, limit: float = LIMIT, **options: Any) -> HostEnvs:
+        settings = {"options": options, "check_bounds": True}
         if processes:
-            found: HostEnvs = ProcessEnvs(
-                faulty.NAME, {"options": options}, num_envs, processes=processes, time_limit=limit
-            )
+            found: HostEnvs = ProcessEnvs(faulty.NAME, settings, num_envs, processes=processes, time_limit=limit)
         else:
-            envs = [HostEnv(faulty.NAME, options=options) for _ in range(num_envs)]
+            envs = [HostEnv(faulty.NAME, **settings) for _ in range(num_envs)]
             found = LocalEnvs(envs, time_limit=limit)
         all_.append(found)
         return found
