@@ -131,7 +131,7 @@ def test_a_setting_that_one_of_them_has_not_differs_only_where_it_has_a_default(
     groups = grouped(read_runs([write(tmp_path / "a", [0.1], **first), write(tmp_path / "b", [0.1], **second)]))
     found = set(differing(groups))
     assert found >= expected and (found == expected or "algorithm" in expected)
-    assert not found & {"clip_ratio", "seed", "minibatches", "run_dir"}
+    assert not found & {"clip_ratio", "seed", "epochs", "run_dir"}
     assert len(set(labels(groups))) == 2 and telling(groups)[0] in expected
 
 
