@@ -135,7 +135,7 @@ def batch(kind, network, actions):
         return Sample(tape, tape.transition.astype(jnp.float32))
     if isinstance(actions, Continuous):
         tape = eqx.tree_at(lambda t: t.action, tape, np.ones((tape.slots, actions.size), np.float32))
-    rows, state = jax.tree.map(lambda leaf: jnp.stack([leaf] * 4), (tape, network.initial_state()))
+    rows, state = jax.tree.map(lambda leaf: jnp.stack([leaf] * 8), (tape, network.initial_state()))
     return Rollout(rows, state)
 
 
