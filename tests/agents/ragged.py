@@ -143,3 +143,8 @@ def one_step(terminated, truncated, ends=True):
     tape = episode(observation, np.zeros(1, np.int32), np.full(1, 2.0), True, False)
     tape.terminated[0], tape.truncated[0] = ends and terminated, ends and truncated
     return Rollout(jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], tape), ())
+
+
+def settings(kind):
+    """An agent's default settings, with minibatches that divide the rows of `ragged`."""
+    return kind.settings() if kind.traits.learns_from_replay else kind.settings(minibatches=4)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ragged import ACTIONS, QUICKLY, SMALL, WIDTH, life, ragged
+from ragged import ACTIONS, QUICKLY, SMALL, WIDTH, life, ragged, settings
 
 from memoroids.agents.agent_registry import REGISTRY
 from memoroids.agents.base import Plan
@@ -114,7 +114,7 @@ def test_an_update_learns_the_statistics_and_no_gradient_moves_them(name):
     network = kind.network(
         3, ACTIONS, MEMORIES["ffm"], key=jax.random.key(0), width=WIDTH, sizes=SMALL["ffm"], ranges=RUNNING
     )
-    agent = kind.make(kind.settings(), network, Plan(8))
+    agent = kind.make(settings(kind), network, Plan(8))
     state = agent.init(network)
     if kind.traits.learns_from_replay:
         tape = jax.tree.map(jnp.asarray, life(0, ACTIONS))

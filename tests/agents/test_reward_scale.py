@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ragged import ACTIONS, OBSERVATION, QUICKLY, SMALL, WIDTH, life, ragged
+from ragged import ACTIONS, OBSERVATION, QUICKLY, SMALL, WIDTH, life, ragged, settings
 
 from memoroids.agents import reward_scale
 from memoroids.agents.agent_registry import REGISTRY
@@ -113,7 +113,7 @@ def test_every_agent_learns_the_same_from_rewards_times_a_power_of_two(name):
     network = kind.network(
         OBSERVATION, ACTIONS, MEMORIES["ffm"], key=jax.random.key(0), width=WIDTH, sizes=SMALL["ffm"]
     )
-    agent = kind.make(kind.settings(), network, Plan(8))
+    agent = kind.make(settings(kind), network, Plan(8))
     assert agent.init(network).scale is not None, "rewards are scaled unless settings say otherwise"
     update = jax.jit(agent.update, compiler_options=QUICKLY)
 
