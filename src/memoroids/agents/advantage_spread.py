@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from memoroids.agents.losses import weighted_mean
+from memoroids.agents.losses import centred
 from memoroids.algebra.resettable import select
 
 
@@ -31,10 +31,8 @@ class AdvantageSpread(NamedTuple):
 
         Of all transitions before, as many count as fill the `window`. A rollout that is not finite changes nothing.
         """
-        count = jnp.sum(weight)
-        total = jnp.maximum(count, jnp.float32(1))
-        centred = jnp.where(weight > 0, advantage - weighted_mean(advantage, weight, total), 0)
-        old = self.weight * jnp.square(self.deviation)
-        deviation = jnp.sqrt((old + jnp.sum(jnp.square(centred))) / jnp.maximum(self.weight + count, jnp.float32(1)))
-        seen = jnp.minimum(self.weight + count, jnp.float32(window))
-        return select(jnp.isfinite(deviation), AdvantageSpread(deviation, seen), self)
+        squares = self.weight * jnp.square(self.deviation) + jnp.sum(jnp.square(centred(advantage, weight)[0]))
+        count = self.weight + jnp.sum(weight)
+        deviation = jnp.sqrt(squares / jnp.maximum(count, jnp.float32(1)))
+        after = AdvantageSpread(deviation, jnp.minimum(count, jnp.float32(window)))
+        return select(jnp.isfinite(deviation), after, self)

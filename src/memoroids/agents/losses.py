@@ -119,12 +119,17 @@ def ppo_clip(log_prob: jax.Array, old_log_prob: jax.Array, advantage: jax.Array,
     return -jnp.minimum(ratio * advantage, jnp.clip(ratio, 1 - clip_ratio, 1 + clip_ratio) * advantage)
 
 
+def centred(values: jax.Array, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """x minus the weighted mean of `values`, 0 where the weight is 0, and the sum of the weights, but at least 1."""
+    total = jnp.maximum(jnp.sum(weight), 1.0)
+    return jnp.where(weight > 0, values - weighted_mean(values, weight, total), 0), total
+
+
 def standardise(values: jax.Array, weight: jax.Array, least: jax.Array | None = None) -> jax.Array:
     """(x - mean) / (std + 1e-8) with the weighted mean and deviation of `values` (N,); 0 in rows of weight 0.
 
     `least`: a scalar that stands for the deviation where that is smaller.
     """
-    total = jnp.maximum(jnp.sum(weight), 1.0)
-    centred = jnp.where(weight > 0, values - weighted_mean(values, weight, total), 0)
-    deviation = jnp.sqrt(weighted_mean(jnp.square(centred), weight, total))
-    return centred / ((deviation if least is None else jnp.maximum(deviation, least)) + 1e-8)
+    apart, total = centred(values, weight)
+    deviation = jnp.sqrt(weighted_mean(jnp.square(apart), weight, total))
+    return apart / ((deviation if least is None else jnp.maximum(deviation, least)) + 1e-8)
