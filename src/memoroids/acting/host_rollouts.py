@@ -110,8 +110,8 @@ class RolloutCollector:
         for i, episode in enumerate(self._episodes):
             if episode is None:  # its environment is not ready
                 self._blank_out(tape, i, slice(slot, slot + 1))
-        for i in set(range(len(self._episodes))) - acting.keys():
-            self._episodes[i] = None  # the slot holds its final observation
+            elif episode.over:
+                self._episodes[i] = None  # the slot holds its final observation
         for i, result in self._envs.step(acting).items():
             episode = self._episodes[i]
             assert episode is not None

@@ -130,9 +130,8 @@ class Observations:
 
         Only Boxes of numbers have finite ones: images and discrete parts are checked whenever they are seen.
         """
-        infinite = [np.full(math.prod(part.image or ()), np.inf) for part in self.images]
-        pairs = [(-part, part) for part in infinite] + [_limits(part.space) for part in self.vectors]
-        low, high = zip(*pairs, strict=True)
+        pixels = np.full(sum(math.prod(part.image or ()) for part in self.images), np.inf)
+        low, high = zip((-pixels, pixels), *(_limits(part.space) for part in self.vectors), strict=True)
         return np.concatenate(low), np.concatenate(high)
 
     def layout(self, joined: int) -> tuple[int, ...] | Mixed:

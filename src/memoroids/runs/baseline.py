@@ -65,10 +65,10 @@ class Baseline:
     """Episodes of random actions, played before training on seeds of their own.
 
     `returns` and `lengths`: of the episodes that ended, `truncated` of them by truncation. `steps`: of all episodes.
-    `seconds`: spent in the environment; None on the device and in a
-    vector environment. `limit`: the longest episode according to the environment,
-    None if it does not say. `rewards`: the least and the largest, None if there was no step. `most_entropy`: the
-    entropy of uniform actions in nats; None for continuous ones, of which there are `action_size`.
+    `seconds`: spent in the environment; None on the device and in a vector environment. `limit`: the longest episode
+    according to the environment, None if it does not say. `rewards`: the least and the largest, None if there was no
+    step. `most_entropy`: the entropy of uniform actions in nats; None for continuous ones, of which there are
+    `action_size`.
     """
 
     returns: list[float]

@@ -90,8 +90,8 @@ def build_host(config: TrainConfig) -> HostParts:
     config = with_typed_agent(config)
     config.memory_factory()  # reports an unknown memory before environments are made
     network_key, act_key, update_key = _keys(config)
-    names = ("options", "max_episode_steps", "check_bounds")
-    options = {name: getattr(config.env, name) for name in names} | _seen(config)
+    seen = _seen(config) | {"check_bounds": config.env.check_bounds}
+    options: dict[str, Any] = {"options": config.env.options, "max_episode_steps": config.env.max_episode_steps} | seen
     processes, time_limit = config.collection.processes, config.env.time_limit
 
     if processes and not importable(config.env.id):
@@ -102,8 +102,7 @@ def build_host(config: TrainConfig) -> HostParts:
 
     def make(number: int) -> HostEnvs:
         if config.env.vector:
-            single = {name: value for name, value in options.items() if name not in ("options", "max_episode_steps")}
-            return VectorEnvs(config.env.id, config.env.options, number, time_limit=time_limit, **single)
+            return VectorEnvs(config.env.id, config.env.options, number, time_limit=time_limit, **seen)
         if processes:
             return ProcessEnvs(config.env.id, options, number, processes=processes, time_limit=time_limit)
         return LocalEnvs([HostEnv(config.env.id, **options) for _ in range(number)], time_limit=time_limit)

@@ -61,12 +61,15 @@ class DeviceView:
         """How many numbers are joined to the environment's own observation."""
         self.ranges = self._observations.ranges(encoded, previous_reward, len(step_periods))
         """What is known of the scale of each element of an observation; None if it is an image."""
-        self.limits = self._observations.limits()
-        """The least and the largest value of each element of the environment's own observations, by their space."""
         self.layout = self._observations.layout(self.joined)
         """The shape of one observation as networks need it: (n,), (H, W, C) of an image, or `Mixed`."""
         self.observation_shape: tuple[int, ...] = (self.layout.size,) if isinstance(self.layout, Mixed) else self.layout
         self.max_length, self.min_length = env.max_length, env.min_length
+
+    @property
+    def limits(self) -> tuple[np.ndarray, np.ndarray]:
+        """See `Observations.limits`: those of the environment's own observations."""
+        return self._observations.limits()
 
     @property
     def fixed_length(self) -> bool:

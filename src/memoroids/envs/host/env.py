@@ -1,6 +1,8 @@
 """Gymnasium environments as the rest of the package sees them: a float vector or image out, one action in."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium as gym
@@ -35,6 +37,16 @@ def _excerpt(value: Any) -> str:
         return repr(value)[:100]
     except Exception:
         return f"of type {type(value).__name__}"
+
+
+@contextmanager
+def making(what: str, id_: str, options: dict[str, Any] | None) -> Iterator[None]:
+    """Turns whatever is raised within the block into a `ValueError` that says `what` cannot be made."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:  # a user's module or constructor may raise any exception
+        given = f" with options {options}" if options else ""
+        raise ValueError(f"cannot make {what} {id_!r}{given}: {one_line(error)}") from error
 
 
 def _make(id_: str, options: dict[str, Any], limit: int | None) -> gym.Env:
@@ -80,9 +92,9 @@ class HostEnv:
     without a notion of order can tell when something happened. Nothing can be appended to images.
 
     `options`: keyword arguments for `gymnasium.make`, or for the factory if `name` is "package.module:factory". `made`:
-    the environment, where it has been made already.
-    `max_episode_steps`: steps after which an episode is truncated, instead of the environment's own limit. With
-    `check_bounds` an observation outside the bounds of its Box is a fault: Gymnasium's own environments return some.
+    the environment, where it has been made already. `max_episode_steps`: steps after which an episode is truncated,
+    instead of the environment's own limit. With `check_bounds` an observation outside the bounds of its Box is a fault:
+    Gymnasium's own environments return some.
 
     Raises `ValueError` for an unknown id, invalid options, a space that is not supported, or if something is to be
     appended to an image. `reset` and `step` raise `EnvironmentFault` if the environment misbehaves.
@@ -102,11 +114,10 @@ class HostEnv:
         made: gym.Env | None = None,
     ):
         self.id = resolve_id(name)
-        try:
-            self.env = _make(self.id, options or {}, max_episode_steps) if made is None else made
-        except (Exception, SystemExit) as error:  # a user's module or constructor may raise any exception
-            given = f" with options {options}" if options else ""
-            raise ValueError(f"cannot make environment {self.id!r}{given}: {one_line(error)}") from error
+        if made is None:
+            with making("environment", self.id, options):
+                made = _make(self.id, options or {}, max_episode_steps)
+        self.env = made
         observation_space = space_of(self.id, self.env, "observation_space")
         self.actions: Actions = actions_of(self.id, space_of(self.id, self.env, "action_space"))
         """The number of discrete actions, the sizes of their parts, or the box of continuous ones."""
@@ -132,8 +143,6 @@ class HostEnv:
             self._tail.size - previous_reward, previous_reward, self._frequencies.size
         )
         """What is known of the scale of each element of an observation; None if it is an image."""
-        self.limits = self._observations.limits()
-        """The least and the largest value of each element of the environment's own observations, by their space."""
         self.layout = self._observations.layout(self.joined)
         """The shape of one observation as networks need it: (n,), (H, W, C) of an image, or `Mixed`."""
         self.observation_shape: tuple[int, ...] = (self.layout.size,) if isinstance(self.layout, Mixed) else self.layout
@@ -144,6 +153,11 @@ class HostEnv:
         self.max_length: int | None = max_episode_steps or declared or _own_limit(self.env.unwrapped)
         """The longest episode according to the environment, None if it does not say. A hint, not a guarantee."""
         self._step = 0
+
+    @property
+    def limits(self) -> tuple[np.ndarray, np.ndarray]:
+        """See `Observations.limits`: those of the environment's own observations."""
+        return self._observations.limits()
 
     def reset(self, seed: int) -> np.ndarray:
         """Resets the environment with `seed`; returns o_0 of `observation_shape` and `observation_dtype`.

@@ -12,7 +12,7 @@ from gymnasium.vector.utils import concatenate, create_empty_array, iterate
 
 from memoroids._util.messages import one_line
 from memoroids.envs.faults import EnvironmentFault
-from memoroids.envs.host.env import HostEnv
+from memoroids.envs.host.env import HostEnv, making
 from memoroids.envs.host.vector import Stepped, alarm
 from memoroids.envs.names import is_atari, own_factory, resolve_id
 from memoroids.envs.spaces import blank_actions
@@ -57,11 +57,8 @@ class VectorEnvs:
 
     def __init__(self, name: str, options: dict[str, Any], num_envs: int, *, time_limit: float | None, **seen: Any):
         self._id, self._limit = resolve_id(name), time_limit
-        try:
+        with making("vector environment", self._id, options):
             self._envs = _make(self._id, options, num_envs)
-        except (Exception, SystemExit) as error:  # a user's module or constructor may raise any exception
-            given = f" with options {options}" if options else ""
-            raise ValueError(f"cannot make vector environment {self._id!r}{given}: {one_line(error)}") from error
         self._members = [HostEnv(name, made=_Member(self._envs), **seen) for _ in range(num_envs)]
         idle = blank_actions(self.example.actions, num_envs)
         self._idle = [member.native(action)[0] for member, action in zip(self._members, idle, strict=True)]
@@ -124,13 +121,15 @@ class VectorEnvs:
                 self._begin(index, outcome[0])
                 continue
             ended = bool(outcome[2]) or bool(outcome[3])
-            self._phase[index] = _Phase.ENDED if ended else _Phase.PLAYING if index in encoded else _Phase.ADRIFT
-            if index in encoded:
-                try:
-                    results[index] = Stepped(*self._members[index].took(encoded[index], *outcome))
-                except EnvironmentFault as fault:
-                    results[index] = fault
-                    self._phase[index] = _Phase.ENDED if ended else _Phase.ADRIFT
+            self._phase[index] = _Phase.ENDED if ended else _Phase.ADRIFT
+            if index not in encoded:
+                continue
+            try:
+                results[index] = Stepped(*self._members[index].took(encoded[index], *outcome))
+            except EnvironmentFault as fault:
+                results[index] = fault
+            else:
+                self._phase[index] = _Phase.ENDED if ended else _Phase.PLAYING
         return results
 
     def _lost(self, actions: Mapping[int, Any], fault: EnvironmentFault) -> dict[int, Stepped | EnvironmentFault]:
