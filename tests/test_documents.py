@@ -9,6 +9,7 @@ import pytest
 
 from memoroids.cli.main import main
 from memoroids.memory import REGISTRY
+from memoroids.memory.registry import COSTS, Cost
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -96,6 +97,14 @@ def test_the_acting_example_plays_a_run(options, tmp_path, capsys, monkeypatch):
 
 def test_the_table_of_models_is_the_registry():
     assert re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE) == list(REGISTRY)
+
+
+def test_the_table_of_models_says_what_they_cost():
+    rows = [line.strip("|").split("|") for line in README.splitlines() if re.match(r"\| `\w+` \|", line)]
+    said = {}
+    for name, _, _, step, sequence, source in ([cell.strip() for cell in row] for row in rows):
+        said[name.strip("`")] = Cost(step, sequence, re.sub(r"\[(.*)\]\(.*\)", r"\1", source))
+    assert said == COSTS
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kinds_of_memory import SMALL
 from memoroids.agents.agent_registry import REGISTRY as AGENTS
 from memoroids.agents.base import Plan, TrainingShare
 from memoroids.agents.rollout_batch import Rollout
@@ -19,12 +20,23 @@ from memoroids.tape import concatenate, episode
 from memoroids.tape.segments import split
 
 KEY, SIZE, LENGTH = jax.random.key(0), 4, 9
-STATES = {name: {"complex64"} for name in ("lru", "s5", "ffm")} | {"mlp": set()}
-SMALL = {
+STATES = {name: {"complex64"} for name in ("lru", "s5", "ffm", "hgrn", "s4d", "rot_rnn")}
+STATES |= {name: {"float32", "int32"} for name in ("window_attention", "gtrxl", "frame_stack", "shm")}
+STATES |= {"mlp": set(), "positional_mlp": {"int32"}}
+SIZES = {
     "lru": {"state_size": 4},
     "s5": {"state_size": 4},
     "ffm": {"trace_size": 4, "context_size": 2},
     "linear_transformer": {"key_size": 4, "value_size": 4},
+    "min_gru": {"state_size": 4, "layers": 1},
+    "min_lstm": {"state_size": 4, "layers": 1},
+    "hgrn": {"state_size": 4},
+    "s4d": {"state_size": 2, "layers": 1},
+    "mamba": {"state_size": 2, "layers": 1},
+    "rot_rnn": {"heads": 2, "head_size": 4, "layers": 1},
+    "shm": {"memory_size": 4},
+    "memory_traces": {"traces": 2},
+    "lmu": {"order": 4},
 }
 
 
@@ -61,56 +73,75 @@ def same_in_a_wide_session(function):
     return got
 
 
+@functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+def outputs(memory, x, begin):
+    return memory(x, begin)[0]
+
+
 def sequence(dtype=np.float32):
     x = np.random.default_rng(0).normal(size=(LENGTH, SIZE)).astype(dtype)
     return x, np.isin(np.arange(LENGTH), (0, 5))
 
 
 def build(name):
-    return MEMORIES[name](SIZE, SIZE, key=KEY, **SMALL.get(name, {}))
+    return MEMORIES[name](SIZE, SIZE, key=KEY, **SIZES.get(name, {}))
+
+
+def assert_keeps_its_types(name, memory, x, begin):
+    """Every call gives a state of the same types and, from float32, a float32 output; nothing is computed for that."""
+    initial = memory.initial_state()
+    backends = memory.backends if name in SMALL else {memory.backends[0], memory.backends[-1]}
+    calls = [eqx.filter_eval_shape(memory, x, begin, backend=backend) for backend in backends]
+    for out, state in (*calls, eqx.filter_eval_shape(memory.step, x[0], begin[0], initial)):
+        assert shapes_and_types(state) == shapes_and_types(initial)
+        assert {leaf.dtype.name for leaf in jax.tree.leaves(state)} == STATES.get(name, {"float32"})
+        if x.dtype == np.float32:
+            assert out.dtype == np.float32
+
+
+def shapes_and_types(tree):
+    return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
 
 
 @pytest.mark.parametrize("name", MEMORIES)
 def test_a_memory_keeps_its_types(name):
     x, begin = sequence()
 
+    def gradient(memory):
+        return eqx.filter_grad(lambda memory: jnp.sum(jnp.sin(memory(x, begin)[0])))(memory)
+
+    narrow = build(name)
+    with wide():
+        memory = build(name)
+        assert types(memory) == types(narrow)
+        assert_keeps_its_types(name, memory, x, begin)
+        assert shapes_and_types(eqx.filter_eval_shape(gradient, memory)) == shapes_and_types(
+            eqx.filter_eval_shape(lambda: eqx.filter(memory, eqx.is_inexact_array))
+        )
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_memory_computes_the_same_in_a_wide_session(name):
+    x, begin = sequence()
+
     def run():
         memory = build(name)
-        calls = [eqx.filter_jit(memory)(x, begin, backend=backend) for backend in memory.backends]
-        stepped = eqx.filter_jit(memory.step)(x[0], begin[0], memory.initial_state())
+        return eqx.filter_jit(memory)(x, begin), eqx.filter_jit(memory.step)(x[0], begin[0], memory.initial_state())
 
-        @eqx.filter_jit
-        @eqx.filter_grad
-        def gradient(memory):
-            return jnp.sum(jnp.sin(memory(x, begin)[0]))
-
-        return memory, memory.initial_state(), calls, stepped, gradient(memory)
-
-    _, initial, calls, stepped, _ = same_in_a_wide_session(run)
-    for out, state in (*calls, stepped):
-        assert out.dtype == np.float32
-        assert types(state) == types(initial)
-        assert dtypes(state) == STATES.get(name, {"float32"})
+    same_in_a_wide_session(run)
 
 
 @pytest.mark.parametrize("name", MEMORIES)
-@pytest.mark.parametrize("dtype", [np.float64, jnp.bfloat16], ids=["float64 inputs", "bfloat16 inputs and parameters"])
-def test_a_state_keeps_its_types_whatever_the_inputs(name, dtype):
-    memory, (x, begin) = build(name), sequence(dtype)
-    (want, want_state) = eqx.filter_jit(memory)(x.astype(np.float32), begin)
-    half = dtype == jnp.bfloat16
-    if half:
-        narrow = functools.partial(jnp.asarray, dtype=dtype)
-        memory = jax.tree.map(lambda leaf: narrow(leaf) if eqx.is_inexact_array(leaf) else leaf, memory)
+def test_a_state_keeps_its_types_whatever_the_inputs(name):
+    memory = build(name)
+    narrow = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16) if eqx.is_inexact_array(leaf) else leaf, memory)
+    for each, dtype in ((memory, np.float64), (narrow, jnp.bfloat16)):
+        with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+            assert_keeps_its_types(name, each, *sequence(dtype))
+    want = outputs(memory, *sequence())
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
-        initial = memory.initial_state()
-        for backend in {memory.backends[0], memory.backends[-1]}:
-            out, state = eqx.filter_jit(memory)(x, begin, backend=backend)
-            assert types(state) == types(initial) == types(want_state)
-            tolerance = 0.2 if half else 1e-4
-            np.testing.assert_allclose(np.asarray(out, np.float32), want, rtol=tolerance, atol=tolerance)
-        _, state = eqx.filter_jit(memory.step)(x[0], begin[0], initial)
-        assert types(state) == types(initial)
+        got = outputs(narrow, *sequence(jnp.bfloat16))
+    np.testing.assert_allclose(np.asarray(got, np.float32), want, rtol=0.2, atol=0.2)
 
 
 def tapes():
@@ -151,7 +182,7 @@ def test_an_agent_keeps_its_types_over_an_update(name, actions, memory):
     kind = AGENTS[name]
 
     def run():
-        network = kind.network(3, actions, MEMORIES[memory], key=KEY, width=SIZE, sizes=SMALL[memory])
+        network = kind.network(3, actions, MEMORIES[memory], key=KEY, width=SIZE, sizes=SIZES[memory])
         agent = kind.make(kind.settings(learning_rate_end=0.0, warmup=2), network, Plan(10))
         state = agent.init(network)
         share = TrainingShare(jnp.float32(0), jnp.float32(0.5))

@@ -204,7 +204,7 @@ def _ranges() -> Iterator[Case]:
     positive = (
         "width batch_size train_episodes num_envs eval_every eval_episodes checkpoint_every segment_length tapes "
     )
-    positive += "seeds devices final_episodes steps rollout chunk"
+    positive += "seeds devices final_episodes steps rollout chunk parameters"
     for name in positive.split():
         for value in ("0", "-3"):
             yield _case("range", [*_train(name), value], f"{name} must be at least 1, got {value}")
@@ -271,6 +271,7 @@ def _huge() -> Iterator[Case]:
     yield _case("huge", f"train --env device:RepeatFirstEasy --seeds {2**33}", "seed must be below")
     for value in (10**12, 10**30):
         yield _case("huge", ["train", *SMALL, "--width", str(value)], f"network of width {value} ")
+    yield _case("huge", ["train", *SMALL, "--parameters", str(10**30)], r"network of width \d{15} ")
     yield _case("huge", f"train --batch-size {'9' * 5000}", "--batch-size")
     yield _case("huge", ["train", "--run-dir", "x" * 300, *SMALL], "(?=.*x{300}).*too long")
     yield _case("huge", ["evaluate", "x" * 500], "(?=.*x{300}).*too long")

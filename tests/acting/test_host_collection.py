@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kinds_of_memory import SMALL
 from memoroids._util.imports import name_of
 from memoroids.acting import host_collection
 from memoroids.acting.collection_state import Episode, pack, packed_like, unpack
@@ -27,12 +28,6 @@ from memoroids.memory import REGISTRY
 
 ACTIONS = 3
 UNEVEN = "test-collect/Uneven-v0"
-SIZES: dict[str, dict[str, Any]] = {
-    "lru": {"state_size": 4},
-    "s5": {"state_size": 4},
-    "ffm": {"trace_size": 4, "context_size": 2},
-    "linear_transformer": {"key_size": 4, "value_size": 4},
-}
 
 
 class Uneven(gym.Env):
@@ -234,7 +229,7 @@ def test_random_actions_of_several_parts_are_uniform_in_each_and_go_on_where_the
 
 
 def network(memory: str = "gru") -> QNetwork:
-    return QNetwork(3, ACTIONS, REGISTRY[memory], key=jax.random.key(5), width=8, sizes=SIZES.get(memory))
+    return QNetwork(3, ACTIONS, REGISTRY[memory], key=jax.random.key(5), width=8, sizes=SMALL[memory])
 
 
 def recurrent(num_envs: int, epsilon: float, *, memory: str = "gru", key: int = 0) -> RecurrentPolicy:
@@ -285,7 +280,7 @@ def test_the_share_of_random_actions_follows_the_number_of_the_episode():
     assert not all(same)
 
 
-@pytest.mark.parametrize("memory", REGISTRY)
+@pytest.mark.parametrize("memory", SMALL)
 def test_acting_and_one_pass_over_the_episode_give_the_same_values(memory: str):
     net = network(memory)
     static = eqx.partition(net, eqx.is_inexact_array)[1]

@@ -18,12 +18,12 @@ from test_host_collection import (
     slow_episode,
 )
 
+from kinds_of_memory import SMALL
 from memoroids.acting.collection_state import pack, packed_like, unpack
 from memoroids.acting.host_rollouts import CollectedRollout, RolloutCollector
 from memoroids.acting.policies import RandomPolicy
 from memoroids.envs import EnvironmentFault
 from memoroids.envs.host.vector import LocalEnvs
-from memoroids.memory import REGISTRY
 
 
 class Fixed:
@@ -94,7 +94,7 @@ def test_the_last_slot_is_the_observation_that_follows_or_padding():
     assert kinds == {False, True}
 
 
-@pytest.mark.parametrize("memory", REGISTRY)
+@pytest.mark.parametrize("memory", SMALL)
 def test_the_memory_of_each_rollout_is_that_after_the_slots_before_it(memory: str):
     from test_host_collection import network
 

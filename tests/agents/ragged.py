@@ -11,12 +11,6 @@ from memoroids.tape import concatenate, episode, pad
 
 OBSERVATION, ACTIONS, WIDTH, SLOTS = 3, 4, 8, 8
 BOX = Continuous(2, (-1.0, -2.0), (1.0, 4.0))
-SMALL = {
-    "lru": {"state_size": 4},
-    "s5": {"state_size": 4},
-    "ffm": {"trace_size": 4, "context_size": 2},
-    "linear_transformer": {"key_size": 4, "value_size": 4},
-}
 # Nearly all the time of these tests is compilation.
 QUICKLY = {"xla_backend_optimization_level": 0}
 # Of each row, episodes (transitions, whether terminated, whether truncated), and where in them the chunk starts.

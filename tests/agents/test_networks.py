@@ -61,8 +61,9 @@ def test_the_joint_log_probability_of_a_policy_of_parts_is_that_of_all_actions_c
         assert index(PARTS.sizes, policy.mode().tolist()) == int(jnp.argmax(p))
 
 
-@pytest.mark.parametrize("actions", [4, PARTS], ids=["discrete", "factored"])
-@pytest.mark.parametrize("name", REGISTRY)
+@pytest.mark.parametrize(
+    ("name", "actions"), [*((name, 4) for name in REGISTRY), ("gru", PARTS)], ids=[*REGISTRY, "gru, factored"]
+)
 def test_every_parameter_takes_part(name, actions):
     network = QNetwork(3, actions, REGISTRY[name], key=jax.random.key(0), width=8)
     x = jax.random.normal(jax.random.key(1), (12, 3))

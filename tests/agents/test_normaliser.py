@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ragged import ACTIONS, QUICKLY, SMALL, WIDTH, life, ragged, settings
+from ragged import ACTIONS, QUICKLY, WIDTH, life, ragged, settings
 
+from kinds_of_memory import SMALL
 from memoroids.agents.agent_registry import REGISTRY
 from memoroids.agents.base import Plan
 from memoroids.agents.normaliser import FARTHEST, Normaliser

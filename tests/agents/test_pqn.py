@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import ragged
 from enumerated import PARTS, parts_of
-from ragged import ACTIONS, OBSERVATION, QUICKLY, SMALL, WIDTH, assert_trees_close, gradient
+from ragged import ACTIONS, OBSERVATION, QUICKLY, WIDTH, assert_trees_close, gradient
 
+from kinds_of_memory import SMALL
 from memoroids.agents.base import Plan, TrainingShare
 from memoroids.agents.networks import QNetwork
 from memoroids.agents.pqn import PQNConfig, pqn
@@ -19,7 +20,7 @@ KEY = jax.random.key(7)
 
 
 def build(name, actions=ACTIONS, **settings):
-    network = QNetwork(OBSERVATION, actions, REGISTRY[name], key=jax.random.key(0), width=WIDTH, sizes=SMALL.get(name))
+    network = QNetwork(OBSERVATION, actions, REGISTRY[name], key=jax.random.key(0), width=WIDTH, sizes=SMALL[name])
     # Heads start small: with larger ones the values of what follows take part.
     head = jax.tree.map(lambda leaf: 8 * leaf if leaf.ndim == 2 else leaf, network.head)
     network = eqx.tree_at(lambda n: n.head, network, head)
@@ -60,7 +61,7 @@ def slow_loss(config, network, rollout, params, old_params):
     return jax.value_and_grad(loss)(params)
 
 
-@pytest.mark.parametrize(("name", "actions"), [*((name, ACTIONS) for name in REGISTRY), ("ffm", PARTS)])
+@pytest.mark.parametrize(("name", "actions"), [*((name, ACTIONS) for name in SMALL), ("ffm", PARTS)])
 def test_the_gradient_is_that_of_a_loop_over_one_episode_at_a_time(name, actions):
     settings = {"discount": 0.9, "lambda_": 0.7}
     network, algorithm, state = build(name, actions, **settings)
@@ -99,7 +100,7 @@ def test_the_state_before_slot_0_counts_where_the_row_goes_on_and_not_where_it_b
     assert any((a != b).any() for a, b in zip(jax.tree.leaves(other), jax.tree.leaves(want), strict=True))
 
 
-@pytest.mark.parametrize("name", REGISTRY)
+@pytest.mark.parametrize("name", SMALL)
 def test_acting_agrees_with_the_pass_over_the_rollout(name):
     network, algorithm, state = build(name)
     rollout = ragged.ragged(network)

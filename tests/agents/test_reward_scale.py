@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ragged import ACTIONS, OBSERVATION, QUICKLY, SMALL, WIDTH, life, ragged, settings
+from ragged import ACTIONS, OBSERVATION, QUICKLY, WIDTH, life, ragged, settings
 
+from kinds_of_memory import SMALL
 from memoroids.agents import reward_scale
 from memoroids.agents.agent_registry import REGISTRY
 from memoroids.agents.base import Plan

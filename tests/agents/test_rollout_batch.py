@@ -7,22 +7,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import ragged
-from ragged import ACTIONS, OBSERVATION, QUICKLY, SMALL, WIDTH
+from ragged import ACTIONS, OBSERVATION, QUICKLY, WIDTH
 
+from kinds_of_memory import SMALL
 from memoroids.agents.networks import QNetwork
 from memoroids.agents.rollout_batch import Rollout, minibatches, take_rows
 from memoroids.memory import REGISTRY
 
 
 def build(name):
-    return QNetwork(OBSERVATION, ACTIONS, REGISTRY[name], key=jax.random.key(0), width=WIDTH, sizes=SMALL.get(name))
+    return QNetwork(OBSERVATION, ACTIONS, REGISTRY[name], key=jax.random.key(0), width=WIDTH, sizes=SMALL[name])
 
 
 def rows(tapes):
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *tapes)
 
 
-@pytest.mark.parametrize("name", REGISTRY)
+@pytest.mark.parametrize("name", SMALL)
 def test_two_chunks_with_the_state_carried_say_what_one_chunk_says(name):
     network = build(name)
     lives = [ragged.life(row, ACTIONS) for row in range(4)]
@@ -45,7 +46,7 @@ def test_two_chunks_with_the_state_carried_say_what_one_chunk_says(name):
     assert held[:, 4].any()
 
 
-@pytest.mark.parametrize("name", REGISTRY)
+@pytest.mark.parametrize("name", SMALL)
 def test_nothing_before_a_begin_flag_reaches_what_comes_after(name):
     network = build(name)
     rollout = ragged.ragged(network)

@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 
+from memoroids.cli.list_command import WIDTH
 from memoroids.cli.main import main
 from memoroids.envs import popgym_ids
 from memoroids.memory import REGISTRY
+from memoroids.memory.registry import COSTS, Cost
 from memoroids.runs import presets
+from memoroids.runs.settings import TrainConfig
 
 pytestmark = pytest.mark.usefixtures("workplace")
 
@@ -46,3 +49,22 @@ def test_a_memory_is_listed_with_its_title_and_its_sizes(
         model: Any = REGISTRY[name]
         assert f" {name} " in listed and (sys.modules[model.__module__].__doc__ or "").splitlines()[0] in listed
     assert "layers=2, state_size=128" in listed and "trace_size=64" in listed
+
+
+def test_a_memory_is_listed_with_its_size_and_what_it_costs(
+    terminal: Callable[[str], io.BytesIO], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("COLUMNS", "400")
+    shown = terminal("utf-8")
+    main(["list", "memories"])
+    cells = [
+        [cell.strip() for cell in line.split("│")[1:-1]]
+        for line in shown.getvalue().decode().splitlines()
+        if "│" in line
+    ]
+    rows = {row[0]: row[1:] for row in cells if len(row) == 6}
+    assert TrainConfig().network.width == WIDTH
+    # Three matrices for inputs and for the state, and four vectors of biases; two layers of complex states.
+    assert rows["gru"][:2] == [f"{6 * WIDTH**2 + 4 * WIDTH:,}", f"{WIDTH}"] and rows["lru"][1] == f"{2 * 2 * 128}"
+    assert rows["mlp"][1] == "0" and rows["window_attention"][1] == f"{2 * (64 * 128 + 1):,}"
+    assert {name: Cost(*rows[name][2:]) for name in REGISTRY} == COSTS

@@ -28,16 +28,19 @@ def loss_and_gradients(model, x, begin, weight, chunk):
         # The initial state affects the first episode, and it is differentiable.
         return jax.value_and_grad(loss, (0, 1, 2), has_aux=True, allow_int=True)(model, x, state)
 
-    return run(model, x, jax.tree.map(lambda leaf: leaf + jnp.ones((), leaf.dtype) / 2, model.initial_state()))
+    def changed(leaf):
+        return leaf + 0.5 if jnp.issubdtype(leaf.dtype, jnp.inexact) else leaf + 2
+
+    return run(model, x, jax.tree.map(changed, model.initial_state()))
 
 
-@pytest.mark.parametrize("name", ["lru", "linear_transformer", "gru"])
+@pytest.mark.parametrize("name", ["lru", "linear_transformer", "gtrxl", "gru"])
 def test_outputs_state_and_gradients_are_those_of_the_whole_tape(rng, name):
     model = REGISTRY[name](WIDTH, WIDTH, key=jax.random.key(0))
     x, begin, weight = sequence(rng)
     expected = loss_and_gradients(model, x, begin, weight, None)
     # No chunk divides the tape; with 8 and 5 a chunk starts at a begin flag, with 22 the last one has a single slot.
-    for chunk in (8, 5, 22) if name == "lru" else (8,):
+    for chunk in {"lru": (8, 5, 22), "gtrxl": (5,)}.get(name, (8,)):
         got = loss_and_gradients(model, x, begin, weight, chunk)
         for g, want in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
             if jnp.issubdtype(want.dtype, jnp.inexact):

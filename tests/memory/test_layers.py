@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from memoroids.memory.layers import layer_norm
+from memoroids.memory.layers import inverse_softplus, layer_norm, rotate
 
 
 def by_formula(x):
@@ -44,3 +44,31 @@ def test_layer_norm_keeps_the_dtype(dtype):
     y = layer_norm(x)
     assert y.dtype == dtype
     np.testing.assert_allclose(np.asarray(y, np.float32), by_formula(x), rtol=0.03, atol=0.03)
+
+
+def test_the_inverse_of_softplus_holds_over_all_step_sizes():
+    steps = jnp.asarray([1e-6, 1e-3, 0.1, 1.0, 50.0])
+    np.testing.assert_allclose(jax.nn.softplus(inverse_softplus(steps)), steps, rtol=1e-5)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 1_000, 100_000, 16_000_000])
+def test_rotations_stay_exact_however_long_the_episode(steps, rng):
+    x = rng.standard_normal((3, 9)).astype(np.float32)
+    turned = rotate(x, jnp.full(3, steps, jnp.float32))
+    angle = steps * 10_000.0 ** (-2 * np.arange(4) / 8)
+    pairs = (x[:, :4] + 1j * x[:, 4:8]) * np.exp(1j * angle)
+    # Half a unit of 2^-32 of a circle a step.
+    tolerance = 2e-6 + steps * np.pi * 2.0**-32 * 4
+    np.testing.assert_allclose(turned, np.concatenate((pairs.real, pairs.imag, x[:, 8:]), axis=1), atol=tolerance)
+
+
+def test_scores_depend_on_the_distance_of_key_and_query_alone(rng):
+    query, key = rng.standard_normal((2, 8)).astype(np.float32)
+
+    def score(at, distance):
+        turns = [jnp.asarray(n, jnp.float32) for n in (at + distance, at)]
+        return np.dot(rotate(query, turns[0]), rotate(key, turns[1]))
+
+    for distance in (0, 1, 7):
+        np.testing.assert_allclose(score(90_000, distance), score(0, distance), atol=2e-3)
+    assert abs(score(0, 7) - score(0, 1)) > 0.01

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kinds_of_memory import SMALL
 from memoroids.agents.networks import QNetwork
 from memoroids.memory import REGISTRY
 from memoroids.replay import SegmentSample, segment_buffer
@@ -380,17 +381,9 @@ def test_rows_of_the_ring_run_the_same_whatever_their_neighbours_hold(value, num
     assert np.isfinite(clean).all() and not np.isfinite(dirty[~kept, 0]).any()
 
 
-SMALL = {
-    "lru": {"state_size": 4},
-    "s5": {"state_size": 4},
-    "ffm": {"trace_size": 4, "context_size": 2},
-    "linear_transformer": {"key_size": 4, "value_size": 4},
-}
-
-
 @pytest.mark.parametrize("name", ["lru", "linear_transformer", "gru", "mlp"])
 def test_burn_in_with_a_real_memory_equals_feeding_it_the_segment_before(name):
-    network = QNetwork(1, 2, REGISTRY[name], key=jax.random.key(0), width=8, sizes=SMALL.get(name, {}))
+    network = QNetwork(1, 2, REGISTRY[name], key=jax.random.key(0), width=8, sizes=SMALL[name])
     buffer = segment_buffer(ROWS * LENGTH, 12, LENGTH, network.initial_state(), state="burn-in")
     ring = buffer.init(rows_of(0, 1))
     lengths = [10, 2, 7]

@@ -6,18 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kinds_of_memory import SMALL
 from memoroids.agents.networks import QNetwork
 from memoroids.memory import REGISTRY
 from memoroids.tape import Tape, episode
 from memoroids.tape.segments import split, start_states
 
 FIELDS = ("observation", "begin", "action", "reward", "terminated", "truncated", "transition")
-SMALL = {
-    "lru": {"state_size": 4},
-    "s5": {"state_size": 4},
-    "ffm": {"trace_size": 4, "context_size": 2},
-    "linear_transformer": {"key_size": 4, "value_size": 4},
-}
 
 
 def make(length, *, terminated=True, image=False, seed=0):
@@ -121,9 +116,9 @@ def test_a_segment_without_a_transition_is_refused(length):
         split(make(3), length)
 
 
-@pytest.mark.parametrize("name", REGISTRY)
+@pytest.mark.parametrize("name", SMALL)
 def test_start_states_are_what_the_policy_carries_through_the_whole_episode(name):
-    network = QNetwork(6, 4, REGISTRY[name], key=jax.random.key(0), width=8, sizes=SMALL.get(name, {}))
+    network = QNetwork(6, 4, REGISTRY[name], key=jax.random.key(0), width=8, sizes=SMALL[name])
     initial, step = network.initial_state(), eqx.filter_jit(network.step)
     length = 3
     get = jax.jit(lambda rows: start_states(network, rows, initial))

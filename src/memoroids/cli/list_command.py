@@ -2,12 +2,14 @@
 
 import inspect
 from dataclasses import dataclass
-from functools import partial
 from typing import Annotated, Any, Literal
 
 import tyro
 
 from memoroids.cli.parse import parse
+
+WIDTH = 64
+"""The default width of networks, `NetworkSettings.width`."""
 
 
 @dataclass(frozen=True)
@@ -37,23 +39,45 @@ def _list_environments() -> None:
 
 
 def _list_memories() -> None:
-    """A table of the registry: names, titles, and sizes with their defaults."""
+    """Two tables of the registry: titles and sizes with their defaults, and what the models cost."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     from memoroids.memory import REGISTRY
+    from memoroids.memory.registry import COSTS, model_of, sizes_of
 
-    table = Table("name", "model", "sizes")
+    models = Table("name", "model", "sizes")
+    costs = Table("name", "parameters", "state", "step", "parallel in time", "source")
     for name, factory in REGISTRY.items():
-        model, fixed = factory, {}
-        if isinstance(factory, partial):
-            model, fixed = (factory.args[0] if factory.args else factory.func), factory.keywords
-        signature = inspect.signature(model)  # pyright: ignore[reportArgumentType]
-        sizes = fixed | {p.name: p.default for p in signature.parameters.values() if p.default is not p.empty}
-        title = (inspect.getmodule(model).__doc__ or "").splitlines()[0]  # pyright: ignore[reportOptionalMemberAccess]
-        table.add_row(name, escape(title), ", ".join(f"{k}={_value(v)}" for k, v in sizes.items()))
-    Console().print(table)
+        title = (inspect.getmodule(model_of(factory)).__doc__ or "").splitlines()[0]  # pyright: ignore[reportOptionalMemberAccess]
+        sizes = ", ".join(f"{k}={_value(v)}" for k, v in sizes_of(factory).items())
+        models.add_row(name, escape(title), sizes)
+        parameters, state = _numbers(factory)
+        costs.add_row(name, f"{parameters:,}", f"{state:,}", *COSTS[name])
+    console = Console()
+    console.print(models)
+    console.print(costs)
+    print(f"parameters and state: of the memory alone at a width of {WIDTH}, in numbers; a complex one counts as two")
+
+
+def _numbers(factory: Any) -> tuple[int, int]:
+    """How many numbers the parameters and the state of a memory are at the default width."""
+    import equinox as eqx
+    import jax
+
+    def build() -> Any:
+        memory = factory(WIDTH, WIDTH, key=jax.random.key(0))
+        return eqx.filter(memory, eqx.is_array), memory.initial_state()
+
+    memory, state = eqx.filter_eval_shape(build)
+    return _count(memory), _count(state)
+
+
+def _count(tree: Any) -> int:
+    import jax
+
+    return sum(leaf.size * (1 + (leaf.dtype.kind == "c")) for leaf in jax.tree.leaves(tree))
 
 
 def _value(value: Any) -> str:

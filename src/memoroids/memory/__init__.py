@@ -1,10 +1,34 @@
 """Memory models with a common interface, one file per model, and their registry."""
 
+from memoroids.memory.delta_net import DeltaNet as DeltaNet
+from memoroids.memory.delta_net import GatedDeltaNet as GatedDeltaNet
+from memoroids.memory.elman import Elman as Elman
 from memoroids.memory.ffm import FFM as FFM
+from memoroids.memory.frame_stack import FrameStack as FrameStack
+from memoroids.memory.gla import GLA as GLA
 from memoroids.memory.gru import GRU as GRU
+from memoroids.memory.gtrxl import GTrXL as GTrXL
+from memoroids.memory.hgrn import HGRN as HGRN
+from memoroids.memory.hgrn2 import HGRN2 as HGRN2
 from memoroids.memory.linear_transformer import LinearTransformer as LinearTransformer
+from memoroids.memory.lmu import LMU as LMU
 from memoroids.memory.lru import LRU as LRU
+from memoroids.memory.lstm import LSTM as LSTM
+from memoroids.memory.mamba import Mamba as Mamba
+from memoroids.memory.mamba2 import Mamba2 as Mamba2
+from memoroids.memory.memory_traces import MemoryTraces as MemoryTraces
+from memoroids.memory.minimal_rnn import MinGRU as MinGRU
+from memoroids.memory.minimal_rnn import MinLSTM as MinLSTM
 from memoroids.memory.mlp import MLP as MLP
+from memoroids.memory.mlstm import MLSTM as MLSTM
+from memoroids.memory.positional_mlp import PositionalMLP as PositionalMLP
 from memoroids.memory.registry import REGISTRY as REGISTRY
 from memoroids.memory.registry import Factory as Factory
+from memoroids.memory.retnet import RetNet as RetNet
+from memoroids.memory.rot_rnn import RotRNN as RotRNN
+from memoroids.memory.rwkv7 import RWKV7 as RWKV7
+from memoroids.memory.s4d import S4D as S4D
 from memoroids.memory.s5 import S5 as S5
+from memoroids.memory.shm import SHM as SHM
+from memoroids.memory.slstm import SLSTM as SLSTM
+from memoroids.memory.window_attention import WindowAttention as WindowAttention

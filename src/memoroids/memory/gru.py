@@ -1,14 +1,16 @@
 """The Gated Recurrent Unit (Cho et al. 2014): a baseline whose update is not associative."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from memoroids.algebra.resettable import select
-from memoroids.memory.memoroid import Memory, State, check_sizes
+from memoroids.memory.memoroid import State, check_sizes
+from memoroids.memory.sequential import SequentialMemory
 
 
-class GRU(Memory):
+class GRU(SequentialMemory):
     """r, z = σ(W [o, h]); n = tanh(W_n o + r ⊙ (U_n h)); h' = (1 - z) ⊙ n + z ⊙ h; s = h'.
 
     The update is not associative, so steps run one after the other. State: float32 (output_size,). Parameters
@@ -28,20 +30,20 @@ class GRU(Memory):
         """Zeros, float32 (output_size,)."""
         return jnp.zeros(self.output_size, jnp.float32)
 
-    def step(self, x: jax.Array, begin: jax.Array, state: State) -> tuple[jax.Array, State]:
-        """One update of the cell, from a zero state if `begin`; the Markov state is the new state."""
-        state = self.cell(x, select(begin, self.initial_state(), state)).astype(jnp.float32)
-        return state, state
+    def project(self, x: jax.Array) -> list[jax.Array]:
+        """The input's part of r, z and n, with their biases."""
+        bias: Any = self.cell.bias
+        return jnp.split(x @ self.cell.weight_ih.T + bias, 3)
 
-    def __call__(
-        self, x: jax.Array, begin: jax.Array, state: State | None = None, *, backend: str | None = None
-    ) -> tuple[jax.Array, State]:
-        """The states (T, output_size) after every step, and the last one, by `lax.scan`."""
-        self.check_backend(backend)
+    def update(self, inputs: list[jax.Array], state: jax.Array) -> jax.Array:
+        """h', where the bias of U_n h is gated by r as well."""
+        bias: Any = self.cell.bias_n
+        reset, keep, new = inputs
+        to_reset, to_keep, to_new = jnp.split(state @ self.cell.weight_hh.T, 3)
+        reset, keep = jax.nn.sigmoid(reset + to_reset), jax.nn.sigmoid(keep + to_keep)
+        new = jnp.tanh(new + reset * (to_new + bias))
+        return new + keep * (state - new)
 
-        def body(state: State, inputs: tuple[jax.Array, jax.Array]) -> tuple[State, jax.Array]:
-            s, state = self.step(*inputs, state)
-            return state, s
-
-        state, s = jax.lax.scan(body, self.initial_state() if state is None else state, (x, begin))
-        return s, state
+    def read(self, state: jax.Array) -> jax.Array:
+        """h itself."""
+        return state

@@ -55,6 +55,11 @@ class Memory(eqx.Module):
             name = type(self).__name__
             raise ValueError(f"{name}: unknown backend {backend!r}; choose one of {', '.join(self.backends)}")
 
+    def check_steps(self, x: jax.Array) -> None:
+        """Raises `ValueError` unless `x` has at least one step."""
+        if x.shape[0] == 0:
+            raise ValueError(f"{type(self).__name__}: a sequence needs at least one step, got x of shape {x.shape}")
+
     @abc.abstractmethod
     def __call__(
         self, x: jax.Array, begin: jax.Array, state: State | None = None, *, backend: str | None = None
@@ -104,8 +109,7 @@ class Memoroid(Memory):
         Arguments as for `Memory`. Raises `ValueError` for a backend that is not one of `backends`, and if T = 0.
         """
         self.check_backend(backend)
-        if x.shape[0] == 0:
-            raise ValueError(f"{type(self).__name__}: a sequence needs at least one step, got x of shape {x.shape}")
+        self.check_steps(x)
         return self._run(x, begin, self.initial_state() if state is None else state, backend)
 
     def step(self, x: jax.Array, begin: jax.Array, state: State) -> tuple[jax.Array, State]:
@@ -124,17 +128,48 @@ class Memoroid(Memory):
         return h
 
 
-class LinearMemoroid(Memoroid):
-    """A memoroid of the diagonal affine monoid with a time-invariant decay: h_t = decay ⊙ h_{t-1} + drive_t.
+class GatedMemoroid(Memoroid):
+    """A memoroid of the diagonal affine monoid whose decay depends on the input: h_t = decay_t ⊙ h_{t-1} + drive_t.
 
-    A subclass defines `decay`, `drive` and `readout`. The state is h, the second component of the monoid's element. The
-    sequence call uses `memoroids.linear_recurrence`, which never broadcasts the decay over time.
+    A subclass defines `initial_state`, `lift`, which gives the pair (decay_t, drive_t), and `readout`. The state is h,
+    the second component of the monoid's element. The sequence call uses `memoroids.linear_recurrence`.
     """
 
     @property
     def backends(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The backends of `linear_recurrence` that are available here."""
         return available_backends()
+
+    @abc.abstractmethod
+    def initial_state(self) -> State:
+        """Zeros, of the shape and dtype of the state."""
+
+    @abc.abstractmethod
+    def lift(self, x: jax.Array, begin: jax.Array) -> Element:
+        """The pair (decay_t, drive_t) of one observation (input_size,), both of the shape and dtype of the state."""
+
+    @property
+    def monoid(self) -> Monoid:
+        """`DiagonalAffine`, of the shape and dtype of the state."""
+        state = jax.eval_shape(self.initial_state)
+        return DiagonalAffine(state.shape, state.dtype)
+
+    def step(self, x: jax.Array, begin: jax.Array, state: State) -> tuple[jax.Array, State]:
+        """One step of the recurrence, from a zero state if `begin`, and its readout."""
+        decay, drive = self.lift(x, begin)
+        state = decay * select(begin, self.initial_state(), state) + drive
+        return self.readout(state, x, begin), state
+
+    def _accumulate(self, x: jax.Array, begin: jax.Array, state: State, backend: str | None) -> State:
+        decay, drive = jax.vmap(self.lift)(x, begin)
+        return linear_recurrence(decay, drive, reset=begin, initial=state, backend=backend)
+
+
+class LinearMemoroid(GatedMemoroid):
+    """A `GatedMemoroid` with a time-invariant decay: h_t = decay ⊙ h_{t-1} + drive_t.
+
+    A subclass defines `decay`, `drive` and `readout`. The sequence call never broadcasts the decay over time.
+    """
 
     @abc.abstractmethod
     def decay(self) -> jax.Array:
@@ -144,12 +179,6 @@ class LinearMemoroid(Memoroid):
     def drive(self, x: jax.Array, begin: jax.Array) -> jax.Array:
         """What one observation (input_size,) adds to the state, of the shape and dtype of the state."""
 
-    @property
-    def monoid(self) -> Monoid:
-        """`DiagonalAffine`, of the shape and dtype of the decay."""
-        decay = jax.eval_shape(self.decay)
-        return DiagonalAffine(decay.shape, decay.dtype)
-
     def lift(self, x: jax.Array, begin: jax.Array) -> Element:
         """The pair (decay, drive)."""
         return self.decay(), self.drive(x, begin)
@@ -158,11 +187,6 @@ class LinearMemoroid(Memoroid):
         """Zeros, of the shape and dtype of the decay."""
         decay = jax.eval_shape(self.decay)
         return jnp.zeros(decay.shape, decay.dtype)
-
-    def step(self, x: jax.Array, begin: jax.Array, state: State) -> tuple[jax.Array, State]:
-        """One step of the recurrence, from a zero state if `begin`, and its readout."""
-        state = self.decay() * select(begin, self.initial_state(), state) + self.drive(x, begin)
-        return self.readout(state, x, begin), state
 
     def _accumulate(self, x: jax.Array, begin: jax.Array, state: State, backend: str | None) -> State:
         drive = jax.vmap(self.drive)(x, begin)

@@ -17,7 +17,7 @@ from memoroids.algebra.linear_recurrence import linear_recurrence
 from memoroids.algebra.monoid import Element, Monoid
 from memoroids.algebra.resettable import Resettable
 from memoroids.algebra.scan import scan
-from memoroids.memory.memoroid import LinearMemoroid, Memoroid, Memory, Stack, State
+from memoroids.memory.memoroid import GatedMemoroid, LinearMemoroid, Memoroid, Memory, Stack, State
 
 
 def sharded_scan(
@@ -138,7 +138,7 @@ def sharded_memory(
 
     **Arguments:** `model`, a `Memoroid` or a `Stack` of them; `x` (T, input_size) and `begin` (T,) bool, where T must
     be divisible by the number of devices along `axis`; `state`, replicated on all devices; `backend`, one of
-    `linear_recurrence` for a `LinearMemoroid`, else of `scan`: backends of the model's own do not apply.
+    `linear_recurrence` for a `GatedMemoroid`, else of `scan`: backends of the model's own do not apply.
 
     **Returns:** s (T, output_size), its time axis sharded over `axis`, and the final state, replicated on all devices.
 
@@ -161,11 +161,10 @@ def sharded_memory(
         )
     along, everywhere = NamedSharding(mesh, PartitionSpec(axis)), NamedSharding(mesh, PartitionSpec())
     x, begin = lax.with_sharding_constraint((x, begin), along)
-    if isinstance(model, LinearMemoroid):
-        drive = jax.vmap(model.drive)(x, begin)
-        h = sharded_linear_recurrence(
-            model.decay(), drive, mesh=mesh, axis=axis, reset=begin, initial=states, backend=backend
-        )
+    if isinstance(model, GatedMemoroid):
+        constant = isinstance(model, LinearMemoroid)
+        decay, drive = (model.decay(), jax.vmap(model.drive)(x, begin)) if constant else jax.vmap(model.lift)(x, begin)
+        h = sharded_linear_recurrence(decay, drive, mesh=mesh, axis=axis, reset=begin, initial=states, backend=backend)
     else:
         elements, start = (jax.vmap(model.lift)(x, begin), begin), (states, jnp.zeros((), bool))
         h, _ = sharded_scan(Resettable(model.monoid), elements, mesh=mesh, axis=axis, initial=start, backend=backend)
