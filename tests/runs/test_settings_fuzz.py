@@ -43,7 +43,7 @@ OTHER_FLOATS = {
 """Of the agents that the defaults do not have."""
 SIGNED = {"evaluation.target_return"}
 COUNTS = {
-    "replay.segment_length", "seed", "network.width", "network.chunk", "budget.random_episodes",
+    "replay.segment_length", "seed", "network.width", "network.parameters", "network.chunk", "budget.random_episodes",
     "budget.train_episodes", "budget.steps", "replay.updates_per_episode", "replay.steps_per_update",
     "replay.batch_size",
     "replay.buffer_size", "collection.num_envs", "collection.rollout", "replay.tapes", "placement.seeds",
@@ -63,7 +63,8 @@ SWITCHES = {
     "agent.scale_rewards",
 }  # fmt: skip
 OPTIONAL = {
-    "run_dir", "network.chunk", "env.previous_action", "budget.steps", "collection.rollout", "budget.train_episodes",
+    "run_dir", "network.parameters", "network.chunk", "env.previous_action", "budget.steps", "collection.rollout",
+    "budget.train_episodes",
     "replay.updates_per_episode", "evaluation.eval_every", "checkpoint.checkpoint_every",
     "agent.learning_rate_end", "evaluation.target_return", "env.max_episode_steps",
 }  # fmt: skip

@@ -1,5 +1,6 @@
 """Builds the parts of a run from its settings: environments, network, agent, evaluator, random keys and replay."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from memoroids._util.messages import one_line
 from memoroids.acting.evaluation import DeviceEvaluator, Evaluator
 from memoroids.agents.agent_registry import REGISTRY
 from memoroids.agents.base import Agent, Plan, TrainingShare, Traits
+from memoroids.agents.sizing import fitted
 from memoroids.envs import HostEnv, reward_threshold
 from memoroids.envs.device import DeviceEnv, DeviceView, make_device
 from memoroids.envs.host.gymnasium_vector import VectorEnvs
@@ -21,6 +23,7 @@ from memoroids.envs.host.vector import HostEnvs, LocalEnvs
 from memoroids.envs.spaces import Actions, Continuous, Factored, blank_actions
 from memoroids.replay import RingBuffer, ring_buffer
 from memoroids.replay.host_buffers import HostSegmentBuffer, HostTapeBuffer
+from memoroids.runs.setting_groups import NetworkSettings
 from memoroids.runs.settings import TrainConfig
 from memoroids.runs.settings_file import with_typed_agent
 from memoroids.tape import Tape
@@ -38,6 +41,7 @@ class HostParts(NamedTuple):
     evaluator: Evaluator
     act_key: jax.Array
     update_key: jax.Array
+    network_settings: NetworkSettings
 
     @property
     def env(self) -> gym.Env:
@@ -65,6 +69,7 @@ class DeviceParts(NamedTuple):
     evaluator: DeviceEvaluator
     act_key: jax.Array
     update_key: jax.Array
+    network_settings: NetworkSettings
 
     @property
     def env(self) -> DeviceEnv:
@@ -109,9 +114,10 @@ def build_host(config: TrainConfig) -> HostParts:
 
     envs, eval_envs = make(config.collection.num_envs), make(config.evaluation.eval_episodes)
     example = envs.example
+    config = _sized(config, example)
     network, agent = _agent(config, example, network_key)
     evaluator = Evaluator(eval_envs, agent.act, network.initial_state(), stochastic=agent.traits.stochastic)
-    return HostParts(envs, eval_envs, network, agent, evaluator, act_key, update_key)
+    return HostParts(envs, eval_envs, network, agent, evaluator, act_key, update_key, config.network)
 
 
 def build_device(config: TrainConfig) -> DeviceParts:
@@ -121,11 +127,12 @@ def build_device(config: TrainConfig) -> DeviceParts:
     network_key, act_key, update_key = _keys(config)
     view = DeviceView(config.env.id, make_device(config.env.device_name, config.env.options), **_seen(config))
     _check_random_steps(config, view)
+    config = _sized(config, view)
     network, agent = _agent(config, view, network_key)
     initial, block = network.initial_state(), config.evaluation.eval_episodes
     evaluator = DeviceEvaluator(view, agent.act, initial, block, stochastic=agent.traits.stochastic)
     rings = _rings(config, view) if agent.traits.learns_from_replay else None
-    return DeviceParts(view, rings, network, agent, evaluator, act_key, update_key)
+    return DeviceParts(view, rings, network, agent, evaluator, act_key, update_key, config.network)
 
 
 def check_own_memory(config: TrainConfig, parts: HostParts | DeviceParts) -> None:
@@ -141,8 +148,11 @@ def check_own_memory(config: TrainConfig, parts: HostParts | DeviceParts) -> Non
         ) from error
 
 
-def with_target(config: TrainConfig, parts: HostParts | DeviceParts) -> TrainConfig:
-    """The settings with the environment's own reward threshold where they set no `target_return`."""
+def as_built(config: TrainConfig, parts: HostParts | DeviceParts) -> TrainConfig:
+    """The settings with what the parts decide: the network's width and sizes where `parameters` are given, and the
+    environment's own reward threshold where there is no `target_return`."""
+    if config.network != parts.network_settings:
+        config = config.replace(network=parts.network_settings)
     if config.evaluation.target_return is not None:
         return config
     return config.replace(target_return=reward_threshold(config.env.id, parts.env))
@@ -182,22 +192,46 @@ def _check_random_steps(config: TrainConfig, view: DeviceView) -> None:
         )
 
 
+def _network(config: TrainConfig, env: HostEnv | DeviceView, key: jax.Array, width: int, sizes: dict[str, Any]) -> Any:
+    return config.agent_type().network(
+        env.layout,
+        env.actions,
+        config.memory_factory(),
+        key=key,
+        width=width,
+        sizes=sizes,
+        chunk=config.network.chunk,
+        ranges=env.ranges if config.network.normalise else None,
+    )
+
+
+def _sized(config: TrainConfig, env: HostEnv | DeviceView) -> TrainConfig:
+    """The settings with the width and sizes that give the number of parameters asked for. Raises `ValueError`."""
+    settings = config.network
+    if settings.parameters is None:
+        return config
+    _check_actions(config, config.agent_type().traits, env.actions)
+    key, memory = jax.random.key(0), config.memory_factory()
+    try:
+        width, sizes, _ = fitted(
+            lambda width, sizes: _network(config, env, key, width, sizes),
+            memory,
+            settings.parameters,
+            settings.memory_sizes,
+        )
+    except (Exception, SystemExit) as error:  # a user's memory may raise anything
+        reason, wanted = " ".join(str(error).split())[:300], f"{settings.parameters:,} parameters"
+        raise ValueError(f"cannot build a network of {wanted} with memory {settings.memory!r}: {reason}") from error
+    return config.replace(network=dataclasses.replace(settings, width=width, memory_sizes=sizes, parameters=None))
+
+
 def _agent(config: TrainConfig, env: HostEnv | DeviceView, key: jax.Array) -> tuple[Any, Agent]:
     """The network with its initial parameters, and the agent that `config` names. Raises `ValueError`."""
     kind = config.agent_type()
     _check_actions(config, kind.traits, env.actions)
     sizes = config.network.memory_sizes
     try:
-        network = kind.network(
-            env.layout,
-            env.actions,
-            config.memory_factory(),
-            key=key,
-            width=config.network.width,
-            sizes=sizes,
-            chunk=config.network.chunk,
-            ranges=env.ranges if config.network.normalise else None,
-        )
+        network = _network(config, env, key, config.network.width, sizes)
     except (Exception, SystemExit) as error:  # a user's memory may raise anything
         reason = " ".join(str(error).split())
         size_options = "".join(f" {name} {value!r}" for name, value in sizes.items())

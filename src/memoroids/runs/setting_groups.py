@@ -104,12 +104,15 @@ class NetworkSettings:
     deviations. Images and discrete parts are left as they are."""
     width: int = 64
     """Width of the layers around the memory, and the memory's input and output size."""
+    parameters: int | None = None
+    """Trainable parameters of the whole network: the width, and where it does not come close enough one size of the
+    memory that is not among --memory-sizes, are chosen to come within 1% of it, and are what config.json says."""
     chunk: int | None = None
     """Slots of a tape that the network processes at once; longer tapes are processed chunk by chunk, with the same
     result; None: 16,384."""
 
     def __post_init__(self) -> None:
-        at_least(self, width=1, chunk=1)
+        at_least(self, width=1, parameters=1, chunk=1)
         _keep_as_json(self, "memory_sizes", "memory_sizes")
 
 

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 from memoroids._util.files import atomic_write_text
 from memoroids._util.provenance import conditions
 from memoroids.runs import checkpoint
-from memoroids.runs.build import DeviceParts, HostParts, build_device, build_host, check_own_memory, with_target
+from memoroids.runs.build import DeviceParts, HostParts, as_built, build_device, build_host, check_own_memory
 from memoroids.runs.checkpoint import CheckpointError
 from memoroids.runs.device_loop import DeviceRun
 from memoroids.runs.ending import guarded, interruptible, saved
@@ -104,7 +104,7 @@ class RestoredRun(Generic[PartsT]):
     def __init__(self, config: TrainConfig, parts: PartsT, run_dir: Path, *, resume: bool):
         if not resume:
             check_own_memory(config, parts)
-        self.config, self.resume = with_target(config, parts), resume
+        self.config, self.resume = as_built(config, parts), resume
         self.parts = parts
         self.counters = Counters()
         self.learner: Any = self.parts.agent.init(self.parts.network)
@@ -208,8 +208,8 @@ def _restored_seed(config: TrainConfig, parts: PartsT, run_dir: Path, *, resume:
 
 
 def _begun(config: TrainConfig, first: RestoredRun[Any], directory: Path, *, resume: bool) -> TrainConfig:
-    """The settings of a run of several seeds, with the environment's `target_return`; written unless `resume`."""
-    config = config.replace(target_return=first.config.evaluation.target_return)
+    """The settings of a run of several seeds, with the network and target as built; written unless `resume`."""
+    config = config.replace(target_return=first.config.evaluation.target_return, network=first.config.network)
     if not resume:
         directory.mkdir(parents=True, exist_ok=True)
         atomic_write_text(directory / CONFIG, to_json(config) + "\n")
