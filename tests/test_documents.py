@@ -30,6 +30,18 @@ def test_the_code_of_the_readme_runs(number):
     exec(compile(blocks(README, "python")[number], f"README.md block {number}", "exec"), {"__name__": "readme"})
 
 
+@pytest.mark.parametrize("page", ["own_memory", "interop"])
+def test_the_code_of_a_guide_runs_and_prints_what_the_page_says(page, capsys):
+    text = (ROOT / "docs" / f"{page}.md").read_text()
+    names = {"__name__": page}
+    for language, code in re.findall(r"^```(python|text)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        if language == "python":
+            capsys.readouterr()
+            exec(compile(code, f"docs/{page}.md", "exec"), names)
+        else:
+            assert capsys.readouterr().out == code
+
+
 def test_the_model_of_the_readme_fits_in_25_lines_and_trains(tmp_path, monkeypatch, capsys):
     code = blocks(README, "python")[0]
     lines = [line for line in code.splitlines() if line.strip() and not line.startswith(("import", "from"))]
