@@ -40,8 +40,8 @@ def delta_rule(
     memory O(T (j + k) + T j k / chunk + chunk²), gradient included. Resets, non-finite numbers, decays and derivatives
     are as for `decayed_attention`. Raises `ValueError` if shapes do not fit, or if `chunk` is not a positive integer.
 
-    Source: Yang et al. 2024, Parallelizing Linear Transformers with the Delta Rule (chunks); Yang, Kautz & Hatamizadeh
-    2024 (decays); Peng et al. 2025 (different r, e and k).
+    Source: Yang et al. 2024, Parallelizing Linear Transformers with the Delta Rule (chunks); Yang et al. 2025 (decays);
+    Peng et al. 2025 (different r, e and k).
     """
     length, key_size = query.shape
     for name, array in {"key": key, "read": read, "erase": key if erase is None else erase}.items():

@@ -42,13 +42,13 @@ def _list_memories() -> None:
     """Two tables of the registry: titles and sizes with their defaults, and what the models cost."""
     from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from memoroids.memory import REGISTRY
     from memoroids.memory.registry import COSTS, model_of, sizes_of
 
-    models = Table("name", "model", "sizes")
-    costs = Table("name", "parameters", "state", "step", "parallel in time", "source")
+    models = Table(Column("name", no_wrap=True), "model", "sizes")
+    costs = Table(Column("name", no_wrap=True), "parameters", "state", "step", "parallel in time", "source")
     for name, factory in REGISTRY.items():
         title = (inspect.getmodule(model_of(factory)).__doc__ or "").splitlines()[0]  # pyright: ignore[reportOptionalMemberAccess]
         sizes = ", ".join(f"{k}={_value(v)}" for k, v in sizes_of(factory).items())

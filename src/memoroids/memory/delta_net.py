@@ -1,4 +1,4 @@
-"""DeltaNet and Gated DeltaNet, which overwrite what a key held (Schlag et al. 2021; Yang et al. 2024a, 2024b)."""
+"""DeltaNet and Gated DeltaNet, which overwrite what a key held (Schlag et al. 2021; Yang et al. 2024, 2025)."""
 
 import abc
 import math
@@ -198,7 +198,7 @@ class GatedDeltaNet(_DeltaLayer):
 
     State, sizes and backends are those of `DeltaNet`; values are twice as wide as keys, as published. As in the
     authors' code, exp(A_log) starts uniform over (0, 16) and softplus(b_Δ) log-uniform between 0.001 and 0.1. Raises
-    `ValueError` unless sizes are at least 1. Source: Yang, Kautz & Hatamizadeh 2024, Equation 10.
+    `ValueError` unless sizes are at least 1. Source: Yang et al. 2025, Equation 10.
     """
 
     w_a: eqx.nn.Linear

@@ -115,7 +115,7 @@ COSTS: dict[str, Cost] = {
     "mamba2": Cost("O(1)", "in chunks of 64", "Dao & Gu 2024"),
     "mlstm": Cost("O(1)", "in chunks of 64", "Beck et al. 2024"),
     "delta_net": Cost("O(1)", "in chunks of 32", "Yang et al. 2024"),
-    "gated_delta_net": Cost("O(1)", "in chunks of 32", "Yang, Kautz & Hatamizadeh 2024"),
+    "gated_delta_net": Cost("O(1)", "in chunks of 32", "Yang et al. 2025"),
     "rwkv7": Cost("O(1)", "in chunks of 32", "Peng et al. 2025"),
     "window_attention": Cost("O(window)", "in blocks of 64", "Beltagy et al. 2020"),
     "gtrxl": Cost("O(window)", "in blocks of 64", "Parisotto et al. 2020"),
