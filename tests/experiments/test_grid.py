@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from memoroids.experiments.grid import FIGURES, MEMORIES, Cell, Choice, Scale, cells
+from memoroids.memory import REGISTRY
 from memoroids.runs.presets import TASKS, preset
 from memoroids.runs.settings import TrainConfig, flat
 from memoroids.runs.settings_file import from_json, to_json
 
 SCALES = typing.get_args(Scale)
-POPGYM = [name for name in FIGURES if name not in ("figure7", "popgym")]
+POPGYM = [name for name in FIGURES if name not in ("figure7", "popgym", "memories")]
 ATARI = pytest.param(
     "figure7",
     marks=pytest.mark.skipif(
@@ -253,6 +254,17 @@ def test_what_cannot_be_a_grid_is_refused_in_one_line(asked: dict[str, Any], wor
     assert "\n" not in str(error.value)
     for word in words:
         assert word in str(error.value)
+
+
+def test_every_memory_is_compared_at_one_size_with_ppos_defaults():
+    found = cells(Choice("memories"))
+    tasks = "RepeatFirstEasy", "RepeatPreviousEasy"
+    assert sorted(pairs(found)) == sorted((task, memory) for task in tasks for memory in REGISTRY)
+    plain = TrainConfig.of(preset="default", algorithm="ppo")
+    for cell in found:
+        assert cell.config.network.parameters == 100_000
+        assert changed(plain, cell.config) <= {"env", "memory", "seed", "parameters"}
+    assert all(cell.config.network.parameters is None for cell in cells(Choice("memories", "smoke")))
 
 
 @pytest.mark.parametrize("scale", SCALES)

@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-LIMITS = ("recurrence", "attention", "tape", "long_returns", "replay", "acting", "update", "device")
+LIMITS = ("recurrence", "attention", "memories", "tape", "long_returns", "replay", "acting", "update", "device")
 """The benchmarks that compare a measured time with a limit of the machine."""
 
 MODULES = {

@@ -21,6 +21,7 @@ class BenchOptions:
             "limits",
             "recurrence",
             "attention",
+            "memories",
             "tape",
             "long_returns",
             "replay",
@@ -35,10 +36,10 @@ class BenchOptions:
         tyro.conf.arg(metavar="WHAT"),
     ] = "limits"
     """limits: all from recurrence to device; recurrence: linear recurrences against copying memory; attention: matrix
-    states in chunks; tape: tapes of up to 2^20 slots; long_returns: returns over 1,000,000 slots; replay: sampling from
-    4,000,000; acting: one step of the policy; update: DQN updates against matrix products; device: an episode with its
-    update; returns: memoroids against padding and loops; batching: where the time of a training episode goes;
-    environments: device tasks against POPGym's Python."""
+    states in chunks; memories: each memory over a sequence; tape: tapes of up to 2^20 slots; long_returns: returns over
+    1,000,000 slots; replay: sampling from 4,000,000; acting: one step of the policy; update: DQN updates against matrix
+    products; device: an episode with its update; returns: memoroids against padding and loops; batching: where the time
+    of a training episode goes; environments: device tasks against POPGym's Python."""
     repeats: int = 20
     """Timed repetitions; the median is printed."""
     output: Path | None = None

@@ -26,13 +26,15 @@ class ReproduceOptions:
             "figure7",
             "figure8",
             "popgym",
+            "memories",
             "suite",
         ],
         tyro.conf.Positional,
     ]
     """A figure of Morad et al. 2024. 3 and 8: sensitivity; 4 and 6: tapes against segments; 5: wall-clock time; 7:
-    Atari. Or popgym: its tasks at three levels of difficulty, on device, against published results. Or suite: the
-    environments on which the agents are developed, with the agents' defaults, against targets."""
+    Atari. Or popgym: its tasks at three levels of difficulty, on device, against published results. Or memories: every
+    memory with PPO's defaults at 100,000 parameters, on two tasks. Or suite: the environments on which the agents are
+    developed, with the agents' defaults, against targets."""
     scale: Literal["smoke", "laptop", "paper"] = "laptop"
     """smoke: every part runs, in minutes, and nothing is learned; laptop: tuned presets (Atari reduced), 3 seeds;
     paper: as published, 10 seeds."""

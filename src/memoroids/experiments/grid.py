@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from memoroids.agents.agent_registry import resolve_agent
 from memoroids.envs import DEVICE_PREFIX, is_atari, resolve, short_name, task_of
-from memoroids.memory.registry import resolve_memory
+from memoroids.memory.registry import REGISTRY, resolve_memory
 from memoroids.replay.segment_buffer import SegmentState
 from memoroids.runs.presets import MEMORIES, SEGMENT_LENGTHS, TASKS, preset
 from memoroids.runs.settings import TrainConfig
@@ -67,6 +67,12 @@ class FigureSpec:
     heat: bool = False
     """Whether sensitivity is also recorded during training."""
     algorithm: str = "dqn"
+    defaults: bool = False
+    """Whether runs have the agent's defaults, which no environment was tuned for, at every scale but smoke."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """What runs have besides their preset, at every scale but smoke."""
+    published: bool = True
+    """Whether it is a figure of Morad et al. 2024."""
 
 
 def _task(name: str) -> Task:
@@ -132,9 +138,25 @@ FIGURES: dict[str, FigureSpec] = {
         ),
         lengths=(),
         algorithm="ppo",
+        published=False,
+    ),
+    "memories": FigureSpec(
+        "Every memory on two tasks, on device",
+        "PPO with its defaults and networks of 100,000 parameters. What was the first observation, and what was the "
+        "observation four steps ago?",
+        tuple(
+            (_task(f"{DEVICE_PREFIX}{task}"), name)
+            for task in ("RepeatFirstEasy", "RepeatPreviousEasy")
+            for name in REGISTRY
+        ),
+        lengths=(),
+        algorithm="ppo",
+        defaults=True,
+        settings={"parameters": 100_000},
+        published=False,
     ),
 }
-"""The paper's figures that need training runs, by name, and a comparison with POPGym's scores."""
+"""The paper's figures that need training runs, by name, a comparison with POPGym's scores, and one of all memories."""
 
 
 @dataclass(frozen=True)
@@ -218,7 +240,8 @@ def _cell(choice: Choice, figure: FigureSpec, task: Task, memory: str, batching:
     name = "tuned"
     if from_replay:
         name = "atari" if is_atari(env) else "paper" if choice.scale == "paper" else "tuned"
-    values = preset(name, env, memory, figure.algorithm)
+    values = preset("default" if figure.defaults else name, env, memory, figure.algorithm)
+    values |= figure.settings if choice.scale != "smoke" else {}
     options = task.options
     if choice.scale == "smoke":
         values |= _SMOKE_ATARI if name == "atari" else _SMOKE if from_replay else _SMOKE_POLICY

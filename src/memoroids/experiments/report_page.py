@@ -39,7 +39,7 @@ def grid_page(found: Results, rows: dict[str, list[Row]], captions: dict[str, st
     parts = [f"<h1>{escape(figure.title)}</h1>", f"<p>{escape(figure.about)}</p>", _ABOUT.format(way=found.way)]
     source = (
         ""
-        if choice["figure"] == "popgym"
+        if not figure.published
         else " of Morad et al. 2024, <em>Recurrent Reinforcement Learning with Memoroids</em>"
     )
     parts.append(
