@@ -8,7 +8,7 @@ import pytest
 from arrays import normal
 from memoroids import in_chunks
 from memoroids.agents.networks import QNetwork
-from memoroids.memory import REGISTRY
+from memoroids.memory import REGISTRY, S4D, mamba
 
 WIDTH, LENGTH = 4, 23
 
@@ -84,3 +84,23 @@ def test_a_chunk_below_one_is_refused():
         in_chunks(model, jnp.zeros((3, WIDTH)), jnp.zeros(3, bool), chunk=0)
     with pytest.raises(ValueError, match=message):
         QNetwork(WIDTH, 3, REGISTRY["lru"], key=jax.random.key(0), chunk=0)
+
+
+@pytest.mark.parametrize("name", ["s4d", "mamba"])
+def test_models_with_large_states_compute_long_sequences_in_chunks_with_the_same_results(name, rng, monkeypatch):
+    x, begin = rng.standard_normal((11, 3)).astype(np.float32), np.isin(np.arange(11), [0, 3, 7])
+    memory = REGISTRY[name](3, 4, key=jax.random.key(0), layers=1, state_size=2)
+
+    def outcome():
+        def loss(memory, x):
+            s, state = memory(x, begin)
+            return jnp.sum(jnp.sin(s)), (s, state)
+
+        return jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(memory, x)
+
+    whole = outcome()
+    monkeypatch.setattr(mamba, "CHUNK", 4)
+    monkeypatch.setattr(S4D, "chunk", 4)
+    assert "scan[" in str(jax.make_jaxpr(lambda x: memory(x, begin)[0])(x))
+    for a, b in zip(jax.tree.leaves(outcome()), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)

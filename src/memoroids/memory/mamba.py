@@ -10,8 +10,12 @@ from memoroids.algebra.linear_recurrence import linear_recurrence
 from memoroids.algebra.recurrence_backends import available_backends
 from memoroids.algebra.resettable import select
 from memoroids.memory.causal_convolution import CausalConvolution
+from memoroids.memory.chunks import in_chunks
 from memoroids.memory.layers import Residual, inverse_softplus, linear
 from memoroids.memory.memoroid import Memory, State, check_sizes
+
+CHUNK = 256
+"""Steps that are computed together: the states of all steps would be many times as large as the rest, and slower."""
 
 
 class Mamba(Memory):
@@ -95,7 +99,9 @@ class Mamba(Memory):
         """
         self.check_backend(backend)
         self.check_steps(x)
-        window, h = self.initial_state() if state is None else state
+        window, h = before = self.initial_state() if state is None else state
+        if x.shape[0] > CHUNK:
+            return in_chunks(self, x, begin, before, chunk=CHUNK, backend=backend)
         v, z = jax.vmap(self._enter)(x)
         v, window = self.convolution(v, begin, window)
         c = jax.nn.silu(v)

@@ -15,6 +15,7 @@ from memoroids.algebra.monoid import DiagonalAffine, Element, Monoid
 from memoroids.algebra.recurrence_backends import available_backends
 from memoroids.algebra.resettable import Resettable, select
 from memoroids.algebra.scan import BACKENDS, scan
+from memoroids.memory.chunks import in_chunks
 
 State = Any
 """A pytree of arrays that a memory model carries from one step to the next."""
@@ -135,6 +136,9 @@ class GatedMemoroid(Memoroid):
     the second component of the monoid's element. The sequence call uses `memoroids.linear_recurrence`.
     """
 
+    chunk: ClassVar[int | None] = None
+    """Steps that are computed together by `in_chunks`, where the states of all steps would be slow to store."""
+
     @property
     def backends(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The backends of `linear_recurrence` that are available here."""
@@ -159,6 +163,11 @@ class GatedMemoroid(Memoroid):
         decay, drive = self.lift(x, begin)
         state = decay * select(begin, self.initial_state(), state) + drive
         return self.readout(state, x, begin), state
+
+    def _run(self, x: jax.Array, begin: jax.Array, state: State, backend: str | None) -> tuple[jax.Array, State]:
+        if self.chunk is not None and x.shape[0] > self.chunk:
+            return in_chunks(self, x, begin, state, chunk=self.chunk, backend=backend)
+        return super()._run(x, begin, state, backend)
 
     def _accumulate(self, x: jax.Array, begin: jax.Array, state: State, backend: str | None) -> State:
         decay, drive = jax.vmap(self.lift)(x, begin)

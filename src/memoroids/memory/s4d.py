@@ -1,7 +1,7 @@
 """The diagonal structured state space S4D, with its two initialisations S4D-Lin and S4D-Inv (Gu et al. 2022)."""
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import equinox as eqx
 import jax
@@ -31,6 +31,8 @@ class S4D(LinearMemoroid):
     variance 1; the default state_size is half of the published 32. Raises `ValueError` unless 0 < dt_min < dt_max, both
     finite, `start` is one of these, and sizes are at least 1.
     """
+
+    chunk: ClassVar[int | None] = 256
 
     input_size: int = eqx.field(static=True)
     output_size: int = eqx.field(static=True)
