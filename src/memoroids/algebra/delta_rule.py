@@ -67,17 +67,14 @@ def _chunk(state: jax.Array, inputs: tuple) -> tuple[jax.Array, jax.Array]:
     query, key, value, read, erase, log_decay, reset = inputs
     episodes = Episodes(reset)
     decays = Decays(log_decay, episodes)
-    earlier = episodes.seen & ~jnp.eye(reset.shape[0], dtype=bool)
-
-    def reads(column: jax.Array) -> jax.Array:
-        return jnp.where(earlier, decays.scores(read, column), 0)
-
     old = episodes.carried(decays.entered(read), state)
+    reads = decays.scores(read, key)
     if erase is None:  # k (v - u)ᵀ is written, with u what is read: (I + reads of k) (v - u) = v - old
-        written = [(key, _solve(reads(key), value - old, episodes))]
+        written = [(key, _solve(reads, value - old, episodes))]
     else:  # (I + reads of e) u = reads of k times v + old
-        known = masked_sum(earlier, reads(key), value) + old
-        written = [(key, value), (erase, -_solve(reads(erase), known, episodes))]
+        earlier = episodes.seen & ~jnp.eye(reset.shape[0], dtype=bool)
+        known = masked_sum(earlier, reads, value) + old
+        written = [(key, value), (erase, -_solve(decays.scores(read, erase), known, episodes))]
     out = episodes.carried(decays.entered(query), state)
     kept = jnp.where(episodes.whole, decays.through(state), 0)
     for column, row in written:
@@ -87,7 +84,7 @@ def _chunk(state: jax.Array, inputs: tuple) -> tuple[jax.Array, jax.Array]:
 
 
 def _solve(scores: jax.Array, right: jax.Array, episodes: Episodes) -> jax.Array:
-    """(I + A)⁻¹ `right` (chunk, k), for A = `scores`, 0 unless the column is an earlier step of the row's episode."""
+    """(I + A)⁻¹ `right` (chunk, k), for the A of those `scores` whose column is an earlier step than their row."""
     size = scores.shape[0]
     inverse = jnp.ones((size, 1, 1), scores.dtype)
     for half in (1 << level for level in range((size - 1).bit_length())):
