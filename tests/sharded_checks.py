@@ -212,8 +212,8 @@ def nothing_crosses_a_reset():
 @check
 def models_are_what_they_are_on_one_device():
     begin = np.isin(PLACE, (5, 8, 15))
-    for name in ("lru", "s5", "ffm", "linear_transformer", "min_gru"):
-        sizes = {"state_size": 4} if name in ("lru", "s5", "min_gru") else {}
+    for name in ("lru", "s5", "ffm", "linear_transformer", "min_gru", "hgrn"):
+        sizes = {"state_size": 4} if name in ("lru", "s5", "min_gru", "hgrn") else {}
         model = REGISTRY[name](WIDTH, WIDTH, key=jax.random.key(0), **sizes)
         x, weight = normal(15, LENGTH, WIDTH), normal(16, LENGTH, WIDTH)
         state = jax.tree.map(lambda leaf: leaf + jnp.ones((), leaf.dtype), model.initial_state())

@@ -65,6 +65,16 @@ def test_a_slot_without_a_transition_has_no_effect_whatever_its_loss(rng):
     assert recurrent(squared_td_error)(memory, w, empty(5, tape)) == 0
 
 
+def test_a_loss_without_a_derivative_where_both_states_are_equal_has_finite_gradients(rng):
+    def distance(w, batch):
+        return jnp.linalg.norm((batch.next_observation - batch.observation) * w[None, :], axis=1)
+
+    gradient = jax.grad(recurrent(distance), argnums=1)(
+        GRU(3, 4, key=jax.random.key(0)), jnp.ones(4), tape_of(episodes(rng))
+    )
+    assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0
+
+
 def test_a_loss_that_is_a_mean_and_what_is_no_tape_are_refused(rng):
     memory, tape = GRU(3, 4, key=jax.random.key(0)), tape_of(episodes(rng))
     message = r"^recurrent: the loss must return one number for each transition, \(14,\), got \(\); leave out its mean$"

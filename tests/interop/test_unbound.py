@@ -32,6 +32,14 @@ def test_a_factory_is_taken_by_name_or_as_it_is():
         factory_of("lur")
 
 
+def test_an_array_that_is_not_trained_is_refused():
+    class Counting(eqx.Module):
+        order: jax.Array
+
+    with pytest.raises(ValueError, match=r"^Counting\.order is an array that is not trained: make it a static field"):
+        parameters_of(Counting(jnp.arange(3)))
+
+
 def test_leading_axes_are_mapped_over():
     x = np.arange(24.0).reshape(2, 3, 4)
     np.testing.assert_array_equal(over_batch(jnp.sum, 2)(x), x.sum(-1))

@@ -18,7 +18,7 @@ def test_decays_stay_between_the_bound_and_one_whatever_the_parameters():
     memory = eqx.tree_at(lambda m: m.gamma, memory, 3 * jax.random.normal(jax.random.key(1), (3, 2)))
     bounds = np.asarray(memory.lower_bounds())
     assert np.all(np.diff(bounds, axis=0) > 0) and np.all((bounds > 0) & (bounds < 1))
-    top = memory._bounded().layers[-1]
+    top = memory.bound().layers[-1]
     for scale in (1.0, 1e4):
         layer = eqx.tree_at(lambda m: m.forget.weight, top, replace_fn=lambda w, s=scale: s * w)
         decay, _ = layer.lift(jnp.asarray([1.0, -2.0, 3.0, 0.5]), jnp.asarray(False))

@@ -1,10 +1,12 @@
 """Networks of one size: the width, and one size of the memory, that give a network a number of parameters."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 
 from memoroids.memory.registry import Factory, sizes_of
 
@@ -32,7 +34,9 @@ def count_parameters(network: Any) -> int:
 
 
 def _is_parameter(leaf: Any) -> bool:
-    return eqx.is_inexact_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
+    return eqx.is_inexact_array(leaf) or (
+        isinstance(leaf, jax.ShapeDtypeStruct) and jnp.issubdtype(leaf.dtype, jnp.inexact)
+    )
 
 
 def fitted(
@@ -58,8 +62,9 @@ def fitted(
         best = min([best, *adjusted], key=lambda each: abs(each.parameters - parameters))
     if abs(best.parameters - parameters) > TOLERANCE * parameters:
         raise ValueError(
-            f"no width comes within 1% of {parameters:,} parameters: the closest is {best.width}, with "
-            f"{best.parameters:,}; ask for that many"
+            f"no width comes within 1% of {parameters:,} parameters: the closest is {best.width}"
+            f"{''.join(f', {name} {size}' for name, size in best.sizes.items())}, with {best.parameters:,}; ask for "
+            "that many"
         )
     return best
 
@@ -80,7 +85,7 @@ def _adjusted(
 ) -> Iterator[Sized]:
     """`start` with one size of the memory changed to come closest; the number of parameters is affine in that size."""
     defaults = sizes_of(memory)
-    name = next((name for name in ADJUSTED if name in defaults and name not in start.sizes), None)
+    name = next((n for n in ADJUSTED if isinstance(defaults.get(n), int) and n not in start.sizes), None)
     if name is None:
         return
     for unit in (1, 2, 4, 8):  # a size may have to be divisible by another one
@@ -89,8 +94,7 @@ def _adjusted(
         except ValueError:
             continue
         if gain > 0:
-            size = defaults[name] + unit * round((parameters - start.parameters) / gain)
-            if size >= 1:
-                sizes = start.sizes | {name: size}
-                yield Sized(start.width, sizes, count(start.width, {name: size}))
+            size = max(1, defaults[name] + unit * round((parameters - start.parameters) / gain))
+            with contextlib.suppress(ValueError):
+                yield Sized(start.width, start.sizes | {name: size}, count(start.width, {name: size}))
         return

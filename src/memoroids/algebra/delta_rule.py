@@ -56,7 +56,7 @@ def delta_rule(
         raise ValueError(f"delta_rule: log_decay {log_decay.shape} must have shape {(length,)} or {(length, key_size)}")
     size = min(checked_chunk("delta_rule", _DEFAULT_CHUNK if chunk is None else chunk), length)
     # What is read from a zero state vanishes in the products below, so a number in it that is not finite goes on here.
-    value = value + 0 * jnp.sum(read, axis=1, keepdims=True)
+    value = value + jnp.sum(0 * read, axis=1, keepdims=True)
     arrays = [spread(array, 1) for array in (query, key, value, read)]
     inputs = *arrays, None if erase is None else spread(erase, 1), log_decay.reshape(length, -1), reset
     return over_chunks(_chunk, spread(initial, None), inputs, 1 << (size - 1).bit_length())

@@ -80,7 +80,8 @@ class MemoryCell(nn.RNNCellBase):
 def memory_of_cell(cell: nn.RNNCellBase, input_size: int, *, key: jax.Array) -> CellMemory:
     """A linen cell (carry, x) → (carry, y) as a memory that agents train; its parameters are drawn with `key`.
 
-    The initial carry is the cell's own, drawn once. Raises `ValueError` if y is not a vector.
+    The initial carry is the cell's own, drawn once; call this outside of `jit`. Raises `ValueError` if y is not a
+    vector.
     """
     carry_key, parameter_key = jax.random.split(key)
     x = jnp.zeros(input_size, jnp.float32)

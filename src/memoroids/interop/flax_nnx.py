@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 
@@ -50,15 +51,15 @@ class MemoryModule(nnx.Module):
         return broadcast_state(self._memory().initial_state(), batch)
 
     def _memory(self) -> Memory:
-        shapes = jax.eval_shape(self._make, jax.random.key(0))
+        shapes = eqx.filter_eval_shape(self._make, jax.random.key(0))
         return with_parameters(shapes, {path: parameter[...] for path, parameter in self.parameters.items()})
 
 
 def memory_of_cell(cell: Any, input_size: int) -> CellMemory:
     """An nnx cell (carry, x) → (carry, y), such as `nnx.GRUCell`, as a memory that agents train.
 
-    The cell's parameters become those of the memory; the cell itself is not changed. The initial carry is the cell's
-    own, made once. Raises `ValueError` if y is not a vector.
+    The memory starts with a copy of the cell's parameters. The initial carry is the cell's own, made once; call this
+    outside of `jit`. Raises `ValueError` if y is not a vector.
     """
     graph, parameters, rest = nnx.split(cell, nnx.Param, ...)
     x = jnp.zeros(input_size, jnp.float32)
@@ -70,5 +71,5 @@ def memory_of_cell(cell: Any, input_size: int) -> CellMemory:
     _, y = jax.eval_shape(apply, parameters, carry, x)
     if y.ndim != 1:
         raise ValueError(f"memory_of_cell: the cell must return a vector for x {x.shape}, got {y.shape}")
-    partial = jax.tree_util.Partial(apply, parameters)
+    partial = jax.tree_util.Partial(apply, jax.tree.map(jnp.copy, parameters))
     return CellMemory(partial, lambda: jax.tree.map(jnp.asarray, carry), input_size, y.shape[0])

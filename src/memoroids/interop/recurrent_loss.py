@@ -45,10 +45,11 @@ def recurrent(loss: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
         if not isinstance(tape, Tape):
             raise ValueError(f"recurrent: the last argument must be a Tape, got {type(tape).__name__}")
         s, _ = memory(tape.observation, tape.begin)
-        # A slot without a transition repeats its own state as the next one: losses there are finite, and not counted.
-        here = tape.transition.reshape(-1, *[1] * (s.ndim - 1))
-        following = jnp.where(here, tape.next_slot(s), s)
-        losses = loss(*others, Transitions(s, tape.action, tape.reward, following, tape.terminated))
+        # A slot without a transition shows the loss another one, whose derivatives are as good, and is not counted.
+        slots = jnp.arange(tape.slots)
+        shown = jnp.where(tape.transition, slots, jnp.argmax(tape.transition))
+        all_of_them = Transitions(s, tape.action, tape.reward, tape.next_slot(s), tape.terminated)
+        losses = loss(*others, jax.tree.map(lambda leaf: leaf[shown], all_of_them))
         if jnp.shape(losses) != (tape.slots,):
             raise ValueError(
                 f"recurrent: the loss must return one number for each transition, {(tape.slots,)}, got "

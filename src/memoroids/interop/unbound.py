@@ -19,7 +19,11 @@ def factory_of(memory: str | Factory) -> Factory:
 
 
 def parameters_of(memory: Memory) -> Parameters:
-    """Its trainable arrays, by path."""
+    """Its trainable arrays, by path. Raises `ValueError` if it holds arrays that are not trained."""
+    others = eqx.filter(memory, lambda leaf: eqx.is_array(leaf) and not eqx.is_inexact_array(leaf))
+    for path, _ in jax.tree_util.tree_leaves_with_path(others):
+        name = f"{type(memory).__name__}{jax.tree_util.keystr(path)}"
+        raise ValueError(f"{name} is an array that is not trained: make it a static field, or compute it in the call")
     leaves, _ = jax.tree_util.tree_flatten_with_path(eqx.filter(memory, eqx.is_inexact_array))
     return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
 

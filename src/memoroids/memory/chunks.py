@@ -24,7 +24,8 @@ def in_chunks(
 
     The state is carried from chunk to chunk, and the activations inside a chunk are recomputed in the reverse pass.
     Apart from x and the outputs, memory therefore grows with the chunk, not with the tape, at the cost of a second
-    forward pass. Gradients are those of backpropagation through the whole tape, without truncation.
+    forward pass. Gradients are those of backpropagation through the whole tape, without truncation. Derivatives of
+    second order need a backend other than "native", whose kernel has first ones only inside a scan.
 
     **Arguments:** `x` (T, …); `begin` (T,) bool; `state`, default the model's initial state; `chunk`, in slots, default
     16,384 (a tape that fits one chunk is run in one call); `options`, passed to the model.

@@ -80,13 +80,15 @@ class BoundedStack(Stack):
         self, x: jax.Array, begin: jax.Array, state: State | None = None, *, backend: str | None = None
     ) -> tuple[jax.Array, State]:
         """As `Stack`, with the lower bounds."""
-        return self._bounded()(x, begin, state, backend=backend)
+        return self.bound()(x, begin, state, backend=backend)
 
     def step(self, x: jax.Array, begin: jax.Array, state: State) -> tuple[jax.Array, State]:
         """As `Stack`, with the lower bounds."""
-        return self._bounded().step(x, begin, state)
+        return self.bound().step(x, begin, state)
 
-    def _bounded(self) -> Stack:
+    def bound(self) -> Stack:
+        """A plain stack of layers that have their lower bounds."""
+
         def where(layer: Any) -> Any:
             return layer.lower_bound
 

@@ -235,6 +235,10 @@ class Stack(Memory):
         keys = jax.random.split(key, layers)
         return Stack([layer(n, output_size, key=k, **sizes) for n, k in zip(widths, keys, strict=True)])
 
+    def bound(self) -> "Stack":
+        """The stack with all that its layers need of each other: itself, unless a subclass says otherwise."""
+        return self
+
     @property
     def input_size(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The input size of the first layer."""

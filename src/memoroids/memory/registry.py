@@ -99,12 +99,12 @@ _PARALLEL, _SEQUENTIAL = "O(log T) depth", "no: O(T) depth"
 COSTS: dict[str, Cost] = {
     "lru": Cost("O(1)", _PARALLEL, "Orvieto et al. 2023"),
     "s5": Cost("O(1)", _PARALLEL, "Smith et al. 2023"),
-    "s4d": Cost("O(1)", _PARALLEL, "Gu et al. 2022"),
+    "s4d": Cost("O(1)", "in chunks of 256", "Gu et al. 2022"),
     "ffm": Cost("O(1)", _PARALLEL, "Morad et al. 2023"),
     "min_gru": Cost("O(1)", _PARALLEL, "Feng et al. 2024"),
     "min_lstm": Cost("O(1)", _PARALLEL, "Feng et al. 2024"),
     "hgrn": Cost("O(1)", _PARALLEL, "Qin et al. 2023"),
-    "mamba": Cost("O(1)", _PARALLEL, "Gu & Dao 2023"),
+    "mamba": Cost("O(1)", "in chunks of 256", "Gu & Dao 2023"),
     "rot_rnn": Cost("O(1)", _PARALLEL, "Biegun et al. 2024"),
     "shm": Cost("O(1)", _PARALLEL, "Le et al. 2024"),
     "memory_traces": Cost("O(1)", _PARALLEL, "Eberhard et al. 2025"),
@@ -145,7 +145,8 @@ def sizes_of(factory: Factory) -> dict[str, Any]:
     except (TypeError, ValueError):
         return {}
     fixed = factory.keywords if isinstance(factory, partial) else {}
-    return fixed | {each.name: each.default for each in parameters if each.default is not each.empty}
+    defaults = {each.name: each.default for each in parameters if each.default is not each.empty}
+    return fixed | defaults | fixed
 
 
 def resolve_memory(name: str) -> Factory:

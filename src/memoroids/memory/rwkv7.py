@@ -52,8 +52,8 @@ class RWKV7(Memory):
 
     State: float32 (output_size,) twice, the normalised inputs of both mixings at the last step, and (heads, head_size,
     head_size), Sᵀ; the begin flag resets all. The published layer has heads · head_size = output_size and a hidden_size
-    of 4 output_size. Parameters start as those of the first layer do in the authors' code, W_o and W_2 at 0. Raises
-    `ValueError` unless sizes are at least 1.
+    of 4 output_size. Parameters start as those of the first layer do in an early version of the authors' code, W_o and
+    W_2 at 0; its group norm adds 64e-5 to the variance, this one 1e-5. Raises `ValueError` unless sizes are at least 1.
 
     The default backend "chunked" is `memoroids.algebra.delta_rule`, which does not store the state of every step; the
     other is "sequential".

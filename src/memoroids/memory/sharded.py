@@ -142,7 +142,8 @@ def sharded_memory(
 
     **Returns:** s (T, output_size), its time axis sharded over `axis`, and the final state, replicated on all devices.
 
-    Raises `TypeError` if a model is not a memoroid, and `ValueError` if T = 0 and as `sharded_scan` does.
+    Raises `TypeError` if a model is not a memoroid whose state is an element of its monoid, and `ValueError` if T = 0
+    and as `sharded_scan` does.
     """
     _check_parts("sharded_memory", x.shape[0], mesh, axis)
     if x.shape[0] == 0:
@@ -150,7 +151,7 @@ def sharded_memory(
     states: State = model.initial_state() if state is None else state
     if isinstance(model, Stack):
         after = []
-        for layer, before in zip(model.layers, states, strict=True):
+        for layer, before in zip(model.bound().layers, states, strict=True):
             x, layer_state = sharded_memory(layer, x, begin, before, mesh=mesh, axis=axis, backend=backend)
             after.append(layer_state)
         return x, tuple(after)
@@ -159,6 +160,13 @@ def sharded_memory(
             f"sharded_memory: {type(model).__name__} is not a memoroid, so its time axis cannot be sharded; "
             "use a Memoroid or a Stack of them"
         )
+    if not isinstance(model, GatedMemoroid):
+        element = jax.eval_shape(model.monoid.identity)
+        if jax.tree.structure(states) != jax.tree.structure(element):
+            raise TypeError(
+                f"sharded_memory: the state of {type(model).__name__} is only a part of its monoid's elements, so its "
+                "time axis cannot be sharded"
+            )
     along, everywhere = NamedSharding(mesh, PartitionSpec(axis)), NamedSharding(mesh, PartitionSpec())
     x, begin = lax.with_sharding_constraint((x, begin), along)
     if isinstance(model, GatedMemoroid):
