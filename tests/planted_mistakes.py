@@ -256,8 +256,8 @@ MISTAKES = (
     Mistake(
         "the recurrent matrix is transposed",
         "memory/elman.py",
-        "state @ self.u.T",
-        "state @ self.u",
+        "self.u @ state",
+        "self.u.T @ state",
         f"{FORMULA}[elman]",
     ),
     Mistake(

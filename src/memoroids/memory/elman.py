@@ -41,7 +41,7 @@ class Elman(SequentialMemory):
 
     def update(self, inputs: jax.Array, state: jax.Array) -> jax.Array:
         """tanh(W o + b + U h)."""
-        return jnp.tanh(inputs + state @ self.u.T)
+        return jnp.tanh(inputs + self.u @ state)
 
     def read(self, state: jax.Array) -> jax.Array:
         """h itself."""
