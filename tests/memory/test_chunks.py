@@ -8,7 +8,7 @@ import pytest
 from arrays import normal
 from memoroids import in_chunks
 from memoroids.agents.networks import QNetwork
-from memoroids.memory import REGISTRY, S4D, mamba
+from memoroids.memory import REGISTRY, S4D, Mamba
 
 WIDTH, LENGTH = 4, 23
 
@@ -102,8 +102,7 @@ def test_models_with_large_states_compute_long_sequences_in_chunks_with_the_same
         return str(jax.make_jaxpr(lambda x: memory(x, begin)[0])(x)).count("scan[")
 
     whole, before = outcome(), scans()
-    monkeypatch.setattr(mamba, "CHUNK", 4)
-    monkeypatch.setattr(S4D, "chunk", 4)
+    monkeypatch.setattr({"mamba": Mamba, "s4d": S4D}[name], "chunk", 4)
     assert scans() > before
     for a, b in zip(jax.tree.leaves(outcome()), jax.tree.leaves(whole), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)

@@ -1,18 +1,16 @@
 """Linear attention with decay over concatenated episodes: matrix products in a chunk, a recurrence between chunks."""
 
-from operator import index
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
 from memoroids.algebra.masked_products import masked_scores, masked_sum
-from memoroids.algebra.matrix_chunks import Decays, Episodes, over_chunks, spread
+from memoroids.algebra.matrix_chunks import Decays, Episodes, checked_chunk, over_chunks, power_of_two, spread
 from memoroids.algebra.monoid import Monoid
 
 # The fastest on two CPU cores, gradient included, for 1,100 steps of 16 x 16 states and for 8,192 steps of 128 x 128;
 # chunks of 128 take a fifth longer. With a decay for every row, 32 are as fast as 64, and faster to compile.
-_DEFAULT_CHUNK, _DEFAULT_CHUNK_ROWWISE = 64, 32
+DEFAULT_CHUNK, _DEFAULT_CHUNK_ROWWISE = 64, 32
 
 
 class DecayedSum(Monoid):
@@ -77,24 +75,13 @@ def decayed_attention(
         raise ValueError(
             f"decayed_attention: log_decay {log_decay.shape} must have shape (), {(length,)} or {(length, key_size)}"
         )
-    default = _DEFAULT_CHUNK
+    default = DEFAULT_CHUNK
     if log_decay.ndim < 2:
         log_decay = jnp.broadcast_to(log_decay, (length,))[:, None]
     else:
         default = _DEFAULT_CHUNK_ROWWISE
-    size = min(checked_chunk("decayed_attention", default if chunk is None else chunk), length)
-    return attend(query, key, value, log_decay, reset, initial, chunk=1 << (size - 1).bit_length())
-
-
-def checked_chunk(name: str, chunk: int | None) -> int:
-    """`chunk`, or the default for None. Raises `ValueError` unless it is a positive integer."""
-    try:
-        size = _DEFAULT_CHUNK if chunk is None else index(chunk)
-    except TypeError:
-        size = 0
-    if size < 1:
-        raise ValueError(f"{name}: chunk must be a positive integer, got {chunk!r}")
-    return size
+    size = power_of_two(checked_chunk("decayed_attention", chunk, default), length)
+    return attend(query, key, value, log_decay, reset, initial, chunk=size)
 
 
 def attend(

@@ -3,9 +3,17 @@
 import jax
 import jax.numpy as jnp
 
-from memoroids.algebra.decayed_attention import checked_chunk
 from memoroids.algebra.masked_products import masked_sum
-from memoroids.algebra.matrix_chunks import Decays, Episodes, halves, join, over_chunks, spread
+from memoroids.algebra.matrix_chunks import (
+    Decays,
+    Episodes,
+    checked_chunk,
+    halves,
+    join,
+    over_chunks,
+    power_of_two,
+    spread,
+)
 
 _DEFAULT_CHUNK = 32
 
@@ -54,12 +62,12 @@ def delta_rule(
         )
     if log_decay.shape not in ((length,), (length, key_size)):
         raise ValueError(f"delta_rule: log_decay {log_decay.shape} must have shape {(length,)} or {(length, key_size)}")
-    size = min(checked_chunk("delta_rule", _DEFAULT_CHUNK if chunk is None else chunk), length)
+    size = power_of_two(checked_chunk("delta_rule", chunk, _DEFAULT_CHUNK), length)
     # What is read from a zero state vanishes in the products below, so a number in it that is not finite goes on here.
     value = value + jnp.sum(0 * read, axis=1, keepdims=True)
     arrays = [spread(array, 1) for array in (query, key, value, read)]
     inputs = *arrays, None if erase is None else spread(erase, 1), log_decay.reshape(length, -1), reset
-    return over_chunks(_chunk, spread(initial, None), inputs, 1 << (size - 1).bit_length())
+    return over_chunks(_chunk, spread(initial, None), inputs, size)
 
 
 def _chunk(state: jax.Array, inputs: tuple) -> tuple[jax.Array, jax.Array]:

@@ -3,7 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from memoroids.algebra.decayed_attention import attend, checked_chunk
+from memoroids.algebra.decayed_attention import DEFAULT_CHUNK, attend
+from memoroids.algebra.matrix_chunks import checked_chunk
 
 
 def linear_attention(
@@ -63,7 +64,7 @@ def linear_attention(
             raise ValueError(
                 f"linear_attention: {name} is {array.dtype}, must be real; use its real and imaginary part"
             )
-    chunk = checked_chunk("linear_attention", chunk)
+    chunk = checked_chunk("linear_attention", chunk, DEFAULT_CHUNK)
     # The normaliser is computed as an additional column of the values that is 1 at every step.
     value = jnp.concatenate((value.astype(dtype), jnp.ones((length, 1), dtype)), axis=1)
     state = jnp.concatenate((key_values.astype(dtype), keys.astype(dtype)[:, None]), axis=1)

@@ -1,12 +1,29 @@
 """Chunks of steps for recurrences of matrices: what meets within a chunk, and what passes from chunk to chunk."""
 
 from collections.abc import Callable
+from operator import index
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from memoroids.algebra.masked_products import dot, masked_scores
+
+
+def checked_chunk(name: str, chunk: int | None, default: int) -> int:
+    """`chunk`, or the default for None. Raises `ValueError` unless it is a positive integer."""
+    try:
+        size = default if chunk is None else index(chunk)
+    except TypeError:
+        size = 0
+    if size < 1:
+        raise ValueError(f"{name}: chunk must be a positive integer, got {chunk!r}")
+    return size
+
+
+def power_of_two(chunk: int, length: int) -> int:
+    """`chunk`, or `length` if that is less, rounded up to a power of two."""
+    return 1 << (min(chunk, length) - 1).bit_length()
 
 
 def over_chunks(

@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 
 from memoroids.algebra.resettable import select
-from memoroids.memory.memoroid import Memory, State, check_sizes
+from memoroids.memory.memoroid import CheckedMemory, State, check_sizes
 from memoroids.memory.sequential import step_by_step
 
 Cell = Callable[[Any, jax.Array], tuple[Any, jax.Array]]
 """(carry, x (input_size,)) → (carry, y (output_size,))."""
 
 
-class CellMemory(Memory):
+class CellMemory(CheckedMemory):
     """A memory whose step is that of a cell: (h', s) = cell(h, o), with the initial carry in place of h at a begin.
 
     Nothing is known of the cell's update, so steps run one after the other. State: the carry.
@@ -49,13 +49,9 @@ class CellMemory(Memory):
         """The initial carry."""
         return self.initial_carry()
 
-    def __call__(
-        self, x: jax.Array, begin: jax.Array, state: State | None = None, *, backend: str | None = None
-    ) -> tuple[jax.Array, State]:
-        """The Markov states (T, output_size) and the last carry, by `lax.scan`. Raises `ValueError` if T = 0."""
-        self.check_backend(backend)
-        self.check_steps(x)
-        return step_by_step(self, x, begin, self.initial_state() if state is None else state)
+    def _run(self, x: jax.Array, begin: jax.Array, state: State, backend: str | None) -> tuple[jax.Array, State]:
+        del backend
+        return step_by_step(self, x, begin, state)
 
     def step(self, x: jax.Array, begin: jax.Array, state: State) -> tuple[jax.Array, State]:
         """One call of the cell, from the initial carry if `begin`."""

@@ -8,47 +8,15 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from memoroids.algebra.delta_rule import delta_rule
 from memoroids.algebra.resettable import select
 from memoroids.memory.causal_convolution import CausalConvolution
 from memoroids.memory.layers import TransformerBlock, inverse_softplus, linear, rms_norm, unit
-from memoroids.memory.matrix_memoroid import in_heads, read_heads
-from memoroids.memory.memoroid import Memory, State, check_sizes
+from memoroids.memory.matrix_memoroid import delta_rule_in_heads, in_heads, read_heads
+from memoroids.memory.memoroid import CheckedMemory, State, check_sizes
 from memoroids.memory.sequential import step_by_step
 
 
-def delta_rule_in_heads(
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    read: jax.Array,
-    log_decay: jax.Array,
-    erase: jax.Array | None,
-    begin: jax.Array,
-    state: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
-    """`delta_rule` of every head: products (T, heads, k) and the state (heads, j, k) after the last step.
-
-    Arrays are (T, heads, j) or, the values, (T, heads, k); `log_decay` is (T, heads, j) or (T, heads).
-    """
-
-    def each(
-        query: jax.Array,
-        key: jax.Array,
-        value: jax.Array,
-        read: jax.Array,
-        log_decay: jax.Array,
-        erase: jax.Array | None,
-        state: jax.Array,
-    ) -> tuple[jax.Array, jax.Array]:
-        return delta_rule(query, key, value, read, log_decay, erase=erase, reset=begin, initial=state)
-
-    over_erase = None if erase is None else 1
-    heads = jax.vmap(each, in_axes=(1, 1, 1, 1, 1, over_erase, 0), out_axes=(1, 0))
-    return heads(query, key, value, read, log_decay, erase, state)
-
-
-class _DeltaLayer(Memory):
+class _DeltaLayer(CheckedMemory):
     """A layer around S_t = α_t S_{t-1} (I - β_t k_t k_tᵀ) + β_t v_t k_tᵀ; `log_decay` and `gate` are left."""
 
     backends: ClassVar[tuple[str, ...]] = ("chunked", "sequential")
@@ -106,15 +74,10 @@ class _DeltaLayer(Memory):
         value_size = self.w_o.weight.shape[1] // self.heads
         return self.convolution.initial_state(), jnp.zeros((self.heads, self.key_size, value_size), jnp.float32)
 
-    def __call__(
-        self, x: jax.Array, begin: jax.Array, state: State | None = None, *, backend: str | None = None
-    ) -> tuple[jax.Array, State]:
-        """The Markov states (T, output_size) and the final state. Raises `ValueError` if T = 0."""
-        self.check_backend(backend)
-        self.check_steps(x)
-        window, sums = before = self.initial_state() if state is None else state
+    def _run(self, x: jax.Array, begin: jax.Array, state: State, backend: str | None) -> tuple[jax.Array, State]:
         if backend == "sequential":
-            return step_by_step(self, x, begin, before)
+            return step_by_step(self, x, begin, state)
+        window, sums = state
         channels, rate, log_decay = jax.vmap(self._enter)(x)
         channels, window = self.convolution(channels, begin, window)
         query, key, value = jax.vmap(self._split)(channels)

@@ -1,6 +1,7 @@
 """Mamba: a state space whose step size, input and output maps depend on the input (Gu and Dao 2023)."""
 
 import math
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -10,15 +11,11 @@ from memoroids.algebra.linear_recurrence import linear_recurrence
 from memoroids.algebra.recurrence_backends import available_backends
 from memoroids.algebra.resettable import select
 from memoroids.memory.causal_convolution import CausalConvolution
-from memoroids.memory.chunks import in_chunks
 from memoroids.memory.layers import Residual, inverse_softplus, linear
-from memoroids.memory.memoroid import Memory, State, check_sizes
-
-CHUNK = 256
-"""Steps that are computed together: the states of all steps would be many times as large as the rest, and slower."""
+from memoroids.memory.memoroid import CheckedMemory, State, check_sizes
 
 
-class Mamba(Memory):
+class Mamba(CheckedMemory):
     """One layer: (v, z) = W_in u, c = SiLU(conv(v)), y = S6(c), s = W_out (y ⊙ SiLU(z)) plus the residual.
 
     S6 is the selective state space: for each channel of c, h_t = exp(Δ_t A) ⊙ h_{t-1} + Δ_t c_t B_t and
@@ -32,6 +29,8 @@ class Mamba(Memory):
     log-uniformly within 0.001 and 0.1, W_Δ uniformly within ±1/√(size of δ), and the other layers as Equinox's do. The
     layer norm has no parameters here. Raises `ValueError` unless sizes are at least 1.
     """
+
+    chunk: ClassVar[int | None] = 256
 
     input_size: int = eqx.field(static=True)
     output_size: int = eqx.field(static=True)
@@ -90,18 +89,8 @@ class Mamba(Memory):
         """Zeros, float32 (convolution_size - 1, channels) and (channels, state_size)."""
         return self.convolution.initial_state(), jnp.zeros(self.a_log.shape, jnp.float32)
 
-    def __call__(
-        self, x: jax.Array, begin: jax.Array, state: State | None = None, *, backend: str | None = None
-    ) -> tuple[jax.Array, State]:
-        """The Markov states s (T, output_size), by the convolution and the linear recurrence, and the final state.
-
-        Raises `ValueError` for a backend that is not one of `backends`, and if T = 0.
-        """
-        self.check_backend(backend)
-        self.check_steps(x)
-        window, h = before = self.initial_state() if state is None else state
-        if x.shape[0] > CHUNK:
-            return in_chunks(self, x, begin, before, chunk=CHUNK, backend=backend)
+    def _run(self, x: jax.Array, begin: jax.Array, state: State, backend: str | None) -> tuple[jax.Array, State]:
+        window, h = state
         v, z = jax.vmap(self._enter)(x)
         v, window = self.convolution(v, begin, window)
         c = jax.nn.silu(v)

@@ -11,7 +11,7 @@ from memoroids.algebra.resettable import select
 from memoroids.memory.causal_convolution import CausalConvolution
 from memoroids.memory.layers import TransformerBlock, inverse_softplus, linear, rms_norm
 from memoroids.memory.matrix_memoroid import attend_in_heads, in_heads, read_heads
-from memoroids.memory.memoroid import Memory, check_sizes
+from memoroids.memory.memoroid import CheckedMemory, check_sizes
 from memoroids.memory.sequential import step_by_step
 
 State = tuple[jax.Array, jax.Array]
@@ -20,7 +20,7 @@ SHORTEST_STEP = 1e-4
 """The smallest initial step size, as in the authors' code."""
 
 
-class Mamba2(Memory):
+class Mamba2(CheckedMemory):
     """A Mamba-2 layer: s = o + W_o RMSNorm((y + D ⊙ x) ⊙ swish(z)), (z, c, Δ') = W_i LN(o), (x, B, C) = swish(conv(c)).
 
     S_t = exp(Δ A) S_{t-1} + Δ B xᵀ and y = S_tᵀ C for every head, with Δ = softplus(Δ' + b_Δ), A = -exp(A_log) and D
@@ -96,13 +96,7 @@ class Mamba2(Memory):
         sums = jnp.zeros((self.heads, self.state_size, inner // self.heads), jnp.float32)
         return self.convolution.initial_state(), sums
 
-    def __call__(
-        self, x: jax.Array, begin: jax.Array, state: State | None = None, *, backend: str | None = None
-    ) -> tuple[jax.Array, State]:
-        """The Markov states (T, output_size) and the final state. Raises `ValueError` if T = 0."""
-        self.check_backend(backend)
-        self.check_steps(x)
-        state = self.initial_state() if state is None else state
+    def _run(self, x: jax.Array, begin: jax.Array, state: State, backend: str | None) -> tuple[jax.Array, State]:
         if backend == "sequential":
             return step_by_step(self, x, begin, state)
         window, sums = state

@@ -1,12 +1,13 @@
 """Memory models whose state is a matrix a head, a decaying sum of keys and values that queries read."""
 
 import abc
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from memoroids.algebra.decayed_attention import DecayedSum, decayed_attention
+from memoroids.algebra.delta_rule import delta_rule
 from memoroids.algebra.resettable import Resettable, select
 from memoroids.algebra.scan import BACKENDS, scan
 from memoroids.memory.layers import layer_norm
@@ -42,13 +43,32 @@ def attend_in_heads(
     if log_decay.shape[-1] == 1 and log_decay.ndim == 3:
         log_decay = log_decay[..., 0]
 
-    def attend(
-        query: jax.Array, key: jax.Array, value: jax.Array, log_decay: jax.Array, state: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        return decayed_attention(query, key, value, log_decay, reset=begin, initial=state)
+    def attend(inputs: tuple[jax.Array, jax.Array, jax.Array], log_decay: jax.Array, state: jax.Array) -> Any:
+        return decayed_attention(*inputs, log_decay, reset=begin, initial=state)
 
     over_time = min(log_decay.ndim - 1, 1)
-    return jax.vmap(attend, in_axes=(1, 1, 1, over_time, 0), out_axes=(1, 0))(query, key, value, log_decay, state)
+    return jax.vmap(attend, in_axes=(1, over_time, 0), out_axes=(1, 0))((query, key, value), log_decay, state)
+
+
+def delta_rule_in_heads(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    read: jax.Array,
+    log_decay: jax.Array,
+    erase: jax.Array | None,
+    begin: jax.Array,
+    state: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """`delta_rule` of every head: products (T, heads, k) and the state (heads, j, k) after the last step.
+
+    Arrays are (T, heads, j) or, the values, (T, heads, k); `log_decay` is (T, heads, j) or (T, heads).
+    """
+
+    def each(inputs: tuple[jax.Array, ...], erase: jax.Array | None, state: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return delta_rule(*inputs, erase=erase, reset=begin, initial=state)
+
+    return jax.vmap(each, in_axes=(1, 1, 0), out_axes=(1, 0))((query, key, value, read, log_decay), erase, state)
 
 
 class MatrixMemoroid(Memoroid):

@@ -56,11 +56,6 @@ class Memory(eqx.Module):
             name = type(self).__name__
             raise ValueError(f"{name}: unknown backend {backend!r}; choose one of {', '.join(self.backends)}")
 
-    def check_steps(self, x: jax.Array) -> None:
-        """Raises `ValueError` unless `x` has at least one step."""
-        if x.shape[0] == 0:
-            raise ValueError(f"{type(self).__name__}: a sequence needs at least one step, got x of shape {x.shape}")
-
     @abc.abstractmethod
     def __call__(
         self, x: jax.Array, begin: jax.Array, state: State | None = None, *, backend: str | None = None
@@ -76,7 +71,33 @@ class Memory(eqx.Module):
         """The Markov state (output_size,) of one x (input_size,) and scalar bool begin, and the new state."""
 
 
-class Memoroid(Memory):
+class CheckedMemory(Memory):
+    """A memory whose sequence call checks its arguments and leaves the rest to `_run`."""
+
+    chunk: ClassVar[int | None] = None
+    """Steps that are computed together by `in_chunks`, where the states of all steps would be slow to store."""
+
+    def __call__(
+        self, x: jax.Array, begin: jax.Array, state: State | None = None, *, backend: str | None = None
+    ) -> tuple[jax.Array, State]:
+        """The Markov states s (T, output_size) and the final state.
+
+        Arguments as for `Memory`. Raises `ValueError` for a backend that is not one of `backends`, and if T = 0.
+        """
+        self.check_backend(backend)
+        if x.shape[0] == 0:
+            raise ValueError(f"{type(self).__name__}: a sequence needs at least one step, got x of shape {x.shape}")
+        state = self.initial_state() if state is None else state
+        if self.chunk is not None and x.shape[0] > self.chunk:
+            return in_chunks(self, x, begin, state, chunk=self.chunk, backend=backend)
+        return self._run(x, begin, state, backend)
+
+    @abc.abstractmethod
+    def _run(self, x: jax.Array, begin: jax.Array, state: State, backend: str | None) -> tuple[jax.Array, State]:
+        """The sequence call for at least one step, a state, and one of `backends` or None."""
+
+
+class Memoroid(CheckedMemory):
     """A memory model defined by a monoid, a map into it (`lift`) and a map out of it (`readout`).
 
     A subclass defines `monoid`, `lift` (the paper's f: (o, b) → H) and `readout` (the paper's g: (H, (o, b)) → s), the
@@ -102,17 +123,6 @@ class Memoroid(Memory):
         """The identity of the monoid."""
         return self.monoid.identity()
 
-    def __call__(
-        self, x: jax.Array, begin: jax.Array, state: State | None = None, *, backend: str | None = None
-    ) -> tuple[jax.Array, State]:
-        """The Markov states s (T, output_size), by a scan over time, and the final state.
-
-        Arguments as for `Memory`. Raises `ValueError` for a backend that is not one of `backends`, and if T = 0.
-        """
-        self.check_backend(backend)
-        self.check_steps(x)
-        return self._run(x, begin, self.initial_state() if state is None else state, backend)
-
     def step(self, x: jax.Array, begin: jax.Array, state: State) -> tuple[jax.Array, State]:
         """Combines the state, or the identity if `begin`, with the lifted observation and reads the result out."""
         state = self.monoid.combine(select(begin, self.initial_state(), state), self.lift(x, begin))
@@ -135,9 +145,6 @@ class GatedMemoroid(Memoroid):
     A subclass defines `initial_state`, `lift`, which gives the pair (decay_t, drive_t), and `readout`. The state is h,
     the second component of the monoid's element. The sequence call uses `memoroids.linear_recurrence`.
     """
-
-    chunk: ClassVar[int | None] = None
-    """Steps that are computed together by `in_chunks`, where the states of all steps would be slow to store."""
 
     @property
     def backends(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -163,11 +170,6 @@ class GatedMemoroid(Memoroid):
         decay, drive = self.lift(x, begin)
         state = decay * select(begin, self.initial_state(), state) + drive
         return self.readout(state, x, begin), state
-
-    def _run(self, x: jax.Array, begin: jax.Array, state: State, backend: str | None) -> tuple[jax.Array, State]:
-        if self.chunk is not None and x.shape[0] > self.chunk:
-            return in_chunks(self, x, begin, state, chunk=self.chunk, backend=backend)
-        return super()._run(x, begin, state, backend)
 
     def _accumulate(self, x: jax.Array, begin: jax.Array, state: State, backend: str | None) -> State:
         decay, drive = jax.vmap(self.lift)(x, begin)

@@ -8,10 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from memoroids.algebra.resettable import select
-from memoroids.memory.delta_net import delta_rule_in_heads
 from memoroids.memory.layers import Residual, layer_norm, unit
-from memoroids.memory.matrix_memoroid import group_norm, in_heads, read_heads
-from memoroids.memory.memoroid import Memory, State, check_sizes
+from memoroids.memory.matrix_memoroid import delta_rule_in_heads, group_norm, in_heads, read_heads
+from memoroids.memory.memoroid import CheckedMemory, State, check_sizes
 from memoroids.memory.sequential import step_by_step
 
 LARGEST_RATE = math.exp(-0.5)
@@ -40,7 +39,7 @@ class LowRank(eqx.Module):
         return up if self.bias is None else self.bias + up
 
 
-class RWKV7(Memory):
+class RWKV7(CheckedMemory):
     """An RWKV-7 layer: time mixing, y = o + W_o (g ⊙ p), and channel mixing, s = y + W_2 ReLU(W_1 c)².
 
     S_t = S_{t-1} (diag(w) - κ̂ᵀ (a ⊙ κ̂)) + vᵀ k̃ for every head (Equation 16), read by r, with rows for vectors:
@@ -120,15 +119,10 @@ class RWKV7(Memory):
         size, last = self.rho.shape[1], jnp.zeros(self.output_size, jnp.float32)
         return last, last, jnp.zeros((self.heads, size, size), jnp.float32)
 
-    def __call__(
-        self, x: jax.Array, begin: jax.Array, state: State | None = None, *, backend: str | None = None
-    ) -> tuple[jax.Array, State]:
-        """The Markov states (T, output_size) and the final state. Raises `ValueError` if T = 0."""
-        self.check_backend(backend)
-        self.check_steps(x)
-        last_u, last_c, sums = before = self.initial_state() if state is None else state
+    def _run(self, x: jax.Array, begin: jax.Array, state: State, backend: str | None) -> tuple[jax.Array, State]:
         if backend == "sequential":
-            return step_by_step(self, x, begin, before)
+            return step_by_step(self, x, begin, state)
+        last_u, last_c, sums = state
         u = jax.vmap(self._normed)(x)
         parts = jax.vmap(self._project)(u, _before(u, begin, last_u))
         query, key, value, removal, rate, log_decay, _ = parts

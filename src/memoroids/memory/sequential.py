@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from memoroids.algebra.resettable import select
-from memoroids.memory.memoroid import Memory, State
+from memoroids.memory.memoroid import CheckedMemory, Memory, State
 
 
-class SequentialMemory(Memory):
+class SequentialMemory(CheckedMemory):
     """A memory whose steps run one after the other: h_t = update(project(o_t), h_{t-1}), s_t = read(h_t).
 
     A subclass defines `initial_state`, `project`, `update` and `read`. Everything that depends on the observation alone
@@ -39,19 +39,15 @@ class SequentialMemory(Memory):
         state = self._advance(self.project(x), begin, state)
         return self.read(state), state
 
-    def __call__(
-        self, x: jax.Array, begin: jax.Array, state: State | None = None, *, backend: str | None = None
-    ) -> tuple[jax.Array, State]:
-        """The Markov states (T, output_size) and the last state, by `lax.scan`. Raises `ValueError` if T = 0."""
-        self.check_backend(backend)
-        self.check_steps(x)
+    def _run(self, x: jax.Array, begin: jax.Array, state: State, backend: str | None) -> tuple[jax.Array, State]:
+        del backend
 
         def body(state: State, inputs: tuple[Any, jax.Array]) -> tuple[State, jax.Array]:
             state = self._advance(*inputs, state)
             return state, self.read(state)
 
         inputs = jax.vmap(self.project)(x)
-        state, s = jax.lax.scan(body, self.initial_state() if state is None else state, (inputs, begin))
+        state, s = jax.lax.scan(body, state, (inputs, begin))
         return s, state
 
     def _advance(self, inputs: Any, begin: jax.Array, state: State) -> State:

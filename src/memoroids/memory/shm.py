@@ -9,7 +9,7 @@ from memoroids.algebra.recurrence_backends import available_backends
 from memoroids.algebra.resettable import select
 from memoroids.algebra.window import steps_before
 from memoroids.memory.layers import linear
-from memoroids.memory.memoroid import Memory, State, check_sizes
+from memoroids.memory.memoroid import CheckedMemory, State, check_sizes
 
 
 def address(x: jax.Array) -> jax.Array:
@@ -18,7 +18,7 @@ def address(x: jax.Array) -> jax.Array:
     return x / (jnp.sum(x) + 1e-5)
 
 
-class SHM(Memory):
+class SHM(CheckedMemory):
     """M_t = M_{t-1} ⊙ C_t + U_t with C_t = 1 + tanh(θ_t ⊗ v_c(o_t)) and U_t = η(o_t) v(o_t) ⊗ k(o_t).
 
     s = W_o M_t q(o_t) + b_o, the memory read at q. v, v_c and the arguments of η = σ(·), k and q are linear maps of the
@@ -64,16 +64,8 @@ class SHM(Memory):
         size = self.theta.shape[1]
         return jnp.zeros((size, size), jnp.float32), jnp.zeros((), jnp.int32)
 
-    def __call__(
-        self, x: jax.Array, begin: jax.Array, state: State | None = None, *, backend: str | None = None
-    ) -> tuple[jax.Array, State]:
-        """The Markov states s (T, output_size), by the linear recurrence with C_t and U_t, and the final state.
-
-        Raises `ValueError` for a backend that is not one of `backends`, and if T = 0.
-        """
-        self.check_backend(backend)
-        self.check_steps(x)
-        memory, before = self.initial_state() if state is None else state
+    def _run(self, x: jax.Array, begin: jax.Array, state: State, backend: str | None) -> tuple[jax.Array, State]:
+        memory, before = state
         place = steps_before(begin, before)
         c, u = jax.vmap(self._update)(x, place)
         memories = linear_recurrence(c, u, reset=begin, initial=memory, backend=backend)
