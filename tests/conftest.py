@@ -29,9 +29,9 @@ settings.load_profile("deterministic")
 ROOMS = "monoid resettable scan linear_recurrence linear_attention memoroid models chunks testing returns tape rings"
 STRICT_MODULES = {f"test_{room}" for room in ROOMS.split()}
 # Nearly all the time of the suite is compilation, so most of it is done without XLA's optimisations. Contracts of
-# single numbers are held against programs as users run them, and convolutions are too slow otherwise.
-OPTIMISED = "scan linear_recurrence linear_attention models returns pixels"
-OPTIMISED_MODULES = {f"test_{room}" for room in OPTIMISED.split()}
+# single numbers are held against programs as users run them; convolutions are too slow without optimisations.
+OPTIMISED_MODULES = {f"test_{room}" for room in ("scan", "linear_recurrence", "linear_attention", "returns")}
+CONVOLUTIONS = "test_pixels"
 
 
 def pytest_report_header() -> str:
@@ -64,7 +64,8 @@ def quick_options() -> dict[str, bool | int]:
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled_quickly(request: pytest.FixtureRequest):
-    if request.module.__name__.rpartition(".")[2] in OPTIMISED_MODULES:
+    name = request.module.__name__.rpartition(".")[2]
+    if name in OPTIMISED_MODULES:
         yield
         return
     options, chosen = compiler.get_compile_options, quick_options()
@@ -76,7 +77,7 @@ def compiled_quickly(request: pytest.FixtureRequest):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compiler, "get_compile_options", quick)
-        jax.config.update("jax_disable_most_optimizations", True)
+        jax.config.update("jax_disable_most_optimizations", name != CONVOLUTIONS)
         yield
         jax.config.update("jax_disable_most_optimizations", False)
 

@@ -3,7 +3,6 @@
 Each takes the parameters, the observations, the begin flags and a state or None, and returns outputs and final state.
 """
 
-import jax
 import numpy as np
 from formula_parts import (
     affine,
@@ -178,17 +177,25 @@ def rot_rnn(p, xs, begin, state):
     return out, np.stack([v[:, 0] + 1j * v[:, 1] for v in last])
 
 
+def mixed(number):
+    """The last step of MurmurHash3 on 32 bits, in Python's integers."""
+    number = (number + 0x9E3779B9) % 2**32
+    number = (number ^ number >> 16) * 0x85EBCA6B % 2**32
+    number = (number ^ number >> 13) * 0xC2B2AE35 % 2**32
+    return number ^ number >> 16
+
+
 def shm(p, xs, begin, state):
     rows, size = p.theta.shape
     memory, place = (np.zeros((size, size)), 0) if state is None else state
     out = []
     for t, x in enumerate(xs):
         memory, place = (np.zeros((size, size)), 0) if begin[t] else (memory, place)
-        row = jax.random.randint(jax.random.fold_in(jax.random.key(0), int(place)), (), 0, rows)
+        row = mixed(int(place)) % rows
         k, q = (np.maximum(layer.weight @ x, 0) for layer in (p.w_k, p.w_q))
         k, q = k / (k.sum() + 1e-5), q / (q.sum() + 1e-5)
         v, eta = p.w_v.weight @ x, sigmoid(p.w_eta.weight @ x)
-        calibration = 1 + np.tanh(p.theta[int(row)].reshape(size, 1) * (p.w_c.weight @ x).reshape(1, size))
+        calibration = 1 + np.tanh(p.theta[row].reshape(size, 1) * (p.w_c.weight @ x).reshape(1, size))
         memory = memory * calibration + (eta * v).reshape(size, 1) * k.reshape(1, size)
         out.append(affine(p.w_o, (memory * q.reshape(1, size)).sum(1)))
         place = place + 1

@@ -65,8 +65,6 @@ each_model = pytest.mark.parametrize("name", REGISTRY)
 # One model for each of the ways to compute a sequence, which others share.
 WAYS = ("lru", "min_gru", "mamba", "shm", "linear_transformer", "gla", "mlstm", "rwkv7", "window_attention", "gru")
 each_way = pytest.mark.parametrize("name", WAYS)
-# Nearly all the time of these tests is compilation.
-compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def backends_to_test(name):
@@ -101,7 +99,7 @@ def run(memory, x, begin, state=None, backend=None):
     return whole(memory, x, begin, memory.initial_state() if state is None else state, backend)
 
 
-@functools.partial(compiled, static_argnames="backend")
+@functools.partial(jax.jit, static_argnames="backend")
 def whole(memory, x, begin, state, backend):
     return memory(x, begin, state, backend=backend)
 
@@ -111,7 +109,7 @@ def magnitude(state):
     return sum(jnp.sum(jnp.abs(leaf).astype(jnp.float32)) for leaf in jax.tree.leaves(state))
 
 
-@compiled
+@jax.jit
 def step(memory, x, begin, state):
     """The Markov state and the state after a step, and the gradient of a loss of both with respect to x."""
 
@@ -123,7 +121,7 @@ def step(memory, x, begin, state):
     return *results, gradient
 
 
-@functools.partial(compiled, static_argnames="backend")
+@functools.partial(jax.jit, static_argnames="backend")
 def gradients(memory, x, begin, state, backend, first=0, weight=0.0):
     """Gradients with respect to memory and x, of the outputs from `first` on and the final state; outputs and state."""
 
@@ -141,7 +139,7 @@ def gradients_of(name, backend):
     return gradients(memory, observations(), BEGIN, memory.initial_state(), backend)
 
 
-@compiled
+@jax.jit
 def gradients_of_steps(memory, x, begin):
     def loss(memory, x):
         def body(state, inputs):
@@ -288,7 +286,7 @@ def test_no_output_depends_on_the_future(name):
 def test_a_memory_maps_over_a_batch(name):
     memory = model(name)
     x, begin = np.stack([observations(seed=s) for s in (0, 1)]), np.stack((BEGIN, np.roll(BEGIN, 2)))
-    s, state = compiled(jax.vmap(lambda m, x, b: m(x, b), in_axes=(None, 0, 0)))(memory, x, begin)
+    s, state = jax.jit(jax.vmap(lambda m, x, b: m(x, b), in_axes=(None, 0, 0)))(memory, x, begin)
     for i in range(2):
         alone = run(memory, x[i], begin[i])
         assert_close(jax.tree.map(lambda leaf, i=i: leaf[i], (s, state)), alone)
@@ -324,7 +322,7 @@ def trained(memory, steps):
     return memory
 
 
-@compiled
+@jax.jit
 def law_sides(memory, x, flags):
     """Both sides of each law for lifted observations, under the plain operator and both resettable ones."""
     h = jax.vmap(memory.lift)(x, flags)
@@ -659,7 +657,7 @@ def test_the_default_sizes_are_the_papers(name):
 
 @each_model
 def test_keys_decide_every_parameter_that_is_drawn(name):
-    build = compiled(functools.partial(REGISTRY[name], INPUT, OUTPUT, **SIZES[name]))
+    build = jax.jit(functools.partial(REGISTRY[name], INPUT, OUTPUT, **SIZES[name]))
     one, same, other = (build(key=jax.random.key(seed)) for seed in (0, 0, 1))
     assert_identical(one, same)
     fixed = 0

@@ -101,7 +101,10 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", RUNS)
+QUICK = ("ppo, bits", "dqn, mixed, segments", "dqn, device")
+
+
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in RUNS])
 def test_actions_of_many_parts_train_resume_evaluate_and_are_measured(name: str, tmp_path: Path):
     algorithm, changes = RUNS[name]
     settings = config(algorithm, **changes)

@@ -122,7 +122,9 @@ def test_a_resumed_run_ends_as_one_that_was_not_interrupted(algorithm: str, tmp_
     same(learned(tmp_path / "whole"), learned(tmp_path / "parts"))
 
 
-@pytest.mark.parametrize(("algorithm", "mapping"), [("dqn", "loop"), ("dqn", "vmap")])
+@pytest.mark.parametrize(
+    ("algorithm", "mapping"), [pytest.param("dqn", "loop", marks=pytest.mark.slow), ("dqn", "vmap")]
+)
 def test_seeds_do_not_depend_on_each_other(algorithm: str, mapping: str, tmp_path: Path, finished: Finished):
     finished(config(algorithm, seeds=2, mapping=mapping), tmp_path / "both")
     outcome = train(config(algorithm, seeds=2, seed=1, mapping=mapping), tmp_path / "other")
@@ -142,7 +144,14 @@ def test_seeds_do_not_depend_on_each_other(algorithm: str, mapping: str, tmp_pat
     assert rows_of(seed_dir(tmp_path / "both", 0)) != mine
 
 
-@pytest.mark.parametrize(("mapping", "lost"), [("loop", 1), ("loop", 9), ("vmap", 1)], ids=["apart", "anew", "mapped"])
+@pytest.mark.parametrize(
+    ("mapping", "lost"),
+    [
+        pytest.param("loop", 1, id="apart"),
+        pytest.param("loop", 9, id="anew", marks=pytest.mark.slow),
+        pytest.param("vmap", 1, id="mapped", marks=pytest.mark.slow),
+    ],
+)
 def test_seeds_go_on_from_where_each_of_them_was(
     mapping: Literal["loop", "vmap"], lost: int, tmp_path: Path, finished: Finished
 ):
@@ -269,6 +278,7 @@ def test_four_devices_learn_what_one_does(algorithm: str, changes: dict, tmp_pat
     close(rows_of(tmp_path / "one"), rows_of(tmp_path / "four"))
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_does(tmp_path: Path):
     import socket
 

@@ -30,7 +30,7 @@ def config(algorithm: str, **changes: Any) -> TrainConfig:
     return TrainConfig.of(**settings | replay | changes)
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "dqn"])
+@pytest.mark.parametrize("algorithm", [pytest.param("ppo", marks=pytest.mark.slow), "dqn"])
 def test_a_run_learns_in_a_vector_environment_and_begins_its_episodes_again_when_it_goes_on(
     algorithm: str, tmp_path: Path
 ):
@@ -57,7 +57,7 @@ def test_settings_of_single_environments_are_refused():
             config("ppo", vector=True, **changes)
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "pqn", "dqn"])
+@pytest.mark.parametrize("algorithm", ["ppo", *(pytest.param(n, marks=pytest.mark.slow) for n in ("pqn", "dqn"))])
 def test_an_overlapped_run_that_is_stopped_goes_on_as_if_it_had_not_been(algorithm: str, tmp_path: Path):
     settings = config(algorithm, overlap=True)
     train(settings, tmp_path / "whole")

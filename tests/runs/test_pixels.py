@@ -198,8 +198,15 @@ LEARNERS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("camera", [False, True], ids=["as in MiniGrid", "with an image"])
-@pytest.mark.parametrize("algorithm", LEARNERS)
+QUICK = (("dqn", True),)
+GRIDS = [
+    pytest.param(algorithm, camera, marks=() if (algorithm, camera) in QUICK else pytest.mark.slow)
+    for algorithm in LEARNERS
+    for camera in (False, True)
+]
+
+
+@pytest.mark.parametrize(("algorithm", "camera"), GRIDS)
 def test_dicts_train_resume_evaluate_and_are_measured(
     algorithm: str, camera: bool, tmp_path: Path, capsys: pytest.CaptureFixture
 ):

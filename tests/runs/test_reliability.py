@@ -74,7 +74,7 @@ def assert_same(left: Path, right: Path) -> None:
 # --- kills ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("device", [False, True], ids=["host", "device"])
+@pytest.mark.parametrize("device", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["host", "device"])
 def test_a_run_killed_inside_a_checkpoint_and_between_two_ends_bit_for_bit_as_one_that_was_not(
     device: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -73,8 +73,12 @@ def test_a_seed_is_loaded_and_evaluated_and_all_together_are_refused(whole: tupl
 
 @pytest.mark.parametrize(
     ("seed", "stream", "number"),
-    [(3, TRAIN, 3), (3, FINAL, 1), (4, TRAIN, 0), (4, TRAIN, 3)],
-    ids=["first seed", "final evaluation", "second seed begun", "second seed"],
+    [
+        pytest.param(3, TRAIN, 3, id="first seed", marks=pytest.mark.slow),
+        pytest.param(3, FINAL, 1, id="final evaluation"),
+        pytest.param(4, TRAIN, 0, id="second seed begun", marks=pytest.mark.slow),
+        pytest.param(4, TRAIN, 3, id="second seed"),
+    ],
 )
 def test_an_interrupted_run_goes_on_with_the_seed_that_was_cut_off_and_those_after_it(
     seed: int,
