@@ -22,7 +22,9 @@ PUBLIC = (
     "check_monoid",
     "in_chunks",
     "linear_recurrence",
+    "load",
     "scan",
+    "train",
 )
 ROOT = Path(memoroids.__file__).parent
 

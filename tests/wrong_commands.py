@@ -99,9 +99,10 @@ def _commands() -> Iterator[Case]:
     wrong = "trian Train trains resum evalute sensitivty compair repoduce reports bnech lst help --seed --versions -v"
     for word in [*wrong.split(), "", " train", "train\n", "тrain", "--", "-", "config.json"]:
         yield _case("command", [word], re.escape(f"unknown command {word!r}").replace(r"\ ", " "))
-    for command in ("resume", "evaluate", "sensitivity", "doctor", "report", "reproduce", "list"):
+    for command in ("resume", "evaluate", "sensitivity", "doctor", "export", "record", "report", "reproduce", "list"):
         yield _case("command", [command], f"{command}: .*(required|missing)")
     yield _case("command", "compare", "name at least one run")
+    yield _case("command", "look", "name at least one run")
 
 
 def _unknown_options() -> Iterator[Case]:
@@ -112,6 +113,9 @@ def _unknown_options() -> Iterator[Case]:
         ("sensitivity", "run"),
         ("compare", "run"),
         ("doctor", "run"),
+        ("export", "run"),
+        ("look", "run"),
+        ("record", "run"),
         ("reproduce", "figure4"),
         ("report", "grid"),
         ("bench", "update"),
@@ -565,7 +569,7 @@ def _config(**changes: Any) -> str:
     return json.dumps(values)
 
 
-RUN_COMMANDS = ("evaluate", "resume", "sensitivity", "compare", "doctor")
+RUN_COMMANDS = ("evaluate", "resume", "sensitivity", "compare", "doctor", "export", "look", "record")
 
 
 def _places(tmp: Path) -> Iterator[Case]:

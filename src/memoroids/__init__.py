@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from memoroids.algebra.scan import scan
     from memoroids.memory.chunks import in_chunks
     from memoroids.memory.memoroid import Memoroid, Memory, Stack
+    from memoroids.runs.run import load
     from memoroids.tape import Tape
     from memoroids.testing import check_memory, check_monoid
+    from memoroids.training import train
 
 __all__ = [
     "Memoroid",
@@ -31,7 +33,9 @@ __all__ = [
     "check_monoid",
     "in_chunks",
     "linear_recurrence",
+    "load",
     "scan",
+    "train",
 ]
 
 _MODULES = {
@@ -45,7 +49,9 @@ _MODULES = {
     "check_monoid": "memoroids.testing",
     "in_chunks": "memoroids.memory.chunks",
     "linear_recurrence": "memoroids.algebra.linear_recurrence",
+    "load": "memoroids.runs.run",
     "scan": "memoroids.algebra.scan",
+    "train": "memoroids.training",
 }
 """Public name → the module that defines it."""
 

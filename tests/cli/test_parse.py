@@ -14,9 +14,12 @@ from memoroids.cli.bench_command import BenchOptions
 from memoroids.cli.commands import COMMANDS
 from memoroids.cli.doctor_command import DoctorOptions
 from memoroids.cli.experiment_commands import ReportOptions, ReproduceOptions
+from memoroids.cli.export_command import ExportOptions
 from memoroids.cli.inspect_commands import CompareOptions, EvaluateOptions, SensitivityOptions
 from memoroids.cli.list_command import ListOptions
+from memoroids.cli.look_command import LookOptions
 from memoroids.cli.main import main
+from memoroids.cli.record_command import RecordOptions
 from memoroids.cli.train_command import ResumeOptions
 from memoroids.replay import PriorityConfig
 from memoroids.runs.settings import TrainConfig, options
@@ -26,6 +29,9 @@ pytestmark = pytest.mark.usefixtures("workplace")
 
 OPTIONS: dict[str, Any] = {
     "doctor": DoctorOptions,
+    "export": ExportOptions,
+    "look": LookOptions,
+    "record": RecordOptions,
     "train": TrainConfig,
     "resume": ResumeOptions,
     "evaluate": EvaluateOptions,

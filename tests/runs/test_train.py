@@ -25,7 +25,8 @@ from memoroids.envs import EnvironmentFault
 from memoroids.memory.memoroid import Memoroid
 from memoroids.replay import SegmentBufferState, TapeBufferState, tape_buffer
 from memoroids.runs import checkpoint, metrics
-from memoroids.runs.build import build_host, host_replay
+from memoroids.runs.build import build_host
+from memoroids.runs.build_replay import host_replay
 from memoroids.runs.checkpoint import CheckpointError
 from memoroids.runs.load import evaluate_run
 from memoroids.runs.progress import Outcome, Progress, TrainingError, episodes_to

@@ -34,6 +34,11 @@ def name_of(value: Any) -> str:
     return f"{GIVEN}:{known}"
 
 
+def stand_for(name: str, other: str) -> None:
+    """Makes `name`, of an object that another process could not import, mean what `other` names here."""
+    _given[name.partition(":")[2]] = import_named(other, "object", "object", lambda found: found is not None)
+
+
 def importable(name: str) -> bool:
     """Whether `name` means the same in another process."""
     return name.partition(":")[0] != GIVEN

@@ -187,7 +187,7 @@ class DeviceEvaluator:
         for name, evaluation in found.named(stochastic=False).items():
             if faults := int(np.sum(~np.isfinite(evaluation.returns))):
                 raise EnvironmentFault(
-                    f"{self._view.name} returned a non-finite observation or reward in {faults} of {episodes} {name} "
+                    f"{self._view.id} returned a non-finite observation or reward in {faults} of {episodes} {name} "
                     "episodes"
                 )
         return found
@@ -199,7 +199,7 @@ class DeviceEvaluator:
             tape, final = jax.device_get(self._recorded(params, np.uint32(seed_of(number))))
             if not final.any():
                 raise EnvironmentFault(
-                    f"{self._view.name} returned a non-finite observation or reward in greedy episode {number}"
+                    f"{self._view.id} returned a non-finite observation or reward in greedy episode {number}"
                 )
             length = int(np.argmax(final))
             rows = slice(length)

@@ -11,7 +11,8 @@ import numpy as np
 from memoroids.acting.host_collection import Collector
 from memoroids.acting.policies import RecurrentPolicy
 from memoroids.benchmarks.timing import medians
-from memoroids.runs.build import build_host, host_replay
+from memoroids.runs.build import build_host
+from memoroids.runs.build_replay import host_replay
 from memoroids.runs.presets import MEMORIES, SEGMENT_LENGTHS, preset
 from memoroids.runs.seeds import TRAIN, environment_seeds
 from memoroids.runs.settings import TrainConfig

@@ -46,6 +46,24 @@ COMMANDS = {
         "doctor",
         opens_runs=True,
     ),
+    "export": Command(
+        "Write a run's agent to a folder that acts without this package or JAX, checked against the agent itself.",
+        "memoroids.cli.export_command",
+        "export",
+        opens_runs=True,
+    ),
+    "look": Command(
+        "Show on one page what a run's memory does in an episode: what moved each action, and what if it had differed.",
+        "memoroids.cli.look_command",
+        "look",
+        opens_runs=True,
+    ),
+    "record": Command(
+        "Record an episode of a run's agent as a GIF, an MP4 or text: the best, worst or middle one of several.",
+        "memoroids.cli.record_command",
+        "record",
+        opens_runs=True,
+    ),
     "reproduce": Command(
         "Run the grid behind one of the paper's figures, resuming an unfinished one, and write its report.",
         "memoroids.cli.experiment_commands",

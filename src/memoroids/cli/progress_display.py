@@ -60,12 +60,12 @@ class ProgressDisplay:
             self.printed = time.monotonic()
             print(f"{phase}: {figures}", flush=True)
 
-    def conclude(self, outcome: Outcome, seconds: float) -> None:
-        """Prints the table of results and the commands to try next; `seconds` is how long training took."""
+    def conclude(self, outcome: Outcome, seconds: float, *, hints: bool = True) -> None:
+        """Prints the table of results and, as `hints`, commands to try; `seconds` is how long training took."""
         self.console.print(_results(outcome, seconds))
         for line in (*_fallen(outcome), *_found(outcome)):
             self.console.print(line, highlight=False, soft_wrap=True, markup=False, emoji=False)
-        for command in _next_commands(self.config, outcome):
+        for command in _next_commands(self.config, outcome) if hints else ():
             self.console.print(f"try: {command}", highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 

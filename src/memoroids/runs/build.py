@@ -6,9 +6,7 @@ from typing import Any, NamedTuple
 
 import gymnasium as gym
 import jax
-import numpy as np
 
-from memoroids import tape as tapes
 from memoroids._util.imports import importable
 from memoroids._util.messages import one_line
 from memoroids.acting.evaluation import DeviceEvaluator, Evaluator
@@ -20,14 +18,13 @@ from memoroids.envs.device import DeviceEnv, DeviceView, make_device
 from memoroids.envs.host.gymnasium_vector import VectorEnvs
 from memoroids.envs.host.processes import ProcessEnvs
 from memoroids.envs.host.vector import HostEnvs, LocalEnvs
-from memoroids.envs.spaces import Actions, Continuous, Factored, blank_actions
-from memoroids.replay import RingBuffer, ring_buffer
+from memoroids.envs.spaces import Actions, Continuous, Factored
+from memoroids.replay import RingBuffer
 from memoroids.replay.host_buffers import HostSegmentBuffer, HostTapeBuffer
+from memoroids.runs.build_replay import device_rings
 from memoroids.runs.setting_groups import NetworkSettings
 from memoroids.runs.settings import TrainConfig
 from memoroids.runs.settings_file import with_typed_agent
-from memoroids.tape import Tape
-from memoroids.tape.segments import start_states
 from memoroids.testing import LawError, check_memory
 
 
@@ -95,6 +92,17 @@ def build_host(config: TrainConfig) -> HostParts:
     config = with_typed_agent(config)
     config.memory_factory()  # reports an unknown memory before environments are made
     network_key, act_key, update_key = _keys(config)
+    make = _maker(config)
+    envs, eval_envs = make(config.collection.num_envs), make(config.evaluation.eval_episodes)
+    example = envs.example
+    config = _sized(config, example)
+    network, agent = _agent(config, example, network_key)
+    evaluator = Evaluator(eval_envs, agent.act, network.initial_state(), stochastic=agent.traits.stochastic)
+    return HostParts(envs, eval_envs, network, agent, evaluator, act_key, update_key, config.network)
+
+
+def _maker(config: TrainConfig) -> Callable[[int], HostEnvs]:
+    """A function that makes a number of host environments. Raises `ValueError`."""
     seen = _seen(config) | {"check_bounds": config.env.check_bounds}
     options: dict[str, Any] = {"options": config.env.options, "max_episode_steps": config.env.max_episode_steps} | seen
     processes, time_limit = config.collection.processes, config.env.time_limit
@@ -112,12 +120,30 @@ def build_host(config: TrainConfig) -> HostParts:
             return ProcessEnvs(config.env.id, options, number, processes=processes, time_limit=time_limit)
         return LocalEnvs([HostEnv(config.env.id, **options) for _ in range(number)], time_limit=time_limit)
 
-    envs, eval_envs = make(config.collection.num_envs), make(config.evaluation.eval_episodes)
-    example = envs.example
-    config = _sized(config, example)
-    network, agent = _agent(config, example, network_key)
-    evaluator = Evaluator(eval_envs, agent.act, network.initial_state(), stochastic=agent.traits.stochastic)
-    return HostParts(envs, eval_envs, network, agent, evaluator, act_key, update_key, config.network)
+    return make
+
+
+class ActingParts(NamedTuple):
+    """What acting with an agent needs: a look at its environment, the network's initial parameters and the agent."""
+
+    env: HostEnv | DeviceView
+    network: Any
+    agent: Agent
+
+
+def build_acting(config: TrainConfig) -> ActingParts:
+    """The parts that act, with one environment, closed already, for its spaces. Raises `ValueError`."""
+    config = with_typed_agent(config)
+    config.memory_factory()
+    if config.env.on_device:
+        env: HostEnv | DeviceView = _view(config)
+    else:
+        alone = config.replace(processes=0)
+        envs = _maker(alone)(1)
+        env = envs.example
+        envs.close()
+    config = _sized(config, env)
+    return ActingParts(env, *_agent(config, env, _keys(config)[0]))
 
 
 def build_device(config: TrainConfig) -> DeviceParts:
@@ -125,14 +151,19 @@ def build_device(config: TrainConfig) -> DeviceParts:
     config = with_typed_agent(config)
     config.memory_factory()
     network_key, act_key, update_key = _keys(config)
-    view = DeviceView(config.env.id, make_device(config.env.device_name, config.env.options), **_seen(config))
+    view = _view(config)
     _check_random_steps(config, view)
     config = _sized(config, view)
     network, agent = _agent(config, view, network_key)
     initial, block = network.initial_state(), config.evaluation.eval_episodes
     evaluator = DeviceEvaluator(view, agent.act, initial, block, stochastic=agent.traits.stochastic)
-    rings = _rings(config, view) if agent.traits.learns_from_replay else None
+    rings = device_rings(config, view) if agent.traits.learns_from_replay else None
     return DeviceParts(view, rings, network, agent, evaluator, act_key, update_key, config.network)
+
+
+def _view(config: TrainConfig) -> DeviceView:
+    """The device environment as agents see it. Raises `ValueError`."""
+    return DeviceView(config.env.id, make_device(config.env.device_name, config.env.options), **_seen(config))
 
 
 def check_own_memory(config: TrainConfig, parts: HostParts | DeviceParts) -> None:
@@ -260,27 +291,6 @@ def _check_actions(config: TrainConfig, traits: Traits, actions: Actions) -> Non
         )
 
 
-def _rings(config: TrainConfig, view: DeviceView) -> RingBuffer:
-    """The replay: a ring for each environment. Raises `ValueError` if an episode does not fit into a ring."""
-    replay, num_envs = config.replay, config.collection.num_envs
-    capacity = replay.buffer_size // num_envs
-    if capacity < view.max_length + 1:
-        raise ValueError(
-            f"buffer_size {replay.buffer_size} gives each of {num_envs} environments a ring of {capacity} slots, but "
-            f"an episode takes up to {view.max_length + 1}: raise --buffer-size or lower --num-envs"
-        )
-    return ring_buffer(
-        num_envs,
-        capacity,
-        replay.batch_size,
-        view.max_length,
-        min_length=view.min_length,
-        cut=replay.cut_batch,
-        tapes=replay.tapes,
-        priority=config.priority if replay.prioritised else None,
-    )
-
-
 def host_update(agent: Agent, replay: HostTapeBuffer | HostSegmentBuffer) -> Callable[..., Any]:
     """The compiled update of a host run, including sampling from replay; the learner's state is donated."""
     buffer, learn = replay.functions, agent.update
@@ -292,37 +302,3 @@ def host_update(agent: Agent, replay: HostTapeBuffer | HostSegmentBuffer) -> Cal
         return learn(learner, buffer.sample(state, key), key, share)
 
     return jax.jit(sample_and_update, donate_argnums=0)
-
-
-def shortest_episode(env: HostEnv) -> Tape:
-    """An episode of one step in an environment, for its shapes and dtypes."""
-    observation = np.zeros((2, *env.observation_shape), env.observation_dtype)
-    return tapes.episode(observation, blank_actions(env.actions, 1), np.zeros(1), True, False)
-
-
-def host_replay(
-    config: TrainConfig, parts: HostParts, bounds: tuple[int, int] = (0, 0)
-) -> HostTapeBuffer | HostSegmentBuffer:
-    """The empty replay that `batching` names; `bounds`: lengths stored in a resumed run's `Counters`."""
-    replay = config.replay
-    if replay.batching == "tape":
-        return HostTapeBuffer(
-            replay.buffer_size,
-            replay.batch_size,
-            cut=replay.cut_batch,
-            declared=parts.envs.example.max_length,
-            bounds=bounds,
-        )
-    initial, states = parts.network.initial_state(), None
-    if replay.segment_state == "stored":
-        states = jax.jit(lambda params, rows: start_states(parts.agent.network(params), rows, initial))
-    return HostSegmentBuffer(
-        replay.buffer_size,
-        replay.batch_size,
-        replay.segment_length,
-        initial,
-        state=replay.segment_state,
-        count=replay.segment_count,
-        states=states,
-        bounds=bounds,
-    )

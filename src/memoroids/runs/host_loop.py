@@ -20,7 +20,8 @@ from memoroids.analysis.sensitivity import Profile, reward_memory_length, sensit
 from memoroids.envs import EnvironmentFault
 from memoroids.runs import checkpoint
 from memoroids.runs.baseline import host_baseline
-from memoroids.runs.build import HostParts, host_replay, host_slots, host_update, shortest_episode
+from memoroids.runs.build import HostParts, host_slots, host_update
+from memoroids.runs.build_replay import host_replay, shortest_episode
 from memoroids.runs.checkpoint import CheckpointError
 from memoroids.runs.metrics import MEANS
 from memoroids.runs.plots import draw_heatmap

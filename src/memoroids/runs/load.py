@@ -7,7 +7,7 @@ from typing import Any
 
 from memoroids.acting.evaluation import Evaluations
 from memoroids.runs import checkpoint
-from memoroids.runs.build import DeviceParts, HostParts, build
+from memoroids.runs.build import ActingParts, DeviceParts, HostParts, build, build_acting
 from memoroids.runs.checkpoint import CheckpointError
 from memoroids.runs.run_directory import CHECKPOINTS, load_config, seed_dir
 from memoroids.runs.seeds import REPORT, environment_seeds
@@ -21,11 +21,29 @@ def load(run_dir: Path, *, best: bool = False) -> tuple[TrainConfig, HostParts |
     to trust. Raises `ValueError` if the settings cannot be read, if the run has several seeds, or if it has no best
     parameters, and `CheckpointError` if no checkpoint can be read.
     """
+    config = _config_of_one(run_dir)
+    parts = build(config)
+    return config, parts, _parameters(run_dir, config, parts, best=best)
+
+
+def load_acting(run_dir: Path, *, best: bool = False) -> tuple[TrainConfig, ActingParts, Any]:
+    """As `load`, with the parts that act alone."""
+    config = _config_of_one(run_dir)
+    parts = build_acting(config)
+    return config, parts, _parameters(run_dir, config, parts, best=best)
+
+
+def _config_of_one(run_dir: Path) -> TrainConfig:
+    """The settings of a run of one seed. Raises `ValueError`."""
     config = load_config(run_dir)
     if config.placement.seeds > 1:
         one = seed_dir(run_dir, config.seed)
         raise ValueError(f"{run_dir} holds {config.placement.seeds} runs: name one, as {one}")
-    parts = build(config)
+    return config
+
+
+def _parameters(run_dir: Path, config: TrainConfig, parts: HostParts | DeviceParts | ActingParts, *, best: bool) -> Any:
+    """The newest or the best parameters of a run. Raises `ValueError` and `CheckpointError`, see `load`."""
     path = checkpoint.newest_good(
         run_dir / CHECKPOINTS, lambda error: print(f"memoroids: {error}", file=sys.stderr), asdict(config)
     )
@@ -33,10 +51,10 @@ def load(run_dir: Path, *, best: bool = False) -> tuple[TrainConfig, HostParts |
         raise CheckpointError(f"no checkpoint in {run_dir / CHECKPOINTS}")
     learner = parts.agent.init(parts.network)
     if not best:
-        return config, parts, checkpoint.restore(path, "learner", learner).params
+        return checkpoint.restore(path, "learner", learner).params
     if checkpoint.counters(path)["best"] is None:
         raise ValueError(f"{run_dir} has no best parameters: it was not evaluated before its newest checkpoint")
-    return config, parts, checkpoint.restore(path, "best", learner.params)
+    return checkpoint.restore(path, "best", learner.params)
 
 
 def evaluate_run(run_dir: Path, episodes: int, seed: int, *, best: bool = False) -> Evaluations:

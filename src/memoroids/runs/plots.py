@@ -1,5 +1,6 @@
 """Figures of runs: learning curves, and how far back values depend on observations."""
 
+import io
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -16,8 +17,13 @@ Rows = Sequence[dict[str, float]]
 """The rows of metrics of one run."""
 
 
-def draw_curve(path: Path, rows: Sequence[dict[str, float]], title: str, way: str, *, random: float = math.nan) -> None:
-    """Draws the learning curve: the returns of evaluations and of training episodes, by training episode.
+def draw_curve(path: Path, rows: Rows, title: str, way: str, *, random: float = math.nan) -> None:
+    """Draws the figure of `curve_figure` to a file."""
+    _save(curve_figure(rows, title, way, random=random), path)
+
+
+def curve_figure(rows: Rows, title: str, way: str, *, random: float = math.nan) -> Any:
+    """The learning curve: the returns of evaluations and of training episodes, by training episode.
 
     `way`: greedy or sampled, the evaluation that counts; the other one is drawn too if there is one. `random`: the mean
     return of random actions, drawn as a line; NaN if it is not known.
@@ -27,7 +33,7 @@ def draw_curve(path: Path, rows: Sequence[dict[str, float]], title: str, way: st
         if other != way and not all(math.isnan(row[f"eval_{other}"]) for row in rows):
             lines[f"evaluation, {other}"] = f"eval_{other}", [rows]
     lines[f"evaluation, {way}"] = "eval_return", [rows]
-    _save(learning_curves(lines, title, "return", random=random), path)
+    return learning_curves(lines, title, "return", random=random)
 
 
 def draw_comparison(
@@ -36,7 +42,7 @@ def draw_comparison(
     """Draws evaluation returns by training episode, given as label → the rows of one or several seeds.
 
     Of several seeds it draws the mean, and a band of one standard deviation to each side. `what`: what these returns
-    are, for the axis. `random`: as for `draw_curve`.
+    are, for the axis. `random`: as for `curve_figure`.
     """
     lines = {label: ("eval_return", seeds) for label, seeds in runs.items()}
     _save(learning_curves(lines, title, what, random=random), path)
@@ -47,15 +53,13 @@ def learning_curves(
 ) -> Any:
     """The figure of learning curves, given as label → a column of metrics and the rows of each seed.
 
-    `random`: as for `draw_curve`. The legend stands below the axes, where it covers no curve.
+    `random`: as for `curve_figure`. The legend stands below the axes, where it covers no curve.
     """
-    from matplotlib.figure import Figure  # slow to import
-
     names = [textwrap.fill(label, 80) for label in lines]
     entries = len(lines) + math.isfinite(random)
     columns = max(1, min(entries, 90 // (6 + max(map(len, names), default=0))))
     height = 0.22 * (sum(name.count("\n") + 1 for name in names) + math.isfinite(random)) / columns
-    figure = Figure(figsize=(7, 4.2 + height), layout="constrained")
+    figure = _shown((7, 4.2 + height))
     axes = figure.add_subplot()
     for number, (name, (column, seeds)) in enumerate(zip(names, lines.values(), strict=True)):
         # All but the evaluation that counts is only context, so it is drawn less prominently.
@@ -79,6 +83,19 @@ def learning_curves(
     for text in legend.get_texts():
         text.set_parse_math(False)  # a $ in the name of a directory is only that
     return figure
+
+
+def _shown(size: tuple[float, float]) -> Any:
+    """A figure that a notebook shows, as it does by itself only for those of pyplot."""
+    from matplotlib.figure import Figure  # slow to import
+
+    class Shown(Figure):
+        def _repr_png_(self) -> bytes:
+            content = io.BytesIO()
+            self.savefig(content, format="png", dpi=100)
+            return content.getvalue()
+
+    return Shown(figsize=size, layout="constrained")
 
 
 def _save(figure: Any, path: Path) -> None:

@@ -7,25 +7,14 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium import spaces
-from gymnasium.spaces.utils import flatten
 from gymnasium.wrappers import AtariPreprocessing, TimeLimit
 
 from memoroids._util.messages import one_line
 from memoroids.envs.faults import EnvironmentFault
+from memoroids.envs.host.translation import Translator
 from memoroids.envs.names import is_atari, own_factory, resolve_id
-from memoroids.envs.observations import Mixed, Observations, Part, Treatment, one_line_space
-from memoroids.envs.spaces import (
-    Actions,
-    Continuous,
-    Factored,
-    action_parts,
-    action_width,
-    actions_of,
-    checker,
-    options_of,
-    space_of,
-)
+from memoroids.envs.observations import Treatment
+from memoroids.envs.spaces import space_of
 
 _LARGEST = float(np.finfo(np.float32).max)
 """The largest reward: tapes hold float32."""
@@ -74,22 +63,12 @@ def _own_limit(env: gym.Env) -> int | None:
     return next((limit for limit in found if isinstance(limit, int) and limit > 0), None)
 
 
-class HostEnv:
+class HostEnv(Translator):
     """A Gymnasium environment with float32 vectors or uint8 images out and one action in.
 
-    Observations (Box, Discrete, MultiDiscrete, MultiBinary, and Tuple and Dict of these) are flattened as by
-    `gymnasium.spaces.flatten`, discrete parts one-hot and texts left out. An observation that is one image is not
-    flattened: (H, W, C) uint8, with C = 1 if there is no third axis. Images among other parts come first in the vector,
-    as `layout` says. `memoroids.envs.observations.Observations` defines what an image is; `observation` overrides it.
-
-    A MultiDiscrete or MultiBinary action is one index into the product of its parts, or the option of each if there are
-    many (`memoroids.envs.spaces.actions_of`); a Box action is clipped to the Box. Atari games (ALE/…) are wrapped in
-    `gymnasium.wrappers.AtariPreprocessing`: every fourth frame, 84 x 84 grey levels, no frame stacking.
-
-    With `previous_action` the last action is appended, each of its parts one-hot, all zeros at a begin; None follows
-    the environment (POPGym's `obs_requires_prev_action`). With `previous_reward` the last reward is appended, 0 at a
-    begin. With `step_periods` the sine and cosine of 2π step / period are appended for each period, so that a memory
-    without a notion of order can tell when something happened. Nothing can be appended to images.
+    How observations and actions are translated, and what may be appended to observations: see `Interface`. Atari games
+    (ALE/…) are wrapped in `gymnasium.wrappers.AtariPreprocessing`: every fourth frame, 84 x 84 grey levels, no frame
+    stacking. `previous_action` None follows the environment (POPGym's `obs_requires_prev_action`).
 
     `options`: keyword arguments for `gymnasium.make`, or for the factory if `name` is "package.module:factory". `made`:
     the environment, where it has been made already. `max_episode_steps`: steps after which an episode is truncated,
@@ -113,51 +92,25 @@ class HostEnv:
         check_bounds: bool = False,
         made: gym.Env | None = None,
     ):
-        self.id = resolve_id(name)
+        id_ = resolve_id(name)
         if made is None:
-            with making("environment", self.id, options):
-                made = _make(self.id, options or {}, max_episode_steps)
+            with making("environment", id_, options):
+                made = _make(id_, options or {}, max_episode_steps)
         self.env = made
-        observation_space = space_of(self.id, self.env, "observation_space")
-        self.actions: Actions = actions_of(self.id, space_of(self.id, self.env, "action_space"))
-        """The number of discrete actions, the sizes of their parts, or the box of continuous ones."""
-        self._observations = Observations(self.id, observation_space, observation)
-        self.notices: list[str] = self._observations.notices
-        """What the user should know about the environment, a line each."""
-        image = self._image = self._observations.image
-        self._check = checker(observation_space, bounds=check_bounds)
-        if image and (previous_action or previous_reward or step_periods):
-            raise ValueError(
-                f"{self.id}: observations are images {image.image}: cannot append a previous action, reward or step "
-                "periods"
-            )
-        if previous_action is None:
-            wanted = getattr(self.env.unwrapped, "obs_requires_prev_action", False)
-            previous_action = bool(wanted) and not image
-        self.previous_action, self.previous_reward = previous_action, previous_reward
-        self._tail = np.zeros(action_width(self.env.action_space) * previous_action + previous_reward, np.float32)
-        self._frequencies = 2 * np.pi / np.asarray(step_periods)
-        self.joined = self._tail.size + 2 * self._frequencies.size
-        """How many numbers are joined to the environment's own observation."""
-        self.ranges = self._observations.ranges(
-            self._tail.size - previous_reward, previous_reward, self._frequencies.size
+        super().__init__(
+            id_,
+            space_of(id_, made, "observation_space"),
+            space_of(id_, made, "action_space"),
+            previous_action=previous_action,
+            wants_previous_action=bool(getattr(made.unwrapped, "obs_requires_prev_action", False)),
+            previous_reward=previous_reward,
+            step_periods=step_periods,
+            observation=observation,
+            check_bounds=check_bounds,
         )
-        """What is known of the scale of each element of an observation; None if it is an image."""
-        self.layout = self._observations.layout(self.joined)
-        """The shape of one observation as networks need it: (n,), (H, W, C) of an image, or `Mixed`."""
-        self.observation_shape: tuple[int, ...] = (self.layout.size,) if isinstance(self.layout, Mixed) else self.layout
-        """The shape of the array of one observation: (n,), or (H, W, C) of an image."""
-        self.observation_dtype = np.dtype(np.uint8 if image else np.float32)
-        self.observation_size = math.prod(self.observation_shape)
-        declared = self.env.spec.max_episode_steps if self.env.spec else None
-        self.max_length: int | None = max_episode_steps or declared or _own_limit(self.env.unwrapped)
+        declared = made.spec.max_episode_steps if made.spec else None
+        self.max_length: int | None = max_episode_steps or declared or _own_limit(made.unwrapped)
         """The longest episode according to the environment, None if it does not say. A hint, not a guarantee."""
-        self._step = 0
-
-    @property
-    def limits(self) -> tuple[np.ndarray, np.ndarray]:
-        """See `Observations.limits`: those of the environment's own observations."""
-        return self._observations.limits()
 
     def reset(self, seed: int) -> np.ndarray:
         """Resets the environment with `seed`; returns o_0 of `observation_shape` and `observation_dtype`.
@@ -172,9 +125,10 @@ class HostEnv:
 
     def began(self, observation: Any) -> np.ndarray:
         """o_0 of an episode that begins with what the environment shows. Raises `EnvironmentFault`."""
-        self._step = 0
-        self._tail[:] = 0
-        return self._observe(observation)
+        try:
+            return self.first(observation)
+        except ValueError as error:
+            raise EnvironmentFault(f"{self.id} returned {error}") from error
 
     def step(self, action: int | np.ndarray) -> tuple[np.ndarray, float, bool, bool]:
         """Takes an action; returns the observation, the reward, terminated and truncated.
@@ -196,92 +150,24 @@ class HostEnv:
 
         Raises `EnvironmentFault`.
         """
-        self._step += 1
+        step = self._step + 1
         try:
             value = math.nan if isinstance(reward, str | bytes) else float(reward)
         except Exception as error:
-            raise EnvironmentFault(f"{self.id} returned the reward {_excerpt(reward)} at step {self._step}") from error
+            raise EnvironmentFault(f"{self.id} returned the reward {_excerpt(reward)} at step {step}") from error
         if not abs(value) <= _LARGEST:
             raise EnvironmentFault(
-                f"{self.id} returned the reward {_excerpt(reward)} at step {self._step}, which is not a finite float32"
+                f"{self.id} returned the reward {_excerpt(reward)} at step {step}, which is not a finite float32"
             )
         for name, flag in (("terminated", terminated), ("truncated", truncated)):
             if not isinstance(flag, bool | np.bool_):
-                raise EnvironmentFault(f"{self.id} returned {name} {flag!r} at step {self._step}, which is not a bool")
-        if self.previous_action:
-            self._tail[: encoded.size] = encoded
-        if self.previous_reward:
-            self._tail[-1] = value
-        return self._observe(observation), value, bool(terminated), bool(truncated)
-
-    def native(self, action: int | np.ndarray) -> tuple[Any, np.ndarray]:
-        """An action in the environment's own form, and its encoding in the next observation.
-
-        Raises `ValueError` for an int out of its range.
-        """
-        space = self.env.action_space
-        if isinstance(self.actions, Continuous):
-            clipped = np.clip(np.asarray(action, np.float32), self.actions.low, self.actions.high)
-            return clipped.reshape(space.shape or ()).astype(space.dtype), clipped.astype(np.float32)
-        if isinstance(space, spaces.Discrete):
-            chosen = int(action)
-            if not 0 <= chosen < space.n:
-                raise ValueError(f"{self.id}: action {action} is not below {space.n}")
-            encoded = np.zeros(int(space.n) if self.previous_action else 0, np.float32)
-            if self.previous_action:
-                encoded[chosen] = 1
-            return chosen + int(space.start), encoded
-        sizes, start = action_parts(space)
-        given, options = np.asarray(action), sizes if isinstance(self.actions, Factored) else self.actions
-        if not np.all((given >= 0) & (given < options)):
-            raise ValueError(f"{self.id}: action {action} is not below {options}")
-        parts = options_of(self.actions, sizes, given)
-        encoded = np.zeros(sum(sizes), np.float32)
-        encoded[np.cumsum((0, *sizes[:-1])) + parts] = 1
-        return (parts + start).reshape(space.shape or ()).astype(space.dtype), encoded
-
-    def _observe(self, observation: Any) -> np.ndarray:
-        space = self.env.observation_space
+                raise EnvironmentFault(f"{self.id} returned {name} {flag!r} at step {step}, which is not a bool")
         try:
-            if self._image:
-                return _image(self._image, self._image.of(observation))
-            observation, seen = self._check(observation), self._observations
-            flat = np.concatenate([_flat(part, part.of(observation)) for part in (*seen.images, *seen.vectors)])
-        except Exception as error:
-            raise EnvironmentFault(
-                f"{self.id} returned an observation at step {self._step} that is not in {one_line_space(space)}: "
-                f"{one_line(error)}"
-            ) from error
-        if not np.isfinite(flat).all():
-            raise EnvironmentFault(f"{self.id} returned a non-finite observation at step {self._step}: {flat}")
-        if self._frequencies.size:
-            angle = self._frequencies * self._step
-            return np.concatenate((flat, self._tail, np.sin(angle), np.cos(angle)), dtype=np.float32)
-        return np.concatenate((flat, self._tail)) if self._tail.size else flat
+            row = self.following(observation, encoded, value)
+        except ValueError as error:
+            raise EnvironmentFault(f"{self.id} returned {error}") from error
+        return row, value, bool(terminated), bool(truncated)
 
     def close(self) -> None:
         """Closes the environment."""
         self.env.close()
-
-
-def _flat(part: Part, value: Any) -> np.ndarray:
-    """The numbers of a part, (n,) float32: the pixels of an image, channels last, discrete values one-hot."""
-    if part.image:
-        return _image(part, value).ravel().astype(np.float32)
-    if isinstance(part.space, spaces.Discrete | spaces.MultiDiscrete):
-        return np.asarray(flatten(part.space, value), np.float32)
-    return np.array(value, np.float32).ravel()
-
-
-def _image(part: Part, value: Any) -> np.ndarray:
-    """A copy of an image (H, W, C), since the environment may reuse its array.
-
-    Raises `ValueError` for another shape or dtype.
-    """
-    image = np.array(value)
-    if image.dtype != np.uint8 or image.shape != part.space.shape:
-        raise ValueError(f"it has shape {image.shape} and dtype {image.dtype}")
-    if part.channels_first:
-        return np.ascontiguousarray(np.moveaxis(image, 0, -1))
-    assert part.image is not None
-    return image.reshape(part.image)
