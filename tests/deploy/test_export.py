@@ -203,3 +203,5 @@ def test_a_missing_package_is_named_with_its_extra(run, tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnx" else found(name))
     with pytest.raises(ValueError, match=r"exporting needs onnx: pip install 'memoroids\[onnx\]'"):
         export(run, tmp_path / "agent")
+    program = 'import sys; sys.modules["onnx"] = sys.modules["onnxruntime"] = None; import memoroids.deploy.export'
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -7,19 +7,21 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
 
 from memoroids._version import __version__
-from memoroids.deploy import loader
 from memoroids.deploy.jaxpr_to_onnx import to_onnx
 from memoroids.deploy.onnx_graph import OPSET, stored
 from memoroids.deploy.pure_step import ActingState, PureStep
 from memoroids.runs.load import load_acting
 from memoroids.runs.settings import TrainConfig
 from memoroids.runs.trained_agent import TrainedAgent
+
+if TYPE_CHECKING:
+    from memoroids.deploy.loader import Agent
 
 ABOUT, MODEL, STABLEHLO, INITIAL, README = (
     "agent.json",
@@ -61,6 +63,8 @@ def export(run_dir: Path, folder: Path, *, best: bool = False, episodes: int = 2
         raise ValueError(f"{folder} exists: choose another --output")
     if missing := [name for name in ("onnx", "onnxruntime") if importlib.util.find_spec(name) is None]:
         raise ValueError(f"exporting needs {' and '.join(missing)}: pip install 'memoroids[onnx]'")
+    from memoroids.deploy.loader import Agent  # needs the extra
+
     config, parts, params = load_acting(run_dir, best=best)
     pure = PureStep(parts, params)
     partial = folder.with_name(f".{folder.name}.partial")
@@ -68,7 +72,7 @@ def export(run_dir: Path, folder: Path, *, best: bool = False, episodes: int = 2
     partial.mkdir(parents=True)
     try:
         _write(partial, config, pure, best=best)
-        difference, steps, microseconds = compare(loader.Agent(partial), TrainedAgent(parts, params), pure, episodes)
+        difference, steps, microseconds = compare(Agent(partial), TrainedAgent(parts, params), pure, episodes)
         size = sum(path.stat().st_size for path in partial.iterdir())
         partial.rename(folder)
     finally:
@@ -91,7 +95,7 @@ def _write(folder: Path, config: TrainConfig, pure: PureStep, *, best: bool) -> 
     (folder / STABLEHLO).write_bytes(_stablehlo(step, arguments))
     state = _flat_state(pure.initial)
     np.savez(folder / INITIAL, allow_pickle=False, **state)
-    (folder / "agent.py").write_text(Path(loader.__file__).read_text())
+    (folder / "agent.py").write_text(Path(__file__).with_name("loader.py").read_text())
     about = {
         "schema": SCHEMA,
         "version": __version__,
@@ -155,7 +159,7 @@ def _flat_state(state: Any) -> dict[str, np.ndarray]:
 
 
 def compare(
-    exported: loader.Agent, agent: TrainedAgent, pure: PureStep, episodes: int
+    exported: "Agent", agent: TrainedAgent, pure: PureStep, episodes: int
 ) -> tuple[float, int, dict[str, float]]:
     """Plays episodes of drawn observations with both: the largest difference, the steps, and the times of a step.
 
