@@ -1,20 +1,18 @@
 """Training from Python, as the command line trains: with presets, a new run directory and a display of progress."""
 
 import contextlib
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from memoroids.cli.interrupts import answered
-from memoroids.cli.progress_display import ProgressDisplay
+from memoroids.cli.progress_display import displayed
 from memoroids.cli.run_names import new_run_dir
 from memoroids.envs import resolve
 from memoroids.runs import checkpoint
 from memoroids.runs import train as training
 from memoroids.runs.checkpoint import CheckpointError
 from memoroids.runs.presets import PRESETS
-from memoroids.runs.progress import Outcome, Progress, Watch
+from memoroids.runs.progress import Progress
 from memoroids.runs.run import Run
 from memoroids.runs.run_directory import CHECKPOINTS, load_config
 from memoroids.runs.settings import TrainConfig
@@ -96,7 +94,8 @@ def train(
     path = Path(run_dir) if run_dir is not None else config.run_dir or new_run_dir(config)
     config = config.replace(run_dir=path)
     callbacks = _Callbacks(path, on_row, on_checkpoint, stop)
-    with _shown(config, path, shown=progress) as (show, conclude):
+    silent = contextlib.nullcontext((lambda moment: None, lambda outcome: None))
+    with displayed(config, path, resume=False, hints=False) if progress else silent as (show, conclude):
 
         def watch(moment: Progress) -> None:
             show(moment)
@@ -110,15 +109,3 @@ def train(
     if outcome is not None:
         conclude(outcome)
     return Run(path, load_config(path), trust=True)
-
-
-@contextlib.contextmanager
-def _shown(config: TrainConfig, path: Path, *, shown: bool) -> Iterator[tuple[Watch, Callable[[Outcome], None]]]:
-    """A function that shows the progress of a run, and one that shows its results."""
-    if not shown:
-        yield lambda moment: None, lambda outcome: None
-        return
-    begun = time.perf_counter()
-    waits_for = "the compiled call ends" if config.env.on_device else "the episodes and updates in progress end"
-    with ProgressDisplay(config, path, resume=False) as display, answered(waits_for):
-        yield display.show, lambda outcome: display.conclude(outcome, time.perf_counter() - begun, hints=False)

@@ -8,14 +8,10 @@ import tyro
 
 from memoroids.cli.failures import UsageError
 from memoroids.cli.parse import RunDirectory, Trust, load_trusted_config, parse
+from memoroids.runs.seeds import check_episodes
 
 if TYPE_CHECKING:
     from memoroids.runs.settings import TrainConfig
-
-
-def _check_episodes(episodes: int, seed: int) -> None:
-    if episodes < 1 or seed < 0:
-        raise ValueError(f"episodes must be at least 1 and seed at least 0, got {episodes} and {seed}")
 
 
 @dataclass(frozen=True)
@@ -34,7 +30,7 @@ class EvaluateOptions:
     trust: Trust = False
 
     def __post_init__(self) -> None:
-        _check_episodes(self.episodes, self.seed)
+        check_episodes(self.episodes, self.seed)
 
 
 @dataclass(frozen=True)
@@ -51,7 +47,7 @@ class SensitivityOptions:
     trust: Trust = False
 
     def __post_init__(self) -> None:
-        _check_episodes(self.episodes, self.seed)
+        check_episodes(self.episodes, self.seed)
 
 
 @dataclass(frozen=True)

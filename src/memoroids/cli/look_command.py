@@ -8,6 +8,7 @@ import tyro
 
 from memoroids.cli.failures import UsageError
 from memoroids.cli.parse import Trust, load_trusted_config, parse
+from memoroids.runs.seeds import check_episodes
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,7 @@ class LookOptions:
     trust: Trust = False
 
     def __post_init__(self) -> None:
-        if self.episodes < 1 or self.seed < 0:
-            raise ValueError(f"episodes must be at least 1 and seed at least 0, got {self.episodes} and {self.seed}")
+        check_episodes(self.episodes, self.seed)
 
 
 def look(arguments: list[str]) -> None:

@@ -4,6 +4,8 @@ import json
 import math
 import shlex
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,11 @@ from rich.text import Text
 
 from memoroids._util.clock import clock
 from memoroids._util.imports import importable
+from memoroids.cli.interrupts import answered
 from memoroids.cli.run_names import batching_of
 from memoroids.envs import is_popgym, short_name
 from memoroids.runs.check_up import examined
-from memoroids.runs.progress import Outcome, Progress, episodes_to
+from memoroids.runs.progress import Outcome, Progress, Watch, episodes_to
 from memoroids.runs.run_directory import CURVE, METRICS
 from memoroids.runs.settings import TrainConfig
 
@@ -67,6 +70,20 @@ class ProgressDisplay:
             self.console.print(line, highlight=False, soft_wrap=True, markup=False, emoji=False)
         for command in _next_commands(self.config, outcome) if hints else ():
             self.console.print(f"try: {command}", highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+
+@contextmanager
+def displayed(
+    config: TrainConfig, run_dir: Path, *, resume: bool, hints: bool = True
+) -> Iterator[tuple[Watch, Callable[[Outcome], None]]]:
+    """While a run trains, answers Ctrl-C; yields what shows its progress, and what shows its results afterwards.
+
+    `hints`: see `ProgressDisplay.conclude`.
+    """
+    begun = time.perf_counter()
+    waits_for = "the compiled call ends" if config.env.on_device else "the episodes and updates in progress end"
+    with ProgressDisplay(config, run_dir, resume=resume) as display, answered(waits_for):
+        yield display.show, lambda outcome: display.conclude(outcome, time.perf_counter() - begun, hints=hints)
 
 
 def _banner(config: TrainConfig, run_dir: Path, *, resume: bool) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from memoroids.cli.parse import RunDirectory, Trust, load_trusted_config, parse
+from memoroids.runs.seeds import check_episodes
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,7 @@ class RecordOptions:
     trust: Trust = False
 
     def __post_init__(self) -> None:
-        if self.episodes < 1 or self.seed < 0:
-            raise ValueError(f"episodes must be at least 1 and seed at least 0, got {self.episodes} and {self.seed}")
+        check_episodes(self.episodes, self.seed)
 
 
 def record(arguments: list[str]) -> None:

@@ -1,12 +1,10 @@
 """`memoroids train` and `memoroids resume`."""
 
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from memoroids.cli.interrupts import answered
 from memoroids.cli.parse import RunDirectory, Trust, load_trusted_config, parse
 from memoroids.cli.run_names import new_run_dir
 
@@ -68,16 +66,14 @@ def read_settings(arguments: list[str]) -> "TrainConfig":
 def _train(config: "TrainConfig", run_dir: Path, *, resume: bool) -> None:
     """Trains with a progress display, then prints the results; exits with code 130 if the run was interrupted."""
     from memoroids._util.allocator import keep_freed_memory
-    from memoroids.cli.progress_display import ProgressDisplay
+    from memoroids.cli.progress_display import displayed
     from memoroids.runs import train as training
     from memoroids.runs.placement import join_processes
 
     keep_freed_memory(overlap=config.collection.overlap)
     join_processes()
-    begun = time.perf_counter()
-    waits_for = "the compiled call ends" if config.env.on_device else "the episodes and updates in progress end"
-    with ProgressDisplay(config, run_dir, resume=resume) as display, answered(waits_for):
-        outcome = training.train(config, run_dir, resume=resume, watch=display.show)
-    display.conclude(outcome, time.perf_counter() - begun)
+    with displayed(config, run_dir, resume=resume) as (show, conclude):
+        outcome = training.train(config, run_dir, resume=resume, watch=show)
+    conclude(outcome)
     if outcome.final is None:
         sys.exit(130)

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from memoroids._version import __version__
-from memoroids.deploy.jaxpr_to_onnx import to_onnx
+from memoroids.deploy.jaxpr_to_onnx import named, to_onnx
 from memoroids.deploy.onnx_graph import OPSET, stored
 from memoroids.deploy.pure_step import ActingState, PureStep
 from memoroids.runs.load import load_acting
@@ -150,11 +150,8 @@ def _flat_state(state: Any) -> dict[str, np.ndarray]:
     """The leaves of a state by the names of the model's inputs, complex ones as two."""
     found: dict[str, np.ndarray] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-        name, array = "state" + jax.tree_util.keystr(path), np.asarray(leaf)
-        parts = {name: array}
-        if array.dtype.kind == "c":
-            parts = {f"{name}.real": np.real(array), f"{name}.imag": np.imag(array)}
-        found |= {each: part.astype(stored(part.dtype)) for each, part in parts.items()}
+        parts = named("state" + jax.tree_util.keystr(path), np.asarray(leaf))
+        found |= {name: np.asarray(part, stored(part.dtype)) for name, part in parts.items()}
     return found
 
 

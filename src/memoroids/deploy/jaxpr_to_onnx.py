@@ -45,7 +45,7 @@ def to_onnx(function: Callable[..., Any], arguments: dict[str, Any], name: str) 
     found = evaluate(graph, closed.jaxpr, closed.consts, values)
     outputs: dict[str, Real] = {}
     for (path, _), value in zip(jax.tree_util.tree_leaves_with_path(shapes), found, strict=True):
-        outputs |= _named("out" + jax.tree_util.keystr(path), value)
+        outputs |= named("out" + jax.tree_util.keystr(path), value)
     return graph.model(name, inputs, outputs), list(outputs)
 
 
@@ -56,7 +56,8 @@ def _input(name: str, example: np.ndarray) -> Tensor | Pair:
     return Pair(real, imag)
 
 
-def _named(name: str, value: Value) -> dict[str, Real]:
+def named(name: str, value: Value) -> dict[str, Real]:
+    """A value by the names of its inputs or outputs: one, or two if it is complex."""
     if is_complex(value):
         real, imag = parts_of(value)
         return {f"{name}.real": real, f"{name}.imag": imag}

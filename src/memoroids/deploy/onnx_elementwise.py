@@ -33,6 +33,7 @@ _SAME = {
     "max": "Max",
     "min": "Min",
     "div": "Div",
+    "pow": "Pow",
     "gt": "Greater",
     "ge": "GreaterOrEqual",
     "lt": "Less",
@@ -99,11 +100,6 @@ def _integer_pow(graph: Graph, given: list[Any], out: list[Any], params: dict[st
     if params["y"] == 2:
         return _mul(graph, given * 2, out, params)
     return graph.node("Pow", [given[0], np.asarray(params["y"], np.float32)], out[0].shape, out[0].dtype)
-
-
-@counterpart("pow")
-def _pow(graph: Graph, given: list[Any], out: list[Any], params: dict[str, Any]) -> Any:
-    return graph.node("Pow", given, out[0].shape, out[0].dtype)
 
 
 @counterpart("rsqrt")

@@ -94,8 +94,7 @@ def _dynamic_slice(graph: Graph, given: list[Any], out: list[Any], params: dict[
     placed = [graph.reshape(start, (1,)) for start in starts]
     start = placed[0] if len(placed) == 1 else graph.node("Concat", placed, (len(sizes),), WIDE, axis=0)
     last = integers(np.subtract(value.shape, sizes).tolist())
-    start = graph.node("Max", [start, integers([0] * len(sizes))], (len(sizes),), WIDE)
-    start = graph.node("Min", [start, last], (len(sizes),), WIDE)
+    start = clamp(graph, [integers([0] * len(sizes)), start, last], [start], {})
     end = graph.node("Add", [start, integers(sizes)], (len(sizes),), WIDE)
     return graph.node("Slice", [value, start, end, integers(range(len(sizes)))], out[0].shape, out[0].dtype)
 

@@ -59,13 +59,6 @@ class PureStep:
         """An example of each part of an observation: zeros of its shape and type."""
         return tuple(np.zeros(part.space.shape or (), _dtype(part.space)) for part in self.parts)
 
-    def native(self, action: Any) -> Any:
-        """An action of the step in the environment's own type."""
-        space = self.interface.action_space
-        if isinstance(space, spaces.Discrete):
-            return int(action)
-        return np.asarray(action).astype(space.dtype)
-
     @property
     def continuous(self) -> bool:
         """Whether its actions are numbers within a Box."""

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -168,3 +168,9 @@ def read_baseline(run_dir: Path) -> Baseline | None:
         float(baseline.mean)
         return baseline
     return None
+
+
+def mean_baseline(run_dirs: Iterable[Path]) -> float:
+    """The mean return of random actions over several runs, those that know it; NaN if none does."""
+    means = [baseline.mean for baseline in map(read_baseline, run_dirs) if baseline is not None]
+    return sum(means) / len(means) if means else math.nan

@@ -1,6 +1,5 @@
 """A run in the hand: its settings, metrics, curve and evaluations, and its trained agent."""
 
-import math
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,13 @@ import numpy as np
 from memoroids._util.imports import importable, name_of, stand_for
 from memoroids.acting.evaluation import Evaluations
 from memoroids.envs.names import environment_name
-from memoroids.runs.baseline import read_baseline
+from memoroids.runs.baseline import mean_baseline
 from memoroids.runs.check_up import examined, seeds_of
 from memoroids.runs.load import evaluate_run, load_acting
 from memoroids.runs.metrics import FIELDS, mean_rows
 from memoroids.runs.plots import curve_figure
 from memoroids.runs.run_directory import METRICS, load_config, read_rows, read_summary
+from memoroids.runs.seeds import check_episodes
 from memoroids.runs.settings import TrainConfig
 from memoroids.runs.trained_agent import TrainedAgent
 
@@ -117,9 +117,7 @@ class Run:
 
     def plot(self) -> Any:
         """The learning curve, a Matplotlib figure, which notebooks show."""
-        config, baselines = self.config, [read_baseline(run.path) for run in self.seeds]
-        means = [baseline.mean for baseline in baselines if baseline is not None]
-        random = sum(means) / len(means) if means else math.nan
+        config, random = self.config, mean_baseline(run.path for run in self.seeds)
         title = f"{config.env.id}, {config.network.memory}"
         return curve_figure(self.rows, title, config.evaluation.way, random=random)
 
@@ -129,8 +127,7 @@ class Run:
         Their environment seeds are none that training used; `seed` chooses others. With several seeds, the episodes of
         all together. Raises `ValueError` and `CheckpointError` if there are no such parameters.
         """
-        if episodes < 1 or seed < 0:
-            raise ValueError(f"episodes must be at least 1 and seed at least 0, got {episodes} and {seed}")
+        check_episodes(episodes, seed)
         found = [evaluate_run(run.path, episodes, seed, best=best) for run in self.seeds]
         return found[0] if len(found) == 1 else Evaluations.joined(found)
 

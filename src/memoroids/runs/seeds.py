@@ -9,6 +9,12 @@ RANDOM, TRAIN, EVALUATE, FINAL, REPORT, RANDOM_PLAY = range(6)
 evaluations, random episodes before training that are only looked at."""
 
 
+def check_episodes(episodes: int, seed: int) -> None:
+    """Raises `ValueError` unless there is an episode to play and `seed` can choose its seeds."""
+    if episodes < 1 or seed < 0:
+        raise ValueError(f"episodes must be at least 1 and seed at least 0, got {episodes} and {seed}")
+
+
 def environment_seeds(seed: int, stream: int, *index: int) -> Callable[[int], int]:
     """A function from episode number to 32-bit environment seed.
 

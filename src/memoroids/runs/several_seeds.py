@@ -1,11 +1,10 @@
 """A run of several seeds: a run directory for each of them within one, and what is said of all together."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from memoroids.acting.evaluation import Evaluations
-from memoroids.runs.baseline import read_baseline
+from memoroids.runs.baseline import mean_baseline
 from memoroids.runs.metrics import mean_rows
 from memoroids.runs.plots import draw_comparison
 from memoroids.runs.progress import Outcome
@@ -32,14 +31,12 @@ def joined(config: TrainConfig, run_dir: Path, outcomes: Sequence[Outcome], dire
     curves = {f"seed {outcome.config.seed}": [outcome.rows] for outcome in outcomes if outcome.rows}
     if curves:
         what = f"{config.env.id}, {config.network.memory}, {config.placement.seeds} seeds"
-        baselines = [read_baseline(seed_dir(directory, outcome.config.seed)) for outcome in outcomes]
-        means = [baseline.mean for baseline in baselines if baseline is not None]
         draw_comparison(
             directory / CURVE,
             curves,
             f"{what}: {config.evaluation.way} evaluation during training",
             f"return of {config.evaluation.way} episodes",
-            random=sum(means) / len(means) if means else math.nan,
+            random=mean_baseline(seed_dir(directory, outcome.config.seed) for outcome in outcomes),
         )
     finals = [outcome.finals for outcome in outcomes if outcome.finals is not None]
     finished = len(finals) == config.placement.seeds
