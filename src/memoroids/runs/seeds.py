@@ -2,8 +2,6 @@
 
 from collections.abc import Callable
 
-import numpy as np
-
 RANDOM, TRAIN, EVALUATE, FINAL, REPORT, RANDOM_PLAY = range(6)
 """The streams: random episodes for the replay, training, evaluation during training, final evaluation, later
 evaluations, random episodes before training that are only looked at."""
@@ -20,6 +18,7 @@ def environment_seeds(seed: int, stream: int, *index: int) -> Callable[[int], in
 
     Seeds of different run seeds, or of different `index`, are drawn independently; no two streams share a seed.
     """
+    import numpy as np  # here, since commands check their options with this module before anything heavy is loaded
 
     def seed_of(number: int) -> int:
         drawn = int(np.random.SeedSequence((seed, stream, *index, number)).generate_state(1)[0])
