@@ -116,6 +116,7 @@ def _unknown_options() -> Iterator[Case]:
         ("export", "run"),
         ("look", "run"),
         ("record", "run"),
+        ("watch", "run"),
         ("reproduce", "figure4"),
         ("report", "grid"),
         ("bench", "update"),
@@ -580,6 +581,11 @@ def _places(tmp: Path) -> Iterator[Case]:
         yield _case("no run", [command, "run"], "run holds no run", _directory("run"), "empty")
         yield _case("no run", [command, "run"], "run/config.json", _directory("run/config.json"), "directory")
         yield _case("no run", [command, "a\0b"], "a.*b", note="NUL")
+    for path in ("nowhere", "run/config.json", str(tmp / "absent")):
+        yield _case("no run", ["watch", path], f"{re.escape(path)} is no directory")
+    yield _case("no run", ["watch", ""], r"\. holds no run")
+    yield _case("no run", "watch", "runs is no directory")
+    yield _case("no run", ["watch", "a\0b"], "a.*b", note="NUL")
     for path in ("nowhere", "", str(tmp / "absent")):
         yield _case("no grid", ["report", path], f"{re.escape(path) or '.'} holds no grid")
     yield _case("no grid", "report grid", "grid holds no grid", _file("grid", "a file"), "a file")

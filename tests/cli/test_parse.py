@@ -21,6 +21,7 @@ from memoroids.cli.look_command import LookOptions
 from memoroids.cli.main import main
 from memoroids.cli.record_command import RecordOptions
 from memoroids.cli.train_command import ResumeOptions
+from memoroids.cli.watch_command import WatchOptions
 from memoroids.replay import PriorityConfig
 from memoroids.runs.settings import TrainConfig, options
 
@@ -32,6 +33,7 @@ OPTIONS: dict[str, Any] = {
     "export": ExportOptions,
     "look": LookOptions,
     "record": RecordOptions,
+    "watch": WatchOptions,
     "train": TrainConfig,
     "resume": ResumeOptions,
     "evaluate": EvaluateOptions,

@@ -58,9 +58,8 @@ WORDS = {
 }  # fmt: skip
 SWITCHES = {
     "env.previous_action", "env.previous_reward", "replay.cut_batch", "replay.prioritised", "trackers.tensorboard",
-    "trackers.wandb", "env.check_bounds", "env.vector", "collection.overlap", "evaluation.stochastic",
-    "network.check_memory", "network.normalise",
-    "agent.scale_rewards",
+    "trackers.wandb", "trackers.trackio", "env.check_bounds", "env.vector", "collection.overlap",
+    "evaluation.stochastic", "network.check_memory", "network.normalise", "agent.scale_rewards",
 }  # fmt: skip
 OPTIONAL = {
     "run_dir", "network.parameters", "network.chunk", "env.previous_action", "budget.steps", "collection.rollout",

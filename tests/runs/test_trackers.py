@@ -1,94 +1,205 @@
-"""TensorBoard and Weights & Biases: what is sent to them, and what happens if one is not installed."""
+"""TensorBoard, Weights & Biases and Trackio: what is sent to them, once each, and what happens without them."""
 
+import json
 import math
 import sys
+import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from memoroids.runs.metrics import ABSENT, FIELDS
-from memoroids.runs.trackers import Trackers
+from memoroids.runs.metrics import ABSENT, FIELDS, read
+from memoroids.runs.run_directory import CONFIG, METRICS, TRACKED, seed_dir
+from memoroids.runs.settings import TrainConfig
+from memoroids.runs.trackers import STARTS, Trackers
+from memoroids.runs.train import train
 from metric_rows import ROWS, row
 
+PACKAGES = [("tensorboard", "tensorboardX"), ("wandb", "wandb"), ("trackio", "trackio")]
 
-def test_tensorboard_events_hold_every_column(tmp_path: Path):
-    trackers = Trackers(tmp_path, {}, tensorboard=True, wandb=False)
+
+class FakeRun:
+    """A run of a tracker: what it was told."""
+
+    def __init__(self, options: dict[str, Any]):
+        self.options, self.logged, self.finished = options, [], False
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        assert not self.finished
+        self.logged.append((values, step))
+
+    def finish(self) -> None:
+        self.finished = True
+
+
+class Fake(types.ModuleType):
+    """What of wandb and trackio is called, by the runs that were started."""
+
+    def __init__(self, name: str):
+        super().__init__(name)
+        self.runs: list[FakeRun] = []
+
+    def init(self, **options: Any) -> FakeRun:
+        self.runs.append(FakeRun(options))
+        return self.runs[-1]
+
+    @property
+    def steps(self) -> list[int]:
+        return [step for run in self.runs for _, step in run.logged]
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Fake]:
+    def made(name: str) -> Fake:
+        module = Fake(name)
+        monkeypatch.setitem(sys.modules, name, module)
+        return module
+
+    return made
+
+
+def scalars(run_dir: Path) -> list[tuple[str, int]]:
+    """The names and steps of all that TensorBoard reads in a run directory."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    found = []
+    for path in sorted((run_dir / "tensorboard").iterdir()):
+        content = path.read_bytes()
+        while content:  # a length of 8 bytes, its checksum of 4, the event, its checksum of 4
+            size = int.from_bytes(content[:8], "little")
+            event = Event.FromString(content[12 : 12 + size])
+            content = content[16 + size :]
+            found += [(value.tag, event.step) for value in event.summary.value]
+    return found
+
+
+def test_tensorboard_events_hold_every_column_of_every_row(tmp_path: Path):
+    trackers = Trackers(tmp_path, {}, ["tensorboard"])
     for values in ROWS:
         trackers.write(values)
     trackers.close()
-    (events,) = (tmp_path / "tensorboard").iterdir()
-    content = events.read_bytes()
-    assert all(name.encode() in content for name in FIELDS)
-    assert content.count(b"eval_return") >= len(ROWS)
+    assert sorted(scalars(tmp_path)) == sorted((name, int(each["env_steps"])) for each in ROWS for name in FIELDS)
 
 
 def test_what_an_agent_does_not_have_is_not_sent(tmp_path: Path):
-    trackers = Trackers(tmp_path, {}, tensorboard=True, wandb=False)
+    trackers = Trackers(tmp_path, {}, ["tensorboard"])
     trackers.write(row(10, **dict.fromkeys(ABSENT, math.nan), loss=math.nan))
     trackers.close()
-    (events,) = (tmp_path / "tensorboard").iterdir()
-    content = events.read_bytes()
-    assert b"loss" in content and not any(name.encode() in content for name in ABSENT)
+    assert {name for name, _ in scalars(tmp_path)} == set(FIELDS) - set(ABSENT)
 
 
-def test_nothing_is_written_where_no_logger_is_asked_for(tmp_path: Path):
-    trackers = Trackers(tmp_path, {}, tensorboard=False, wandb=False)
+def test_nothing_is_written_where_no_tracker_is_asked_for(tmp_path: Path):
+    trackers = Trackers(tmp_path, {}, [])
     trackers.write(ROWS[0])
     trackers.close()
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("name", "module"), [("tensorboard", "tensorboardX"), ("wandb", "wandb")])
-def test_a_logger_that_is_not_installed_is_answered_with_how_to_install_it(
-    name: str, module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("name", "package"), PACKAGES)
+def test_a_tracker_that_is_not_installed_is_answered_with_how_to_install_it(
+    name: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ValueError) as error:
-        Trackers(tmp_path, {}, tensorboard=name == "tensorboard", wandb=name == "wandb")
+        Trackers(tmp_path / "run", {}, [name])
     message = str(error.value)
     assert f"--{name}" in message and f"pip install 'memoroids[{name}]'" in message and "\n" not in message
+    assert not (tmp_path / "run").exists()
 
 
-def test_weights_and_biases_gets_every_row_at_its_episode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    class Fake:
-        """What of wandb is called."""
-
-        def __init__(self):
-            self.started: dict[str, Any] = {}
-            self.logged: list[tuple[dict[str, float], int]] = []
-            self.finished = False
-
-        def init(self, **options: Any) -> "Fake":
-            self.started = options
-            return self
-
-        def log(self, values: dict[str, float], step: int) -> None:
-            self.logged.append((values, step))
-
-        def finish(self) -> None:
-            self.finished = True
-
-    fake = Fake()
-    monkeypatch.setitem(sys.modules, "wandb", fake)
-    trackers = Trackers(tmp_path, {"seed": 3}, tensorboard=False, wandb=True)
+@pytest.mark.parametrize("name", ["wandb", "trackio"])
+def test_every_row_is_sent_at_its_environment_step(name: str, tmp_path: Path, fake: Callable[[str], Fake]):
+    module = fake(name)
+    trackers = Trackers(tmp_path, {"seed": 3}, [name])
     for values in ROWS:
         trackers.write(values)
     trackers.close()
-    assert fake.started["config"] == {"seed": 3} and str(tmp_path) in str(fake.started["dir"])
-    assert fake.logged == [(values, int(values["episode"])) for values in ROWS]
-    assert fake.finished
+    (run,) = module.runs
+    assert run.options["config"] == {"seed": 3} and run.options["resume"] == "allow"
+    assert tmp_path.name in run.options["name"]
+    assert run.logged == [(values, int(values["env_steps"])) for values in ROWS]
+    assert run.finished
 
 
-def test_weights_and_biases_that_cannot_start_is_answered_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    class NotLoggedIn:
-        @staticmethod
-        def init(**options: Any) -> None:
-            raise RuntimeError("api_key not configured (no-tty).\n" * 35)
+@pytest.mark.parametrize("name", ["wandb", "trackio"])
+def test_a_resumed_run_continues_as_the_same_and_sends_only_what_is_new(
+    name: str, tmp_path: Path, fake: Callable[[str], Fake]
+):
+    module = fake(name)
+    first = Trackers(tmp_path, {}, [name])
+    for values in ROWS[:2]:
+        first.write(values)
+    second = Trackers(tmp_path, {}, [name])  # the first was killed
+    for values in ROWS:
+        second.write(values)
+    assert module.steps == [int(values["env_steps"]) for values in ROWS]
+    before, after = (run.options for run in module.runs)
+    assert (before["name"], before.get("id")) == (after["name"], after.get("id"))
 
-    monkeypatch.setitem(sys.modules, "wandb", NotLoggedIn)
+
+@pytest.mark.parametrize("content", ["", "[]", '{"wandb": 3}', '{"wandb": {"id": "a"}}', "\0"])
+def test_a_damaged_record_of_what_was_sent_starts_anew(content: str, tmp_path: Path, fake: Callable[[str], Fake]):
+    module = fake("wandb")
+    (tmp_path / TRACKED).write_text(content)
+    Trackers(tmp_path, {}, ["wandb"]).write(ROWS[0])
+    assert module.steps == [int(ROWS[0]["env_steps"])]
+    assert json.loads((tmp_path / TRACKED).read_text())["wandb"]["env_steps"] == module.steps[0]
+
+
+def settings(**changes: Any) -> TrainConfig:
+    small = {"algorithm": "ppo", "width": 8, "num_envs": 2, "rollout": 60, "minibatches": 1, "epochs": 1}
+    counts = {"train_episodes": 12, "eval_every": 2, "eval_episodes": 1, "final_episodes": 1, "checkpoint_every": 6}
+    return TrainConfig.of(**{"env": "RepeatFirstEasy", "memory": "mlp"} | small | counts | changes)
+
+
+def test_rows_after_the_newest_checkpoint_are_sent_once_though_they_are_written_twice(
+    tmp_path: Path, fake: Callable[[str], Fake], monkeypatch: pytest.MonkeyPatch
+):
+    module, run = fake("wandb"), tmp_path / "run"
+    log = FakeRun.log
+
+    def dies(self: FakeRun, values: dict[str, float], step: int) -> None:
+        if len(module.steps) == 2 and len(module.runs) == 1:
+            raise MemoryError  # between two checkpoints
+        log(self, values, step)
+
+    monkeypatch.setattr(FakeRun, "log", dies)
+    with pytest.raises(MemoryError):
+        train(settings(wandb=True, tensorboard=True), run)
+    train(settings(wandb=True, tensorboard=True), run, resume=True)
+    steps = [int(values["env_steps"]) for values in read(run / METRICS)]
+    assert len(module.runs) == 2 and module.steps == steps and len(steps) > 3
+    assert [step for name, step in scalars(run) if name == "loss"] == steps
+
+
+@pytest.mark.parametrize("env", ["RepeatFirstEasy", "device:RepeatFirstEasy"])
+def test_several_seeds_are_tracked_as_runs_of_their_own(env: str, tmp_path: Path, fake: Callable[[str], Fake]):
+    module, run = fake("trackio"), tmp_path / "several"
+    train(settings(env=env, seeds=2, trackio=True, train_episodes=4), run)
+    assert [each.options["name"].rpartition("-")[0] for each in module.runs] == ["several-seed0", "several-seed1"]
+    for seed, each in enumerate(module.runs):
+        assert [step for _, step in each.logged] == [
+            int(values["env_steps"]) for values in read(seed_dir(run, seed) / METRICS)
+        ]
+        assert each.finished and each.options["config"]["seed"] == seed
+    assert (run / CONFIG).exists()
+
+
+def test_a_tracker_that_cannot_start_is_answered_in_one_line(tmp_path: Path, fake: Callable[[str], Fake]):
+    def not_logged_in(**options: Any) -> Any:
+        raise RuntimeError("No API key configured.\n" * 35)
+
+    other, module = fake("trackio"), fake("wandb")
+    module.init = not_logged_in
     with pytest.raises(
-        ValueError, match=r"api_key not configured .*: run `wandb login` first, or set WANDB_MODE"
+        ValueError, match=r"No API key configured.*: run `wandb login` first, or set WANDB_MODE"
     ) as error:
-        Trackers(tmp_path, {}, tensorboard=False, wandb=True)
-    assert "\n" not in str(error.value)
+        Trackers(tmp_path, {}, ["trackio", "wandb"])
+    assert "\n" not in str(error.value) and other.runs[0].finished
+
+
+def test_every_tracker_has_a_setting():
+    assert settings(**dict.fromkeys(STARTS, True)).trackers.wanted == list(STARTS)
+    assert settings().trackers.wanted == []

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
+from browser import opened
 from memoroids.cli.main import main
 from memoroids.runs.settings import TrainConfig
 from memoroids.viewing.glance import glance
@@ -114,16 +114,9 @@ def test_a_run_that_cannot_be_read_is_one_line(tmp_path, capsys):
     assert "name at least one run" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Chromium")
-def test_clicks_and_keys_choose_a_step(run, tmp_path):
-    sync_api = pytest.importorskip("playwright.sync_api")
+def test_clicks_and_keys_choose_a_step(run):
     main(["look", str(run), "--episodes", "1"])
-    errors: list[str] = []
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 390, "height": 800})
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto((run / "look.html").as_uri())
+    with opened((run / "look.html").as_uri(), 390) as page:
         assert "Step 4" in page.inner_text("[aria-live]")
         page.click("button.cell >> nth=1")
         assert "Step 1" in page.inner_text("[aria-live]")
@@ -134,5 +127,3 @@ def test_clicks_and_keys_choose_a_step(run, tmp_path):
         assert page.eval_on_selector_all("button[aria-pressed=true]", "found => found.length") == 1
         page.click("summary")
         assert page.eval_on_selector_all("details tbody tr", "found => found.length") == 5
-        browser.close()
-    assert errors == []

@@ -64,6 +64,12 @@ COMMANDS = {
         "record",
         opens_runs=True,
     ),
+    "watch": Command(
+        "Serve a live page of runs under way, to this machine alone: curves, speeds, warnings and findings.",
+        "memoroids.cli.watch_command",
+        "watch",
+        opens_runs=True,
+    ),
     "reproduce": Command(
         "Run the grid behind one of the paper's figures, resuming an unfinished one, and write its report.",
         "memoroids.cli.experiment_commands",

@@ -120,6 +120,13 @@ def read(path: Path) -> list[dict[str, float]]:
     return _rows(path, path.read_bytes())
 
 
+def read_so_far(path: Path) -> list[dict[str, float]]:
+    """The complete rows of a metrics.csv that another process is writing. Raises `ValueError` as `read` does."""
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    return _rows(path, whole) if whole else []
+
+
 def mean_rows(runs: Sequence[Sequence[dict[str, float]]]) -> list[dict[str, float]]:
     """The means over runs, row by row, up to the last row that all runs have."""
     return [{name: sum(row[name] for row in at) / len(at) for name in at[0]} for at in zip(*runs, strict=False)]

@@ -57,6 +57,8 @@ class Recorder:
             counters.faults_in_a_row = 0  # these faults ended the run; resuming it allows as many again
         self._trackers, self._watch, self._best = trackers, watch, best
         self._metrics = MetricsFile(run_dir / METRICS, keep=counters.metrics_bytes)
+        for row in self._metrics.rows:
+            trackers.write(row)
         self._tensors = tensor_names(learner.params)
         skipped, divergence = jax.device_get((learner.skipped, learner.divergence))
         self._skipped, self._longest, self._nonfinite = int(skipped), int(divergence.longest), divergence.tensors

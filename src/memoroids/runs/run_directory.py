@@ -14,7 +14,7 @@ from memoroids.runs.settings import TrainConfig
 from memoroids.runs.settings_file import from_json
 
 CONFIG, METRICS, CURVE, SUMMARY, CHECKPOINTS = "config.json", "metrics.csv", "curve.png", "summary.json", "checkpoints"
-WARNINGS, LOCK, BASELINE = "warnings.txt", "lock", "baseline.json"
+WARNINGS, LOCK, BASELINE, TRACKED = "warnings.txt", "lock", "baseline.json", "trackers.json"
 SENSITIVITY, HEATMAP = "sensitivity_training.csv", "sensitivity_training.png"
 
 

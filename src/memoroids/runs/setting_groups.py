@@ -308,3 +308,10 @@ class TrackerSettings:
     """Also write TensorBoard events (needs the extra: pip install 'memoroids[tensorboard]')."""
     wandb: bool = False
     """Also log to Weights & Biases (needs the extra: pip install 'memoroids[wandb]')."""
+    trackio: bool = False
+    """Also log to Trackio, on this machine (needs the extra: pip install 'memoroids[trackio]')."""
+
+    @property
+    def wanted(self) -> list[str]:
+        """The names of those that are asked for."""
+        return [name for name in ("tensorboard", "wandb", "trackio") if getattr(self, name)]

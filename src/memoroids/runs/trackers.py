@@ -1,55 +1,145 @@
-"""Experiment trackers: TensorBoard and Weights & Biases."""
+"""Experiment trackers: TensorBoard, Weights & Biases and Trackio."""
 
+import contextlib
+import contextvars
 import importlib
+import json
 import math
+import uuid
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from memoroids._util.files import atomic_write_text
 from memoroids._util.messages import one_line
 from memoroids.runs.metrics import ABSENT
+from memoroids.runs.run_directory import CONFIG, TRACKED
+
+PROJECT = "memoroids"
+
+Row = Mapping[str, float]
+
+
+class Tracker(Protocol):
+    """Where rows of metrics are sent."""
+
+    def log(self, values: Row, step: int) -> None:
+        """Sends the values of one step."""
+
+    def finish(self) -> None:
+        """Sends what is still buffered and ends the tracking."""
 
 
 class Trackers:
-    """Sends rows of metrics to TensorBoard, Weights & Biases, both or neither.
+    """Sends each row of metrics once to each of the trackers that are asked for, also if the run is resumed.
 
-    Raises `ValueError` if the package of a requested tracker is not installed, or Weights & Biases cannot be reached.
+    `wanted`: names of trackers, see `STARTS`. What each was sent, and by which id it knows the run, is kept in
+    trackers.json in the run directory.
+
+    Raises `ValueError` if the package of a tracker is not installed, or if a tracker cannot be started.
     """
 
-    def __init__(self, run_dir: Path, config: dict[str, Any], *, tensorboard: bool, wandb: bool):
-        self._tensorboard = self._wandb = None
-        modules = [_extra(name) for name, wanted in (("tensorboardX", tensorboard), ("wandb", wandb)) if wanted]
+    def __init__(self, run_dir: Path, config: dict[str, Any], wanted: Iterable[str]):
+        self._path, self._sent = run_dir / TRACKED, _read(run_dir / TRACKED)
         # Nothing is written before all imports have succeeded: a run that cannot start must not create its directory.
-        if tensorboard:
-            self._tensorboard = modules[0].SummaryWriter(str(run_dir / "tensorboard"))
-        if wandb:
+        modules = {name: _extra(name) for name in wanted}
+        self._open: dict[str, Tracker] = {}
+        for name, module in modules.items():
             run_dir.mkdir(parents=True, exist_ok=True)
+            known = self._sent.setdefault(name, {"id": uuid.uuid4().hex[:8], "env_steps": -1})
             try:
-                self._wandb = modules[-1].init(project="memoroids", dir=str(run_dir), config=config)
+                self._open[name] = STARTS[name](module, run_dir, config, known["id"])
             except Exception as error:
-                raise ValueError(
-                    f"--wandb could not start ({one_line(error)}): run `wandb login` first, or set WANDB_MODE=offline"
-                ) from error
+                self.close()
+                raise ValueError(f"--{name} could not start ({one_line(error)}){_WAYS_OUT.get(name, '')}") from error
 
-    def write(self, row: dict[str, float]) -> None:
-        """Sends a row of metrics, with its training episode as the step, without what the agent does not have."""
-        row = {name: value for name, value in row.items() if name not in ABSENT or not math.isnan(value)}
-        if self._tensorboard is not None:
-            for name, value in row.items():
-                self._tensorboard.add_scalar(name, value, int(row["episode"]))
-        if self._wandb is not None:
-            self._wandb.log(row, step=int(row["episode"]))
+    def write(self, row: Row) -> None:
+        """Sends a row of metrics to those that were not sent it yet, without what the agent does not have.
+
+        Its step is its number of environment steps.
+        """
+        step, values = int(row["env_steps"]), _present(row)
+        for name, tracker in self._open.items():
+            if step > self._sent[name]["env_steps"]:
+                tracker.log(values, step)
+                self._sent[name]["env_steps"] = step
+                atomic_write_text(self._path, json.dumps(self._sent, indent=1) + "\n")
 
     def close(self) -> None:
         """Sends what is still buffered and ends the tracking."""
-        if self._tensorboard is not None:
-            self._tensorboard.close()
-        if self._wandb is not None:
-            self._wandb.finish()
+        for tracker in self._open.values():
+            tracker.finish()
 
 
-def _extra(module: str) -> Any:
-    name = module.removesuffix("X").lower()
+def _name(run_dir: Path) -> str:
+    """The name of a run; that of one seed of several names the run as well."""
+    named = run_dir.resolve()
+    return f"{named.parent.name}-{named.name}" if (named.parent / CONFIG).exists() else named.name
+
+
+def _present(row: Row) -> dict[str, float]:
+    return {name: value for name, value in row.items() if name not in ABSENT or not math.isnan(value)}
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    """What trackers were sent so far; nothing if there is no such file, or none that can be read."""
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+        found = json.loads(path.read_text())
+        return {name: {"id": str(of["id"]), "env_steps": int(of["env_steps"])} for name, of in found.items()}
+    return {}
+
+
+class _TensorBoard:
+    def __init__(self, writer: Any):
+        self._writer = writer
+
+    def log(self, values: Row, step: int) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+        self._writer.flush()  # what counts as sent must not be lost with the process
+
+    def finish(self) -> None:
+        self._writer.close()
+
+
+def _tensorboard(module: Any, run_dir: Path, config: dict[str, Any], id_: str) -> Tracker:
+    return _TensorBoard(module.SummaryWriter(str(run_dir / "tensorboard")))
+
+
+def _wandb(module: Any, run_dir: Path, config: dict[str, Any], id_: str) -> Tracker:
+    # Several seeds that train together each have a run of their own at the same time.
+    return module.init(
+        project=PROJECT,
+        name=_name(run_dir),
+        id=id_,
+        resume="allow",
+        reinit="create_new",
+        dir=str(run_dir),
+        config=config,
+    )
+
+
+def _trackio(module: Any, run_dir: Path, config: dict[str, Any], id_: str) -> Tracker:
+    def start() -> Tracker:
+        return module.init(project=PROJECT, name=f"{_name(run_dir)}-{id_}", resume="allow", config=config)
+
+    # Otherwise it would end the run of another seed, which it remembers in a context variable.
+    return contextvars.Context().run(start)
+
+
+STARTS: dict[str, Callable[[Any, Path, dict[str, Any], str], Tracker]] = {
+    "tensorboard": _tensorboard,
+    "wandb": _wandb,
+    "trackio": _trackio,
+}
+"""The trackers, by the name of their setting and of their extra."""
+
+_PACKAGES = {"tensorboard": "tensorboardX"}
+_WAYS_OUT = {"wandb": ": run `wandb login` first, or set WANDB_MODE=offline"}
+
+
+def _extra(name: str) -> Any:
     try:
-        return importlib.import_module(module)
+        return importlib.import_module(_PACKAGES.get(name, name))
     except ImportError as error:
         raise ValueError(f"--{name} needs the extra: pip install 'memoroids[{name}]'") from error

@@ -139,14 +139,12 @@ class RestoredRun(Generic[PartsT]):
     def recorder(self, run_dir: Path, watch: Callable[[Progress], None]) -> Recorder:
         """Opens the output files in `run_dir`; writes the settings of a new run, logs warnings about a resumed one."""
         config = self.config
-        loggers = Trackers(
-            run_dir, asdict(config), tensorboard=config.trackers.tensorboard, wandb=config.trackers.wandb
-        )
+        trackers = Trackers(run_dir, asdict(config), config.trackers.wanted)
         lost = self.resume and self.checkpoint is None and _lines(run_dir / METRICS) > 1
         if not self.resume:
             run_dir.mkdir(parents=True, exist_ok=True)
             atomic_write_text(run_dir / CONFIG, to_json(config) + "\n")
-        recorder = Recorder(config, run_dir, self.counters, loggers, watch, learner=self.learner, best=self.best)
+        recorder = Recorder(config, run_dir, self.counters, trackers, watch, learner=self.learner, best=self.best)
         if not self.resume:
             for notice in self.parts.notices:
                 recorder.warn(notice)
