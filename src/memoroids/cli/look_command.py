@@ -2,35 +2,25 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
+from memoroids.cli.episode_options import EpisodeOptions
 from memoroids.cli.failures import UsageError
-from memoroids.cli.parse import Trust, load_trusted_config, parse
-from memoroids.runs.seeds import check_episodes
+from memoroids.cli.parse import load_trusted_config, parse
 
 
-@dataclass(frozen=True)
-class LookOptions:
-    """Options of `memoroids look`. Raises `ValueError` for numbers out of range."""
+@dataclass(frozen=True, kw_only=True)
+class LookOptions(EpisodeOptions):
+    """Options of `memoroids look`."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Directories of the runs, which are shown side by side."""
-    which: Literal["best", "worst", "median"] = "best"
-    """Which of the episodes to look at, by its return."""
-    episodes: int = 10
-    """Greedy episodes to play and choose from."""
-    seed: int = 0
-    """Chooses another set of fresh environment seeds."""
+    """Directories of the runs, which are shown side by side in the same environment seed, chosen by the first one."""
     output: Path | None = None
     """File to write; by default look.html in the first run's directory."""
-    best: bool = False
-    """Use the parameters of the best evaluation during training instead of the newest."""
-    trust: Trust = False
-
-    def __post_init__(self) -> None:
-        check_episodes(self.episodes, self.seed)
+    untrained: bool = False
+    """Show beside each run what its network did before it was trained."""
 
 
 def look(arguments: list[str]) -> None:
@@ -49,5 +39,6 @@ def look(arguments: list[str]) -> None:
         episodes=options.episodes,
         seed=options.seed,
         best=options.best,
+        untrained=options.untrained,
     )
     print(f"written {page}, {page.stat().st_size / 1e6:.2f} MB: open it in a browser")

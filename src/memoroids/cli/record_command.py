@@ -2,31 +2,18 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from memoroids.cli.parse import RunDirectory, Trust, load_trusted_config, parse
-from memoroids.runs.seeds import check_episodes
+from memoroids.cli.episode_options import EpisodeOptions
+from memoroids.cli.parse import RunDirectory, load_trusted_config, parse
 
 
-@dataclass(frozen=True)
-class RecordOptions:
-    """Options of `memoroids record`. Raises `ValueError` for numbers out of range."""
+@dataclass(frozen=True, kw_only=True)
+class RecordOptions(EpisodeOptions):
+    """Options of `memoroids record`."""
 
     run: RunDirectory
-    which: Literal["best", "worst", "median"] = "best"
-    """Which of the episodes to record, by its return."""
-    episodes: int = 10
-    """Greedy episodes to play and choose from."""
-    seed: int = 0
-    """Chooses another set of fresh environment seeds."""
     output: Path | None = None
     """File to write, .gif, .mp4 or .txt; by default in the run's directory, a GIF if the environment has pictures."""
-    best: bool = False
-    """Use the parameters of the best evaluation during training instead of the newest."""
-    trust: Trust = False
-
-    def __post_init__(self) -> None:
-        check_episodes(self.episodes, self.seed)
 
 
 def record(arguments: list[str]) -> None:

@@ -35,23 +35,37 @@ class Played(NamedTuple):
 
 
 def glance(
-    run_dir: Path, *, which: Which = "best", episodes: int = 10, seed: int = 0, best: bool = False
+    run_dir: Path,
+    *,
+    which: Which = "best",
+    episodes: int = 10,
+    seed: int = 0,
+    best: bool = False,
+    untrained: bool = False,
+    env_seed: int | None = None,
 ) -> dict[str, Any]:
     """Plays greedy episodes on fresh seeds and describes the `which` of them, ready for JSON.
 
-    `best`: the parameters of the best evaluation instead of the newest. Raises `ValueError` if the run cannot be read,
-    and `CheckpointError` if it has no such parameters.
+    `best`: the parameters of the best evaluation instead of the newest; `untrained`: those that training began with.
+    `env_seed`: the environment seed of the only episode to play, instead of choosing among several.
+
+    Raises `ValueError` if the run cannot be read, and `CheckpointError` if it has no such parameters.
     """
     config, parts, params = load_acting(run_dir, best=best)
+    if untrained:
+        params = parts.agent.init(parts.network).params
     agent, network = TrainedAgent(parts, params), parts.agent.network(params)
     stage = stage_of(config, pictures=True)
     try:
-        seed_of = environment_seeds(config.seed, REPORT, seed)
-        returns = [sum(_play(agent, stage, seed_of(number), frames=False).rewards) for number in range(episodes)]
-        chosen = seed_of(chosen_number(np.asarray(returns), which))
+        chosen, told = env_seed, "same environment seed"
+        if chosen is None:
+            seed_of = environment_seeds(config.seed, REPORT, seed)
+            returns = [sum(_play(agent, stage, seed_of(number), frames=False).rewards) for number in range(episodes)]
+            chosen, told = seed_of(chosen_number(np.asarray(returns), which)), f"{which} of {episodes} greedy episodes"
         played = _play(agent, stage, chosen, frames=True)
     finally:
         stage.close()
+    used = "untrained" if untrained else "best" if best else "newest"
     names, groups = _groups(parts.env)
     rows, taken = jnp.asarray(played.rows), jnp.asarray(played.taken)
     out, _ = jax.jit(lambda rows: network(rows, jnp.arange(rows.shape[0]) == 0))(rows)
@@ -61,10 +75,10 @@ def glance(
     own = played.rows.shape[-1] - parts.env.joined if played.rows.ndim == 2 else None
     return {
         "title": f"{config.network.memory} on {config.env.id}",
-        "about": f"{config.algorithm}, run {run_dir.name}, {'best' if best else 'newest'} parameters",
+        "about": f"{config.algorithm}, run {run_dir.name}, {used} parameters",
         "seed": chosen,
         "return": sum(played.rewards),
-        "which": f"{which} of {episodes} greedy episodes",
+        "which": told,
         "kind": kind_of(out),
         "parts": names,
         "steps": [
