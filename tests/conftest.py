@@ -4,6 +4,7 @@ import contextlib
 import functools
 import os
 import resource
+from collections import Counter
 from typing import Any
 
 import jax
@@ -28,10 +29,23 @@ settings.load_profile("deterministic")
 # Optax promotes dtypes itself, so strictness holds only where no optimiser runs.
 ROOMS = "monoid resettable scan linear_recurrence linear_attention memoroid models chunks testing returns tape rings"
 STRICT_MODULES = {f"test_{room}" for room in ROOMS.split()}
-# Nearly all the time of the suite is compilation, so most of it is done without XLA's optimisations. Contracts of
-# single numbers are held against programs as users run them; convolutions are too slow without optimisations.
-OPTIMISED_MODULES = {f"test_{room}" for room in ("scan", "linear_recurrence", "linear_attention", "returns")}
-CONVOLUTIONS = "test_pixels"
+# Nearly all the time of the suite is compilation, so most of it is done without XLA's optimisations, and all but
+# `AS_USERS` with the older code generator. Contracts of single numbers are held against optimised programs;
+# convolutions are too slow without optimisations.
+AS_USERS = "test_scan"
+OPTIMISED_MODULES = {f"test_{room}" for room in ("linear_recurrence", "linear_attention", "returns", "pixels")}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Function]):
+    """Marks the cases that `one_in` leaves out as slow, before pytest deselects those."""
+    seen: Counter[str] = Counter()
+    for item in items:
+        if (marker := item.get_closest_marker("one_in")) is not None:
+            test = item.nodeid.partition("[")[0]
+            if seen[test] % marker.args[0]:
+                item.add_marker(pytest.mark.slow)
+            seen[test] += 1
 
 
 def pytest_report_header() -> str:
@@ -65,7 +79,7 @@ def quick_options() -> dict[str, bool | int]:
 @pytest.fixture(scope="module", autouse=True)
 def compiled_quickly(request: pytest.FixtureRequest):
     name = request.module.__name__.rpartition(".")[2]
-    if name in OPTIMISED_MODULES:
+    if name == AS_USERS:
         yield
         return
     options, chosen = compiler.get_compile_options, quick_options()
@@ -77,7 +91,7 @@ def compiled_quickly(request: pytest.FixtureRequest):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compiler, "get_compile_options", quick)
-        jax.config.update("jax_disable_most_optimizations", name != CONVOLUTIONS)
+        jax.config.update("jax_disable_most_optimizations", name not in OPTIMISED_MODULES)
         yield
         jax.config.update("jax_disable_most_optimizations", False)
 

@@ -95,6 +95,7 @@ def test_every_example_runs(path, capsys, monkeypatch):
     ],
     ids=["choices", "continuous"],
 )
+@pytest.mark.one_in(2)
 def test_the_acting_example_plays_a_run(options, tmp_path, capsys, monkeypatch):
     main(
         shlex.split(

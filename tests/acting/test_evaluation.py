@@ -235,6 +235,7 @@ def test_the_evaluation_that_counts_comes_first_and_must_be_there():
 
 
 @pytest.mark.parametrize("env", [ENV, "device:toy_env:Lengths"])
+@pytest.mark.one_in(2)
 def test_which_evaluation_counts_changes_what_is_reported_and_not_what_is_learned(env: str, tmp_path: Path):
     values: dict[str, Any] = {"algorithm": "ppo", "env": env, "random_episodes": 0, "agent": PPOConfig(minibatches=2)}
     values |= {

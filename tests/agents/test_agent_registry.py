@@ -47,6 +47,7 @@ def test_a_name_that_stands_for_no_agent_is_refused_in_one_line(name: str, says:
 
 
 @pytest.mark.parametrize("env", ["PositionOnlyCartPoleEasy", "device:RepeatPreviousEasy"])
+@pytest.mark.one_in(2)
 def test_a_fourth_agent_trains_is_resumed_and_evaluated(env: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     run = tmp_path / "run"
     main(["train", "--env", env, *shlex.split(SMALL), "--trace", "0.8", "--run-dir", str(run)])
@@ -69,6 +70,7 @@ def test_a_fourth_agent_trains_is_resumed_and_evaluated(env: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("env", ["RepeatPreviousEasy", "device:RepeatPreviousEasy"])
+@pytest.mark.one_in(2)
 def test_every_gradient_step_of_an_agent_with_replay_is_counted_and_planned(env: str, tmp_path: Path):
     small = SMALL.replace("own_agent:A2C", "own_agent:TWICE") + " --random-episodes 4 --batch-size 60"
     small += " --buffer-size 1000 --updates-per-episode 3 --learning-rate-end 0"

@@ -147,6 +147,7 @@ def assert_trees_close(got, want, rtol=2e-4):
     ("name", "actions", "lambda_"),
     [*((name, ACTIONS, 0.0) for name in SMALL), ("ffm", PARTS, 0.0), ("gru", ACTIONS, 0.8), ("ffm", PARTS, 1.0)],
 )
+@pytest.mark.one_in(3)
 def test_the_tape_gradient_is_the_sum_over_episodes_taken_one_at_a_time(name, actions, lambda_):
     network, algorithm, state = build(
         name, DQNConfig(scale_rewards=False, lambda_=lambda_, max_grad_norm=1e9, discount=0.9), actions
@@ -185,6 +186,7 @@ def test_truncation_bootstraps_and_termination_does_not():
 
 
 @pytest.mark.parametrize("name", SMALL)
+@pytest.mark.one_in(3)
 def test_the_loss_sees_the_features_that_the_policy_acted_on(name):
     network, algorithm, state = build(name)
     tape = batch(episodes()).tape
@@ -283,6 +285,7 @@ def segment_batch(network, tapes, length, **sizes):
         ("gru", "recomputed"),
     ],
 )
+@pytest.mark.one_in(3)
 def test_segments_that_hold_whole_episodes_learn_what_the_tape_does(name, next_state):
     # The same settings as in the test of the tape's gradient against a loop, so that one anchors the other.
     network, algorithm, state = build(
@@ -304,6 +307,7 @@ def test_segments_that_hold_whole_episodes_learn_what_the_tape_does(name, next_s
     ("name", "next_state"),
     [("lru", "tape"), ("gru", "tape"), ("ffm", "recomputed"), ("linear_transformer", "recomputed")],
 )
+@pytest.mark.one_in(2)
 def test_the_gradient_of_short_segments_is_the_sum_over_segments_taken_one_at_a_time(name, next_state):
     network, algorithm, state = build(
         name, DQNConfig(scale_rewards=False, lambda_=0.0, max_grad_norm=1e9, discount=0.9, next_state=next_state)

@@ -64,6 +64,7 @@ def test_the_joint_log_probability_of_a_policy_of_parts_is_that_of_all_actions_c
 @pytest.mark.parametrize(
     ("name", "actions"), [*((name, 4) for name in REGISTRY), ("gru", PARTS)], ids=[*REGISTRY, "gru, factored"]
 )
+@pytest.mark.one_in(4)
 def test_every_parameter_takes_part(name, actions):
     network = QNetwork(3, actions, REGISTRY[name], key=jax.random.key(0), width=8)
     # Not at the start, where some are 0 and stop the gradient of others.

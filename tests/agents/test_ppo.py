@@ -113,6 +113,7 @@ def slow_loss(config, network, rollout, params, old_params, entropy_weight, leas
     # Every registered memory takes the same pass over a rollout under PQN.
     [("gru", ACTIONS, True), ("lru", BOX, True), ("ffm", BOX, False), ("ffm", PARTS, True)],
 )
+@pytest.mark.one_in(2)
 def test_the_gradient_is_that_of_a_loop_over_one_episode_at_a_time(name, actions, normalise):
     config = PPOConfig(discount=0.9, lambda_=0.7, value_weight=0.4, entropy=0.3, normalise_advantages=normalise)
     settings = {"discount": 0.9, "lambda_": 0.7, "value_weight": 0.4, "entropy": 0.3}
@@ -141,6 +142,7 @@ def test_an_update_on_what_an_older_policy_did_weighs_it_against_that_policy(act
 
 
 @pytest.mark.parametrize("window", [0, 10, 20_000])
+@pytest.mark.one_in(3)
 def test_advantages_that_spread_less_than_those_before_are_not_enlarged(window):
     settings = {"discount": 0.9, "lambda_": 0.7, "scale_rewards": False, "advantage_window": window}
     network, algorithm, state = build("gru", **settings)
@@ -161,6 +163,7 @@ def test_advantages_that_spread_less_than_those_before_are_not_enlarged(window):
 
 
 @pytest.mark.parametrize("actions", [ACTIONS, PARTS, BOX])
+@pytest.mark.one_in(3)
 def test_a_later_pass_clips_against_the_policy_at_entry(actions):
     settings = {"discount": 0.9, "lambda_": 0.7, "learning_rate": 0.02, "clip_ratio": 0.1}
     network, once, state = build("gru", actions, **settings)
@@ -210,6 +213,7 @@ def test_the_state_before_slot_0_counts_where_the_row_goes_on_and_not_where_it_b
 
 
 @pytest.mark.parametrize("name", SMALL)
+@pytest.mark.one_in(3)
 def test_acting_agrees_with_the_pass_over_the_rollout(name):
     network, algorithm, state = build(name)
     rollout = ragged.ragged(network)

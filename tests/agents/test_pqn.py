@@ -62,6 +62,7 @@ def slow_loss(config, network, rollout, params, old_params):
 
 
 @pytest.mark.parametrize(("name", "actions"), [*((name, ACTIONS) for name in SMALL), ("ffm", PARTS)])
+@pytest.mark.one_in(3)
 def test_the_gradient_is_that_of_a_loop_over_one_episode_at_a_time(name, actions):
     settings = {"discount": 0.9, "lambda_": 0.7}
     network, algorithm, state = build(name, actions, **settings)
@@ -101,6 +102,7 @@ def test_the_state_before_slot_0_counts_where_the_row_goes_on_and_not_where_it_b
 
 
 @pytest.mark.parametrize("name", SMALL)
+@pytest.mark.one_in(3)
 def test_acting_agrees_with_the_pass_over_the_rollout(name):
     network, algorithm, state = build(name)
     rollout = ragged.ragged(network)

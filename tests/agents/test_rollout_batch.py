@@ -24,6 +24,7 @@ def rows(tapes):
 
 
 @pytest.mark.parametrize("name", SMALL)
+@pytest.mark.one_in(3)
 def test_two_chunks_with_the_state_carried_say_what_one_chunk_says(name):
     network = build(name)
     lives = [ragged.life(row, ACTIONS) for row in range(4)]

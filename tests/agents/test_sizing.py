@@ -26,6 +26,7 @@ CASES = [*((name, QNetwork, 100_000) for name in REGISTRY), ("lru", ActorCritic,
 
 
 @pytest.mark.parametrize(("name", "kind", "parameters"), CASES)
+@pytest.mark.one_in(3)
 def test_networks_of_every_memory_agree_within_one_per_cent(name: str, kind: Any, parameters: int):
     memory = REGISTRY[name]
     build = partial(network, memory, kind=kind)

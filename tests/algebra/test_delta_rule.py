@@ -160,6 +160,7 @@ def test_what_is_not_finite_shows_as_nan_in_its_own_episode_and_there_alone(name
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.one_in(2)
 def test_the_gradient_never_holds_a_state_for_every_step(elsewhere):
     length, size = 2048, 32
 

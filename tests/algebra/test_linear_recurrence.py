@@ -78,6 +78,7 @@ def unrolled_gradients(dtype, varying, resets, reverse):
 @each_dtype
 @pytest.mark.parametrize("varying", [False, True], ids=["invariant", "varying"])
 @pytest.mark.parametrize("resets", [False, True], ids=["no reset", "reset"])
+@pytest.mark.one_in(2)
 def test_the_recurrence_and_its_gradients_equal_those_of_an_unrolled_loop(backend, reverse, dtype, varying, resets):
     decay, x, initial, weight = recurrence_case(dtype, varying)
     reset = RESET if resets else None
@@ -194,6 +195,7 @@ def test_second_derivatives_equal_those_of_an_unrolled_loop(rng, reverse, dtype)
 @each_direction
 @each_dtype
 @pytest.mark.parametrize("varying", [False, True], ids=["invariant", "varying"])
+@pytest.mark.one_in(2)
 def test_forward_mode_equals_that_of_an_unrolled_loop(backend, reverse, dtype, varying):
     decay, x, initial, weight = recurrence_case(dtype, varying)
     arguments, dots = (decay, x, initial), (np.roll(decay, 1), weight, initial[::-1].copy())
@@ -577,6 +579,7 @@ EDGES = [(backend, *size) for backend in BACKENDS for size in SIZES if backend !
 @pytest.mark.parametrize(("backend", "length", "width"), EDGES)
 @each_direction
 @pytest.mark.parametrize("dtype", [np.float32, np.complex64])
+@pytest.mark.one_in(2)
 def test_long_narrow_and_wide_sequences_equal_the_loop(rng, backend, reverse, length, width, dtype):
     decay = normal(rng, width, dtype)
     decay = (decay / np.abs(decay) * np.linspace(0.8, 1.0, width, dtype=np.float32)).astype(dtype)

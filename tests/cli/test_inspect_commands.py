@@ -53,6 +53,7 @@ def test_a_run_is_trained_evaluated_and_resumed(ran: Callable[..., str], refused
     assert [row["episode"] for row in metrics.read(run / "metrics.csv")] == [2, 4]
 
 
+@pytest.mark.slow
 def test_seeds_on_the_host_are_trained_one_after_the_other_and_looked_at(
     ran: Callable[..., str], refused: Callable[..., str], workplace: Path
 ):

@@ -99,6 +99,7 @@ def test_an_interrupted_run_is_resumed_with_the_command_that_it_ends_with(
     ids=lambda options: options[1],
 )
 @pytest.mark.filterwarnings("ignore:.*out of date:DeprecationWarning")
+@pytest.mark.one_in(2)
 def test_the_commands_that_a_run_ends_with_run_when_they_are_pasted(
     options: list[str], workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):

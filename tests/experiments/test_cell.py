@@ -145,6 +145,7 @@ def test_a_cell_is_run_in_a_process_of_its_own(tmp_path: Path):
     assert (cell_process.cell_dir(root, found) / "log.txt").read_text() == end["reason"] + "\n"
 
 
+@pytest.mark.slow
 def test_a_cell_that_was_begun_goes_on_and_ends_as_one_that_was_not_interrupted(tmp_path: Path):
     config = settings()
     training.train(config, tmp_path / "whole")

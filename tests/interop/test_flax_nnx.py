@@ -21,6 +21,7 @@ def inputs(rng):
 
 
 @pytest.mark.parametrize("name", SMALL)
+@pytest.mark.one_in(3)
 def test_a_module_steps_and_runs_over_sequences_as_the_memory_does(name, rng):
     x, begin = inputs(rng)
     module = MemoryModule(name, 3, 5, rngs=nnx.Rngs(0), **SMALL[name])

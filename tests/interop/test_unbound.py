@@ -11,6 +11,7 @@ from memoroids.memory import LRU, REGISTRY
 
 
 @pytest.mark.parametrize("name", REGISTRY)
+@pytest.mark.one_in(3)
 def test_parameters_put_into_shapes_make_the_memory_again(name):
     def build(key):
         return REGISTRY[name](3, 4, key=key)

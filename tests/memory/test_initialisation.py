@@ -484,6 +484,7 @@ def test_every_argument_of_every_memory_is_tried_above():
 
 
 @pytest.mark.parametrize("name", REGISTRY)
+@pytest.mark.one_in(3)
 def test_the_limits_of_the_arguments_themselves_make_finite_models(name):
     limits = {
         "lru": {"r_min": 0.0, "r_max": 1.0, "max_phase": 2 * np.pi},

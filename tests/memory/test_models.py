@@ -252,6 +252,7 @@ def error(got, want):
 
 
 @each_model_and_backend
+@pytest.mark.one_in(2)
 def test_every_backend_errs_at_most_four_times_as_much_as_the_sequential_one(name, backend):
     memory, x = model(name), observations()
     s, state = by_formula(name, memory, x, BEGIN)
@@ -656,6 +657,7 @@ def test_the_default_sizes_are_the_papers(name):
 
 
 @each_model
+@pytest.mark.one_in(3)
 def test_keys_decide_every_parameter_that_is_drawn(name):
     build = jax.jit(functools.partial(REGISTRY[name], INPUT, OUTPUT, **SIZES[name]))
     one, same, other = (build(key=jax.random.key(seed)) for seed in (0, 0, 1))

@@ -99,6 +99,7 @@ def test_the_baseline_changes_nothing_in_training(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("mapping", ["loop", "vmap"])
+@pytest.mark.one_in(2)
 def test_every_seed_on_device_has_the_baseline_of_a_run_of_its_own(mapping: str, tmp_path: Path):
     settings = config(env="device:toy_env:Lengths", rollout=6, eval_episodes=4)
     train(settings.replace(seeds=2, mapping=mapping), tmp_path / "both")

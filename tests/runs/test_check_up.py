@@ -68,6 +68,7 @@ def config(**changes: Any) -> TrainConfig:
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.one_in(3)
 def test_a_planted_mistake_is_named_by_the_run_itself_once(
     mistake: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

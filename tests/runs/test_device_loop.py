@@ -80,6 +80,7 @@ def same(a, b):
 
 
 @pytest.mark.parametrize("algorithm", LEARNERS)
+@pytest.mark.one_in(3)
 def test_a_run_is_written_as_host_runs_are(algorithm: str, tmp_path: Path, finished: Finished):
     settings = config(algorithm)
     finished(settings, tmp_path / "run")
@@ -103,6 +104,7 @@ def test_a_run_is_written_as_host_runs_are(algorithm: str, tmp_path: Path, finis
 
 
 @pytest.mark.parametrize("algorithm", ["dqn", "ppo"])
+@pytest.mark.one_in(2)
 def test_a_resumed_run_ends_as_one_that_was_not_interrupted(algorithm: str, tmp_path: Path, finished: Finished):
     finished(config(algorithm), tmp_path / "whole")
     shown = 0
@@ -152,6 +154,7 @@ def test_seeds_do_not_depend_on_each_other(algorithm: str, mapping: str, tmp_pat
         pytest.param("vmap", 1, id="mapped", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_seeds_go_on_from_where_each_of_them_was(
     mapping: Literal["loop", "vmap"], lost: int, tmp_path: Path, finished: Finished
 ):
@@ -269,6 +272,7 @@ def close(a: list[dict[str, float]], b: list[dict[str, float]]) -> None:
 
 
 @pytest.mark.parametrize("algorithm, changes", [("dqn", {"tapes": 4})])
+@pytest.mark.slow
 def test_four_devices_learn_what_one_does(algorithm: str, changes: dict, tmp_path: Path):
     short = {"train_episodes": 20, **changes}
     four = run_on(4, tmp_path / "four", algorithm, {**short, "devices": 4})
@@ -305,6 +309,7 @@ def test_nothing_is_compiled_after_the_first_epochs(tmp_path):
 
 
 @pytest.mark.parametrize("algorithm", LEARNERS)
+@pytest.mark.one_in(3)
 def test_spoiled_episodes_are_dropped_and_counted_and_the_run_goes_on(algorithm: str, tmp_path: Path):
     outcome = train(config(algorithm, env_options={"spoiled": 0.3}), tmp_path / "run")
     assert outcome.final is not None and np.isfinite(outcome.final.returns).all()

@@ -58,6 +58,7 @@ def test_settings_of_single_environments_are_refused():
 
 
 @pytest.mark.parametrize("algorithm", ["ppo", *(pytest.param(n, marks=pytest.mark.slow) for n in ("pqn", "dqn"))])
+@pytest.mark.slow
 def test_an_overlapped_run_that_is_stopped_goes_on_as_if_it_had_not_been(algorithm: str, tmp_path: Path):
     settings = config(algorithm, overlap=True)
     train(settings, tmp_path / "whole")

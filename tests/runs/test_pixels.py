@@ -207,6 +207,7 @@ GRIDS = [
 
 
 @pytest.mark.parametrize(("algorithm", "camera"), GRIDS)
+@pytest.mark.slow
 def test_dicts_train_resume_evaluate_and_are_measured(
     algorithm: str, camera: bool, tmp_path: Path, capsys: pytest.CaptureFixture
 ):

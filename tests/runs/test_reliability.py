@@ -75,6 +75,7 @@ def assert_same(left: Path, right: Path) -> None:
 
 
 @pytest.mark.parametrize("device", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["host", "device"])
+@pytest.mark.slow
 def test_a_run_killed_inside_a_checkpoint_and_between_two_ends_bit_for_bit_as_one_that_was_not(
     device: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -147,6 +148,7 @@ def test_settings_that_were_changed_after_the_checkpoint_are_refused_by_name(tmp
 
 
 @pytest.mark.parametrize("best", [0, 1, 2])
+@pytest.mark.one_in(3)
 def test_the_best_parameters_are_kept_beside_the_newest(best: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     settings = config()
     seen: list[Any] = []
@@ -309,6 +311,7 @@ FAULT = {"every": 5, "rest": 2, "at": 2}
     [("raise", {}), ("outside", {"check_bounds": True}), ("hang", {"time_limit": 0.2}), ("exit", {"processes": 1})],
     ids=["raises", "out of space", "hangs", "dies"],
 )
+@pytest.mark.one_in(2)
 def test_a_run_goes_on_without_the_episodes_that_were_spoiled(
     fault: str, changes: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -352,6 +355,7 @@ def test_observations_out_of_bounds_are_taken_unless_they_are_to_be_dropped(tmp_
     ],
     ids=["rollouts", "evaluations"],
 )
+@pytest.mark.one_in(2)
 def test_episodes_that_end_well_between_two_rollouts_or_evaluations_count(changes: dict[str, Any], tmp_path: Path):
     assert train(config(max_faults=2, checkpoint_every=100, **changes), tmp_path / "run").final is not None
     counters = checkpoint.counters(checkpoint.latest(tmp_path / "run" / CHECKPOINTS))
@@ -376,6 +380,7 @@ def test_too_many_spoiled_episodes_in_a_row_end_the_command_with_a_checkpoint(
 
 
 @pytest.mark.parametrize("stream", ["random", "training", "rollouts"])
+@pytest.mark.one_in(3)
 def test_a_run_that_ended_by_faults_goes_on_to_as_many_episodes_as_it_was_to_have(
     stream: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

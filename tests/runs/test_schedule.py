@@ -61,6 +61,7 @@ def config(place: str, agent: str, budget: str, seed: int = 0) -> TrainConfig:
 
 
 @pytest.mark.parametrize(("place", "agent", "budget"), CASES)
+@pytest.mark.one_in(5)
 def test_no_budget_is_passed_by_more_than_a_rollout_and_schedules_end_with_the_run(
     place, agent, budget, tmp_path: Path
 ):

@@ -80,6 +80,7 @@ def test_a_seed_is_loaded_and_evaluated_and_all_together_are_refused(whole: tupl
         pytest.param(4, TRAIN, 3, id="second seed"),
     ],
 )
+@pytest.mark.one_in(2)
 def test_an_interrupted_run_goes_on_with_the_seed_that_was_cut_off_and_those_after_it(
     seed: int,
     stream: int,
@@ -107,6 +108,7 @@ def test_an_interrupted_run_goes_on_with_the_seed_that_was_cut_off_and_those_aft
         assert_same(seed_dir(run, each), seed_dir(whole[0].run_dir, each), each)
 
 
+@pytest.mark.slow
 def test_a_run_killed_before_the_second_seed_had_a_checkpoint_goes_on_to_the_same_end(
     whole: tuple[Outcome, list[Progress]], tmp_path: Path
 ):

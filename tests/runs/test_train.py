@@ -370,6 +370,7 @@ def test_a_run_interrupted_while_it_collects_at_random_goes_on_to_its_end(tmp_pa
 
 
 @pytest.mark.parametrize(("stream", "at"), [(EVALUATE, 4), (FINAL, None)])
+@pytest.mark.one_in(2)
 def test_an_evaluation_is_not_waited_for_and_repeated_when_the_run_goes_on(
     stream: int, at: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -541,6 +542,7 @@ def uneven_lengths(seed: int) -> list[int]:
 
 
 @pytest.mark.parametrize("first", ["long", "short"])
+@pytest.mark.one_in(2)
 def test_longer_and_shorter_episodes_than_any_before_are_all_kept(first: str, tmp_path: Path):
     # A new shortest one while collecting at random, or a new longest one while already training.
     early = [11, 2] if first == "long" else [2, 2, 2, 2, 2, 2]
@@ -559,6 +561,7 @@ def test_longer_and_shorter_episodes_than_any_before_are_all_kept(first: str, tm
 @pytest.mark.parametrize(
     ("state", "count"), [("zero", "slots"), ("burn-in", "slots"), ("stored", "transitions")], ids=str
 )
+@pytest.mark.one_in(3)
 def test_a_run_on_segments_stores_them_all_counts_their_slots_and_goes_on_bit_for_bit(
     state: str, count: str, tmp_path: Path, at_reset: Callable[..., None]
 ):

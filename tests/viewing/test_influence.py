@@ -56,6 +56,7 @@ def numbers(network, rows, action, t):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.one_in(4)
 def test_influence_is_the_norm_of_finite_differences_by_parts(name):
     network, action = network_of(name)
     found = np.asarray(influence(network, jnp.asarray(ROWS), jnp.asarray(action), jnp.asarray(GROUPS)))
@@ -98,6 +99,7 @@ def test_outputs_are_probabilities_values_or_means_and_passes_change_with_their_
 
 
 @pytest.mark.parametrize("memory", ["lru", "gru", "gtrxl", "mlp"])
+@pytest.mark.one_in(2)
 def test_states_are_those_of_acting_step_by_step(memory):
     network = QNetwork((N,), 3, REGISTRY[memory], key=KEY, width=8)
     found = states(network, jnp.asarray(ROWS))

@@ -38,7 +38,9 @@ class Evaluation(NamedTuple):
         """A percentile bootstrap interval of the mean return, resampling episodes `draws` times from a fixed seed."""
         generator = np.random.default_rng(0)
         n = len(self.returns)
-        means = np.asarray([self.returns[generator.integers(n, size=n)].mean() for _ in range(draws)])
+        together = max(1, 1_000_000 // n)  # so that memory stays small however many episodes there are
+        sizes = [min(together, draws - begun) for begun in range(0, draws, together)]
+        means = np.concatenate([self.returns[generator.integers(n, size=(size, n))].mean(1) for size in sizes])
         low, high = np.quantile(means, ((1 - level) / 2, (1 + level) / 2))
         return float(low), float(high)
 

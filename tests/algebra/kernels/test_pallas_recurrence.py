@@ -49,6 +49,7 @@ def case(rng, length, width, dtype, varying):
     ("dtype", "length", "width"),
     [("float32", 37, 11), ("float32", 10, 8), ("float32", 3, 1), ("complex64", 23, 3), ("bfloat16", 23, 3)],
 )
+@pytest.mark.one_in(3)
 def test_states_are_those_of_a_loop(rng, reverse, varying, dtype, length, width):
     decay, x, initial = case(rng, length, width, dtype, varying)
     place = np.arange(length)
@@ -102,6 +103,7 @@ def test_a_batch_is_one_at_a_time(rng):
 @pytest.mark.filterwarnings("ignore:The Pallas Triton backend is deprecated:DeprecationWarning")
 @each_decay
 @pytest.mark.parametrize("dtype", ["float32", "complex64", "bfloat16"])
+@pytest.mark.one_in(2)
 def test_it_lowers_for_cuda(rng, dtype, varying):
     decay, x, initial = case(rng, 600, 130, dtype, varying)
     reset = jnp.zeros(600, bool)
