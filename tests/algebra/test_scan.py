@@ -59,6 +59,7 @@ def test_a_monoid_without_numbers_gives_an_empty_result(backend, reverse, length
 @each_direction
 @pytest.mark.parametrize("starts", [False, True], ids=["from the identity", "from an initial element"])
 @pytest.mark.parametrize("length", [0, 1, 2, 7, 64])
+@pytest.mark.one_in(2)
 def test_scan_equals_a_loop_bit_for_bit_where_arithmetic_is_exact_and_order_matters(
     rng, backend, reverse, starts, length
 ):

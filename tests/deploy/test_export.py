@@ -14,7 +14,7 @@ import pytest
 
 from memoroids.cli.main import main
 from memoroids.deploy import loader
-from memoroids.deploy.export import _write, compare, export
+from memoroids.deploy.export import compare, export, write
 from memoroids.deploy.pure_step import PureStep
 from memoroids.memory import REGISTRY
 from memoroids.runs.build import build_acting
@@ -70,7 +70,7 @@ def compared(folder: Path, spaces: str, episodes: int = 4, **settings: Any) -> f
     params = parts.agent.init(parts.network).params
     pure = PureStep(parts, params)
     folder.mkdir()
-    _write(folder, config, pure, best=False)
+    write(folder, config, pure, best=False)
     difference, steps, _ = compare(loader.Agent(folder), TrainedAgent(parts, params), pure, episodes)
     assert steps >= episodes
     return difference

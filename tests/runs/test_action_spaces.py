@@ -105,7 +105,7 @@ QUICK = ("ppo, bits", "dqn, mixed, segments", "dqn, device")
 
 
 @pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in RUNS])
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6)
 def test_actions_of_many_parts_train_resume_evaluate_and_are_measured(name: str, tmp_path: Path):
     algorithm, changes = RUNS[name]
     settings = config(algorithm, **changes)

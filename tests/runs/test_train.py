@@ -180,6 +180,7 @@ def test_a_run_directory_holds_the_settings_metrics_curve_summary_and_checkpoint
         "summary.json",
         "checkpoints",
         "tensorboard",
+        "trackers.json",
         "lock",
     }
     assert load_config(run) == settings.replace(run_dir=run, target_return=0.95)

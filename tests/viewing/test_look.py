@@ -105,6 +105,19 @@ def test_pictures_are_part_of_the_page_which_has_no_address(finished, tmp_path, 
     assert [each["kind"] for each in data] == ["value", "value"]
 
 
+def test_before_training_stands_beside_after_in_the_same_environment_seed(run, tmp_path):
+    page = tmp_path / "page.html"
+    main(["look", str(run), "--episodes", "2", "--untrained", "--output", str(page)])
+    after, before = json.loads(re.search(r'type="application/json">(.*?)</script>', page.read_text(), re.DOTALL)[1])
+    assert "newest parameters" in after["about"] and "untrained parameters" in before["about"]
+    assert after["seed"] == before["seed"]
+    assert [step["seen"] for step in after["steps"]] == [step["seen"] for step in before["steps"]]
+    said = [[step["options"] for step in each["steps"]] for each in (after, before)]
+    assert not np.allclose(*said, atol=1e-4)
+    fresh = glance(run, untrained=True, env_seed=after["seed"])
+    assert [step["options"] for step in fresh["steps"]] == said[1]
+
+
 def test_a_run_that_cannot_be_read_is_one_line(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["look", str(tmp_path)])

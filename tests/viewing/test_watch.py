@@ -71,7 +71,8 @@ def test_a_port_that_is_taken_is_one_line(served):
         server(port, list)
 
 
-def test_the_command_says_where_and_ends_with_ctrl_c(tmp_path: Path):
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_says_where_and_ends_with_ctrl_c(ending: signal.Signals, tmp_path: Path):
     run = begun(tmp_path / "run", row(20))
     process = subprocess.Popen(
         [sys.executable, "-m", "memoroids", "watch", str(run), "--port", "0"],
@@ -82,8 +83,11 @@ def test_the_command_says_where_and_ends_with_ctrl_c(tmp_path: Path):
     found = re.search(r"watching 1 run: open http://127\.0\.0\.1:(\d+)/ \(Ctrl-C ends it\)", said)
     assert found, said
     assert asked(int(found[1]), "/runs.json")[0] == 200
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    process.send_signal(ending)
+    try:
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 0 and out == "stopped watching\n" and err == ""
 
 

@@ -15,6 +15,7 @@ MODULES = {
     "acting": "policy_step",
     "device": "device_episode",
     "returns": "padded_returns",
+    "export": "exported_steps",
 }
 """The modules whose names differ from their benchmark's."""
 

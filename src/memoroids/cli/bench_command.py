@@ -31,6 +31,7 @@ class BenchOptions:
             "returns",
             "batching",
             "environments",
+            "export",
         ],
         tyro.conf.Positional,
         tyro.conf.arg(metavar="WHAT"),
@@ -39,7 +40,8 @@ class BenchOptions:
     states in chunks; memories: each memory over a sequence; tape: tapes of up to 2^20 slots; long_returns: returns over
     1,000,000 slots; replay: sampling from 4,000,000; acting: one step of the policy; update: DQN updates against matrix
     products; device: an episode with its update; returns: memoroids against padding and loops; batching: where the time
-    of a training episode goes; environments: device tasks against POPGym's Python."""
+    of a training episode goes; environments: device tasks against POPGym's Python; export: a step of
+    exported agents (extra onnx)."""
     repeats: int = 20
     """Timed repetitions; the median is printed."""
     output: Path | None = None

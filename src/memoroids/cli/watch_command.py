@@ -1,5 +1,6 @@
 """`memoroids watch`: a live page of runs under way."""
 
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -24,7 +25,7 @@ class WatchOptions:
 
 
 def watch(arguments: list[str]) -> None:
-    """Serves the page until Ctrl-C. It reads the runs, and never writes to them."""
+    """Serves the page until Ctrl-C or SIGTERM. It reads the runs, and never writes to them."""
     options: WatchOptions = parse(WatchOptions, "watch", arguments)
     from memoroids.viewing.live_runs import live, runs_in
     from memoroids.viewing.watch import server
@@ -32,6 +33,8 @@ def watch(arguments: list[str]) -> None:
     number = len(runs_in(options.runs))
     with server(options.port, lambda: live(options.runs)) as serving:
         host, port = serving.server_address[:2]
+        for ending in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs ignore SIGINT otherwise
+            signal.signal(ending, signal.default_int_handler)
         print(f"watching {number} run{'s' * (number > 1)}: open http://{host}:{port}/ (Ctrl-C ends it)", flush=True)
         try:
             serving.serve_forever()

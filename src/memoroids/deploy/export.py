@@ -71,7 +71,7 @@ def export(run_dir: Path, folder: Path, *, best: bool = False, episodes: int = 2
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        _write(partial, config, pure, best=best)
+        write(partial, config, pure, best=best)
         difference, steps, microseconds = compare(Agent(partial), TrainedAgent(parts, params), pure, episodes)
         size = sum(path.stat().st_size for path in partial.iterdir())
         partial.rename(folder)
@@ -80,8 +80,8 @@ def export(run_dir: Path, folder: Path, *, best: bool = False, episodes: int = 2
     return Exported(folder, difference, steps, size, microseconds)
 
 
-def _write(folder: Path, config: TrainConfig, pure: PureStep, *, best: bool) -> None:
-    """The files of an exported agent."""
+def write(folder: Path, config: TrainConfig, pure: PureStep, *, best: bool) -> None:
+    """Writes the files of an exported agent to a folder that is there; `export` also compares it."""
     examples, reward = pure.examples(), np.zeros((), np.float32)
     needs_reward = pure.interface.previous_reward
 
