@@ -19,7 +19,7 @@ MOST_STEPS = 400
 """Steps of an episode that are looked at."""
 REPLACED, OTHERS = 2, 3
 """How many earlier observations of each step are replaced, and by how many others."""
-SIDE = 96
+SIDE = 160
 """The longer side of a picture, in pixels."""
 
 
