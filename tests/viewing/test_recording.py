@@ -1,5 +1,6 @@
 """Recorded episodes are those that the agent plays, chosen by their return, as pictures or as text."""
 
+import gc
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -96,6 +97,20 @@ def test_the_chosen_episode_is_painted_step_by_step(which, rank, finished, tmp_p
         for number in range(picture.n_frames):
             picture.seek(number)
             assert picture.convert("RGB").getpixel((5, 5)) == (40 * number,) * 3
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+def test_an_mp4_has_a_picture_for_each_step(finished, tmp_path):
+    reading = pytest.importorskip("imageio.v3")
+    pytest.importorskip("imageio_ffmpeg")
+    run = finished(settings(), tmp_path / "run")
+    seed, (_, length) = max(by_hand(run, 3).items(), key=lambda item: item[1][0])
+    done = record(run, tmp_path / "episode.mp4", episodes=3)
+    assert done.seed == seed
+    pictures = reading.imread(done.path)
+    assert len(pictures) == length + 1 and pictures.shape[1] % 2 == pictures.shape[2] % 2 == 0
+    assert pictures[0].std() > 5
+    gc.collect()  # imageio leaves the pipes of its processes open, which would be another test's warning
 
 
 def test_text_says_what_was_seen_done_and_paid(finished, tmp_path, capsys):

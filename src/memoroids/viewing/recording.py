@@ -1,6 +1,7 @@
 """`memoroids record`: episodes of a trained agent as a GIF, an MP4, or text."""
 
 import importlib.util
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -101,7 +102,10 @@ def _write(path: Path, frames: Sequence[Any], captions: Sequence[str], frames_pe
         import imageio.v3 as iio  # pyright: ignore[reportMissingImports]  # an extra
 
         arrays = np.stack([np.asarray(picture) for picture in pictures])
-        iio.imwrite(partial, arrays, extension=".mp4", fps=frames_per_second)
+        with warnings.catch_warnings():
+            # ffmpeg is started by a fork that runs nothing of this process.
+            warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
+            iio.imwrite(partial, arrays, extension=".mp4", fps=frames_per_second, macro_block_size=2)
 
 
 def _captioned(frame: np.ndarray, caption: str) -> Any:
