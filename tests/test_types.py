@@ -180,7 +180,7 @@ KINDS = [(name, 2) for name in AGENTS] + [(name, BOX) for name in AGENTS if AGEN
     ("name", "actions"), KINDS, ids=[f"{name}-{type(actions).__name__}" for name, actions in KINDS]
 )
 @pytest.mark.parametrize("memory", ["s5", pytest.param("linear_transformer", marks=pytest.mark.slow)])
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(2)
 def test_an_agent_keeps_its_types_over_an_update(name, actions, memory):
     kind = AGENTS[name]
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import sys
 import types
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from memoroids.runs.metrics import ABSENT, FIELDS, read
-from memoroids.runs.run_directory import CONFIG, METRICS, TRACKED, seed_dir
+from memoroids.runs.run_directory import CHECKPOINTS, CONFIG, METRICS, SUMMARY, TRACKED, seed_dir
 from memoroids.runs.settings import TrainConfig
 from memoroids.runs.trackers import STARTS, Trackers
 from memoroids.runs.train import train
@@ -155,22 +156,21 @@ def settings(**changes: Any) -> TrainConfig:
 
 
 def test_rows_after_the_newest_checkpoint_are_sent_once_though_they_are_written_twice(
-    tmp_path: Path, fake: Callable[[str], Fake], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, fake: Callable[[str], Fake]
 ):
     module, run = fake("wandb"), tmp_path / "run"
-    log = FakeRun.log
-
-    def dies(self: FakeRun, values: dict[str, float], step: int) -> None:
-        if len(module.steps) == 2 and len(module.runs) == 1:
-            raise MemoryError  # between two checkpoints
-        log(self, values, step)
-
-    monkeypatch.setattr(FakeRun, "log", dies)
-    with pytest.raises(MemoryError):
-        train(settings(wandb=True, tensorboard=True), run)
-    train(settings(wandb=True, tensorboard=True), run, resume=True)
+    config = settings(wandb=True, tensorboard=True, checkpoint_every=2, keep_checkpoints=20)
+    train(config, run)
     steps = [int(values["env_steps"]) for values in read(run / METRICS)]
-    assert len(module.runs) == 2 and module.steps == steps and len(steps) > 3
+    first, *later = sorted((run / CHECKPOINTS).iterdir())
+    for path in later:  # as if it had been killed then
+        shutil.rmtree(path)
+    (run / SUMMARY).unlink()
+    train(config, run, resume=True)
+    assert [int(values["env_steps"]) for values in read(run / METRICS)] == steps
+    assert len(module.runs) == 2 and module.steps == steps and len(steps) > 3 and later
+    before, after = (each.options for each in module.runs)
+    assert before["id"] == after["id"] and first.exists()
     assert [step for name, step in scalars(run) if name == "loss"] == steps
 
 
@@ -198,6 +198,38 @@ def test_a_tracker_that_cannot_start_is_answered_in_one_line(tmp_path: Path, fak
     ) as error:
         Trackers(tmp_path, {}, ["trackio", "wandb"])
     assert "\n" not in str(error.value) and other.runs[0].finished
+
+
+def test_a_run_that_ends_before_its_first_row_goes_on_as_the_same_even_if_it_is_moved(
+    tmp_path: Path, fake: Callable[[str], Fake]
+):
+    module = fake("trackio")
+    Trackers(tmp_path / "a", {}, ["trackio"])
+    (tmp_path / "a").rename(tmp_path / "b")
+    Trackers(tmp_path / "b", {}, ["trackio"])
+    first, second = (run.options["name"] for run in module.runs)
+    assert first == second and first.startswith("a-")
+
+
+def test_a_tracker_that_fails_ends_no_run(
+    tmp_path: Path, fake: Callable[[str], Fake], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    module, other = fake("wandb"), fake("trackio")
+    trackers = Trackers(tmp_path, {}, ["wandb", "trackio"])
+    monkeypatch.setattr(module.runs[0], "log", lambda values, step: 1 / 0)
+    for values in ROWS:
+        trackers.write(values)
+    trackers.close()
+    assert len(other.steps) == len(ROWS) and other.runs[0].finished
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "--wandb failed and gets no more rows: ZeroDivisionError: division by zero" in said
+
+
+def test_seeds_whose_tracker_cannot_start_leave_the_directory_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="needs the extra"):
+            train(settings(seeds=2, wandb=True), tmp_path / "run")
 
 
 def test_every_tracker_has_a_setting():

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from memoroids.runs.metrics import FIELDS, MetricsFile
+from memoroids.runs.check_up import examined
+from memoroids.runs.metrics import FIELDS, MetricsFile, read
 from memoroids.runs.run_directory import BASELINE, CONFIG, METRICS, SUMMARY, WARNINGS, seed_dir
 from memoroids.runs.settings import TrainConfig
 from memoroids.runs.settings_file import to_json
+from memoroids.viewing import live_runs
 from memoroids.viewing.live_runs import SHOWN, described, live, runs_in
 from metric_rows import row
 
@@ -71,7 +73,9 @@ def test_several_seeds_are_one_run_with_a_mean_and_the_words_of_each(tmp_path: P
         (begun(seed_dir(run, seed), *rows, seed=seed) / WARNINGS).write_text("episode 1: slow\n")
     found = described(run)
     assert list(found["curves"]) == ["mean", "seed0", "seed1"]
-    assert found["curves"]["mean"]["eval_return"] == [0.5] and found["curves"]["seed0"]["eval_return"] == [0.0, 0.0]
+    # The mean of those that have got so far.
+    assert found["curves"]["mean"]["eval_return"] == [0.5, 0.0]
+    assert found["curves"]["seed0"]["eval_return"] == [0.0, 0.0] and found["curves"]["seed1"]["eval_return"] == [1.0]
     assert found["share"] == pytest.approx(0.3) and found["left"] == pytest.approx(30 * 0.7 / 0.3)
     assert found["warnings"] == ["seed0: episode 1: slow", "seed1: episode 1: slow"]
 
@@ -86,29 +90,66 @@ def test_a_finished_run_says_its_final_return_and_what_the_doctor_found(finished
     summary = json.loads((run / SUMMARY).read_text())
     assert found["finished"] and found["share"] == 1.0 and found["left"] is None
     assert found["final"] == summary["final_return"] and found["random"] is not None
+    assert found["findings"] == [f"{finding.name}: {finding.line}" for finding in examined(run)]
     (run / BASELINE).unlink()
     assert described(run)["random"] is None
 
 
-def test_a_damaged_run_is_one_line_beside_the_others(tmp_path: Path):
+DAMAGES: dict[str, tuple[str, str]] = {
+    "metrics": (METRICS, ",".join(FIELDS) + "\nnonsense\n"),
+    "infinite": (METRICS, ",".join(FIELDS) + "\n" + ",".join("inf" for _ in FIELDS) + "\n"),
+    "summary": (SUMMARY, "[]"),
+    "settings": (CONFIG, "{}"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_run_is_one_line_beside_the_others(damage: str, tmp_path: Path):
     good, bad = begun(tmp_path / "good", row(20)), begun(tmp_path / "bad", row(20))
-    (bad / METRICS).write_text(",".join(FIELDS) + "\nnonsense\n")
+    name, text = DAMAGES[damage]
+    (bad / name).write_text(text)
     found = {Path(each["path"]).name: each for each in live([good, bad])}
     assert "error" not in found["good"]
-    assert found["bad"]["error"].count("\n") == 0 and "line 2" in found["bad"]["error"]
+    assert found["bad"]["error"] and found["bad"]["error"].count("\n") == 0
+    json.dumps(found, allow_nan=False)
+
+
+@pytest.mark.parametrize("summary", ['{"final_return": null}', "{}", '{"final_return": 3}'])
+def test_a_summary_without_its_figures_is_that_of_a_run_that_is_not_finished(summary: str, tmp_path: Path):
+    run = begun(tmp_path / "run", row(20, seconds=math.nan))
+    (run / SUMMARY).write_text(summary)
+    found = described(run)
+    assert "error" not in found and not found["finished"] and found["left"] is None
+
+
+def test_a_run_is_read_again_only_when_it_has_written_something(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run, reads = begun(tmp_path / "run", row(20)), []
+    monkeypatch.setattr(live_runs, "read_so_far", lambda path: reads.append(path) or read(path))
+    described(run)
+    assert len(described(run)["curves"]["run"]["episode"]) == len(reads) == 1
+    file = MetricsFile(run / METRICS, keep=(run / METRICS).stat().st_size)
+    file.write(row(40))
+    file.close()
+    assert len(described(run)["curves"]["run"]["episode"]) == len(reads) == 2
 
 
 def test_a_folder_of_runs_shows_the_newest(tmp_path: Path):
     for number in range(SHOWN + 2):
-        run = begun(tmp_path / f"run{number}")
+        run = begun(tmp_path / f"run{number:02}")
         os.utime(run / CONFIG, (number, number))
-    assert [path.name for path in runs_in([tmp_path])] == [f"run{SHOWN + 1 - i}" for i in range(SHOWN)]
-    assert runs_in([tmp_path / "run3"]) == [tmp_path / "run3"]
+    # In the order of names, which is the same whichever of them was the last to write something.
+    assert [path.name for path in runs_in(tmp_path)] == [f"run{i + 2:02}" for i in range(SHOWN)]
+    assert runs_in(tmp_path / "run03") == [tmp_path / "run03"]
+    # One of its seeds is the last.
+    begun(seed_dir(tmp_path / "run00", 0), row(20))
+    assert tmp_path / "run00" in runs_in(tmp_path)
 
 
 def test_where_no_run_is_one_line_says_so(tmp_path: Path):
     with pytest.raises(ValueError, match="is no directory: name a run"):
-        runs_in([tmp_path / "nowhere"])
+        runs_in(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="holds no run: train one"):
-        runs_in([tmp_path])
-    assert "holds no run" in live([tmp_path])[0]["error"]
+        runs_in(tmp_path)
+    run = begun(tmp_path / "a" / "run", row(20))
+    there, gone = live([run, tmp_path / "gone"])
+    assert "error" not in there and "is no directory" in gone["error"]

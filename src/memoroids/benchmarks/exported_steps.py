@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from memoroids.benchmarks.measurement import Measurement, measure, show
-from memoroids.deploy.export import compare, write
+from memoroids.deploy.export import check_extra, compare, write
 from memoroids.deploy.pure_step import PureStep
 from memoroids.memory import REGISTRY
 from memoroids.runs.build import build_acting
@@ -35,6 +35,7 @@ def figures(repeats: int, memories: Iterable[str] = tuple(REGISTRY), **settings:
     Beside it the agent itself, which translates observations as training does, and its step compiled by JAX alone. The
     parameters are those that training would begin with; what is said of bytes is the size of the model.
     """
+    check_extra()
     for memory in memories:
         for kind, (env, algorithm) in TASKS.items():
             config = TrainConfig.of(env=env, algorithm=algorithm, memory=memory, **settings)

@@ -39,7 +39,10 @@ class Measurement:
 
     def _rest(self, name: str) -> str:
         compiled = f"  compiled in {self.compile[name]:.2f} s" if name in self.compile else ""
-        return compiled + (f"  {self.bytes[name] / 2**20:,.0f} MiB" if name in self.bytes else "")
+        if name not in self.bytes:
+            return compiled
+        size = self.bytes[name] / 2**20
+        return f"{compiled}  {size:,.{0 if size >= 10 else 2}f} MiB"
 
     def row(self) -> dict[str, Any]:
         """As a JSON object."""

@@ -30,7 +30,7 @@ def watch(arguments: list[str]) -> None:
     from memoroids.viewing.live_runs import live, runs_in
     from memoroids.viewing.watch import server
 
-    number = len(runs_in(options.runs))
+    number = sum(len(runs_in(path)) for path in options.runs)
     with server(options.port, lambda: live(options.runs)) as serving:
         host, port = serving.server_address[:2]
         for ending in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs ignore SIGINT otherwise

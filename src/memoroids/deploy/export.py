@@ -61,8 +61,7 @@ def export(run_dir: Path, folder: Path, *, best: bool = False, episodes: int = 2
     """
     if folder.exists():
         raise ValueError(f"{folder} exists: choose another --output")
-    if missing := [name for name in ("onnx", "onnxruntime") if importlib.util.find_spec(name) is None]:
-        raise ValueError(f"exporting needs {' and '.join(missing)}: pip install 'memoroids[onnx]'")
+    check_extra()
     from memoroids.deploy.loader import Agent  # needs the extra
 
     config, parts, params = load_acting(run_dir, best=best)
@@ -78,6 +77,12 @@ def export(run_dir: Path, folder: Path, *, best: bool = False, episodes: int = 2
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return Exported(folder, difference, steps, size, microseconds)
+
+
+def check_extra() -> None:
+    """Raises `ValueError` if the packages of the extra `onnx` are not installed."""
+    if missing := [name for name in ("onnx", "onnxruntime") if importlib.util.find_spec(name) is None]:
+        raise ValueError(f"exporting needs {' and '.join(missing)}: pip install 'memoroids[onnx]'")
 
 
 def write(folder: Path, config: TrainConfig, pure: PureStep, *, best: bool) -> None:

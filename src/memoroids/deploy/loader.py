@@ -39,9 +39,9 @@ class Agent:
                 value = value[key]
             value = np.asarray(value)
             if list(value.shape) != part["shape"] or not np.isfinite(value).all():
-                raise ValueError(
-                    f"observation {part['path']}: needs finite numbers of shape {part['shape']}, got {value}"
-                )
+                where = "".join(f"[{key!r}]" for key in part["path"])
+                got = f"shape {list(value.shape)}" if np.isfinite(value).all() else f"{value.ravel()[:4]}"
+                raise ValueError(f"observation{where}: needs finite numbers of shape {part['shape']}, got {got}")
             feeds[part["name"]] = value.astype(part["dtype"])
         action, *state = map(np.asarray, self.session.run(self.about["outputs"], feeds))
         self.state = dict(zip(self.initial, state, strict=True))

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from memoroids.runs.baseline import Baseline, read_baseline
 from memoroids.runs.doctor import Record, examine
@@ -17,11 +18,15 @@ def read_record(run_dir: Path) -> Record:
     rows, baseline = read_rows(run_dir) if (run_dir / METRICS).exists() else [], read_baseline(run_dir)
     if not rows and baseline is None:
         raise ValueError(f"{run_dir} has measured nothing yet: it has no {BASELINE}, and no rows in its {METRICS}")
+    return Record(config, rows, baseline, read_final(summary))
+
+
+def read_final(summary: dict[str, Any]) -> tuple[float, float] | None:
+    """The mean and standard deviation of the final returns in a summary; None if they are not there."""
     try:
-        final = float(summary["final_return"]), float(summary["final_deviation"])
+        return float(summary["final_return"]), float(summary["final_deviation"])
     except (KeyError, TypeError, ValueError):  # not finished, or written by an older version
-        final = None
-    return Record(config, rows, baseline, final)
+        return None
 
 
 def examined(run_dir: Path) -> list[Finding]:

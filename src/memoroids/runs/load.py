@@ -26,10 +26,12 @@ def load(run_dir: Path, *, best: bool = False) -> tuple[TrainConfig, HostParts |
     return config, parts, _parameters(run_dir, config, parts, best=best)
 
 
-def load_acting(run_dir: Path, *, best: bool = False) -> tuple[TrainConfig, ActingParts, Any]:
-    """As `load`, with the parts that act alone."""
+def load_acting(run_dir: Path, *, best: bool = False, untrained: bool = False) -> tuple[TrainConfig, ActingParts, Any]:
+    """As `load`, with the parts that act alone; with `untrained`, the parameters with which training began."""
     config = _config_of_one(run_dir)
     parts = build_acting(config)
+    if untrained:
+        return config, parts, parts.agent.init(parts.network).params
     return config, parts, _parameters(run_dir, config, parts, best=best)
 
 

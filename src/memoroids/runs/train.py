@@ -10,6 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import jax
+
 from memoroids._util.files import atomic_write_text
 from memoroids._util.provenance import conditions
 from memoroids.runs import checkpoint
@@ -139,7 +141,16 @@ class RestoredRun(Generic[PartsT]):
     def recorder(self, run_dir: Path, watch: Callable[[Progress], None]) -> Recorder:
         """Opens the output files in `run_dir`; writes the settings of a new run, logs warnings about a resumed one."""
         config = self.config
-        trackers = Trackers(run_dir, asdict(config), config.trackers.wanted)
+        # One of the processes that train a run together tracks it.
+        trackers = Trackers(run_dir, asdict(config), config.trackers.wanted if jax.process_index() == 0 else ())
+        try:
+            return self._recorder(run_dir, watch, trackers)
+        except BaseException:
+            trackers.close()
+            raise
+
+    def _recorder(self, run_dir: Path, watch: Callable[[Progress], None], trackers: Trackers) -> Recorder:
+        config = self.config
         lost = self.resume and self.checkpoint is None and _lines(run_dir / METRICS) > 1
         if not self.resume:
             run_dir.mkdir(parents=True, exist_ok=True)
@@ -186,9 +197,9 @@ def _train_one_by_one(
     with interruptible() as interrupted:
         for each in seed_configs(config):
             restored = _restored_seed(each, build_host(each), run_dir, resume=resume)
+            recorder = restored.recorder(seed_dir(run_dir, each.seed), watch)
             if not outcomes:
                 config = _begun(config, restored, run_dir, resume=resume)
-            recorder = restored.recorder(seed_dir(run_dir, each.seed), watch)
             outcomes.append(_train_host(restored, recorder, interrupted))
             del restored, recorder
             gc.collect()  # frees the replay, whose run contains cycles of references, before the next is made
@@ -245,9 +256,16 @@ def _train_together(
 ) -> Outcome:
     """Trains several seeds through one program, each as in a run of its own."""
     restored = [_restored_seed(each, build_device(each), run_dir, resume=resume) for each in seed_configs(config)]
-    config = _begun(config, restored[0], directory, resume=resume)
     reports: list[Progress] = []
-    recorders = [each.recorder(seed_dir(directory, each.config.seed), reports.append) for each in restored]
+    recorders: list[Recorder] = []
+    try:
+        for each in restored:
+            recorders.append(each.recorder(seed_dir(directory, each.config.seed), reports.append))
+    except BaseException:
+        for recorder in recorders:
+            recorder.close()
+        raise
+    config = _begun(config, restored[0], directory, resume=resume)
 
     def report() -> None:
         reports.clear()

@@ -51,17 +51,18 @@ def glance(
 
     Raises `ValueError` if the run cannot be read, and `CheckpointError` if it has no such parameters.
     """
-    config, parts, params = load_acting(run_dir, best=best)
-    if untrained:
-        params = parts.agent.init(parts.network).params
+    config, parts, params = load_acting(run_dir, best=best, untrained=untrained)
     agent, network = TrainedAgent(parts, params), parts.agent.network(params)
     stage = stage_of(config, pictures=True)
     try:
-        chosen, told = env_seed, "same environment seed"
+        chosen, told = env_seed, "in the same environment seed"
         if chosen is None:
             seed_of = environment_seeds(config.seed, REPORT, seed)
             returns = [sum(_play(agent, stage, seed_of(number), frames=False).rewards) for number in range(episodes)]
-            chosen, told = seed_of(chosen_number(np.asarray(returns), which)), f"{which} of {episodes} greedy episodes"
+            chosen, told = (
+                seed_of(chosen_number(np.asarray(returns), which)),
+                f"the {which} of {episodes} greedy episodes",
+            )
         played = _play(agent, stage, chosen, frames=True)
     finally:
         stage.close()
@@ -74,7 +75,7 @@ def glance(
     state = components(jax.device_get(states(network, rows)))
     own = played.rows.shape[-1] - parts.env.joined if played.rows.ndim == 2 else None
     return {
-        "title": f"{config.network.memory} on {config.env.id}",
+        "title": f"{config.network.memory} on {config.env.id}{', before training' if untrained else ''}",
         "about": f"{config.algorithm}, run {run_dir.name}, {used} parameters",
         "seed": chosen,
         "return": sum(played.rewards),

@@ -2,101 +2,144 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from memoroids.runs.baseline import mean_baseline
-from memoroids.runs.check_up import read_record, seeds_of
-from memoroids.runs.doctor import examine
-from memoroids.runs.metrics import FIELDS, mean_rows, read_so_far
-from memoroids.runs.run_directory import CHECKPOINTS, CONFIG, METRICS, SUMMARY, WARNINGS, load_config, read_summary
-from memoroids.runs.settings import TrainConfig
+from memoroids._util.messages import one_line
+from memoroids.runs.baseline import read_baseline
+from memoroids.runs.check_up import read_final, seeds_of
+from memoroids.runs.doctor import Record, examine
+from memoroids.runs.metrics import FIELDS, read_so_far
+from memoroids.runs.run_directory import (
+    BASELINE,
+    CHECKPOINTS,
+    CONFIG,
+    METRICS,
+    SUMMARY,
+    WARNINGS,
+    load_config,
+    read_summary,
+)
 
 Row = dict[str, float]
 
 WARNED = 30
-"""Warnings of a run that are shown, the newest."""
+"""Warnings of a run of one seed that are shown, the newest."""
 SHOWN = 12
 """Runs of a folder that are shown, those that changed last."""
+FILES = (CONFIG, METRICS, WARNINGS, SUMMARY, BASELINE, CHECKPOINTS)
+"""What a run writes while it trains."""
 
 
-def runs_in(paths: Sequence[Path]) -> list[Path]:
-    """The runs that these directories are or hold; of a folder of runs the newest, as many as `SHOWN`.
+def runs_in(path: Path) -> list[Path]:
+    """The run that this directory is, or the runs that it holds: those that changed last, in the order of names.
 
-    Raises `ValueError` for a path that is no directory of a run or of runs.
+    Raises `ValueError` if it is neither.
     """
-    found = []
-    for path in paths:
-        if "\0" in str(path):
-            raise ValueError(f"{str(path)!r} is no path")
-        if (path / CONFIG).exists():
-            found.append(path)
-            continue
-        if not path.is_dir():
-            raise ValueError(f"{path} is no directory: name a run, or a folder of runs")
-        within = [child for child in path.iterdir() if (child / CONFIG).exists()]
-        found += sorted(within, key=_changed, reverse=True)[:SHOWN]
-    if not found:
-        raise ValueError(f"{', '.join(map(str, paths))} holds no run: train one, or name its directory")
-    return found
+    if "\0" in str(path):
+        raise ValueError(f"{str(path)!r} is no path")
+    if (path / CONFIG).exists():
+        return [path]
+    if not path.is_dir():
+        raise ValueError(f"{path} is no directory: name a run, or a folder of runs")
+    within = [child for child in path.iterdir() if (child / CONFIG).exists()]
+    if not within:
+        raise ValueError(f"{path} holds no run: train one, or name its directory")
+    return sorted(sorted(within, key=_changed, reverse=True)[:SHOWN])
 
 
 def live(paths: Sequence[Path]) -> list[dict[str, Any]]:
     """What is known of the runs that these directories are or hold, see `described`."""
-    try:
-        return [described(run) for run in runs_in(paths)]
-    except (ValueError, OSError) as error:  # all were moved away since the page was opened
-        return [{"path": ", ".join(map(str, paths)), "error": str(error)}]
+    found = []
+    for path in paths:
+        try:
+            found += [described(run) for run in runs_in(path)]
+        except (ValueError, OSError) as error:  # it was moved away since the page was opened
+            found.append({"path": str(path), "error": one_line(error)})
+    return found
 
 
 def described(path: Path) -> dict[str, Any]:
     """What is known of a run so far, ready for JSON; a run that cannot be read has only an `error`.
 
-    `rows` are the columns of metrics of each seed, by its label; where there are several seeds, their mean is the first
-    of them. NaN is None.
+    `curves` are the columns of metrics of each seed, by its label; where there are several seeds, the first is their
+    mean, at each row of those that have got so far. What is not finite is None.
     """
     try:
-        return {"path": str(path), **_described(path)}
-    except (ValueError, OSError) as error:
-        return {"path": str(path), "error": str(error)}
+        known = _described(path, tuple(_signature(path)))
+        return {"path": str(path), **known, "age": max(0.0, time.time() - _changed(path))}
+    except Exception as error:  # a damaged run must not hide the others
+        return {"path": str(path), "error": one_line(error) or type(error).__name__}
 
 
-def _described(path: Path) -> dict[str, Any]:
-    config, seeds = load_config(path), seeds_of(path)
-    rows = {_label(seed, path): read_so_far(seed / METRICS) for seed in seeds if (seed / METRICS).exists()}
-    mean = next(iter(rows.values()), []) if len(rows) == 1 else mean_rows(list(rows.values()))
-    curves = rows if len(rows) == 1 else {"mean": mean, **rows}
-    done = [_share(config, each) for each in rows.values()]
-    share, spent = sum(done) / config.placement.seeds, [each[-1]["seconds"] for each in rows.values() if each]
+def _seed_directories(path: Path) -> list[Path]:
+    return [path, *path.glob("seed[0-9]*")]
+
+
+def _signature(path: Path) -> Iterator[tuple[str, int, int]]:
+    """What changes whenever the run has written something."""
+    for directory in _seed_directories(path):
+        for name in FILES:
+            file = directory / name
+            if file.exists():
+                yield str(file), file.stat().st_mtime_ns, file.stat().st_size
+
+
+def _changed(path: Path) -> float:
+    """When a run last wrote something, in seconds since the epoch."""
+    return max((mtime / 1e9 for _, mtime, _ in _signature(path)), default=0.0)
+
+
+@lru_cache(maxsize=4 * SHOWN)
+def _described(path: Path, signature: tuple[Any, ...]) -> dict[str, Any]:
+    """`signature`: of what is read here, so that a run which has written nothing is not read again."""
+    config = load_config(path)
+    records = {seed.name if seed != path else "run": _record(seed) for seed in seeds_of(path)}
+    rows = {label: record.rows for label, record in records.items() if record.rows}
+    number = config.placement.seeds
+    curves = rows if number == 1 or not rows else {"mean": _mean_so_far(list(rows.values())), **rows}
+    share = sum(min(1.0, record.share) for record in records.values()) / number
+    spent = [each[-1]["seconds"] for each in rows.values()]
     seconds = max(spent, default=0.0) if config.env.on_device else sum(spent)  # together, or one after the other
-    summaries = [read_summary(seed) for seed in seeds]
-    finished = len(seeds) == config.placement.seeds and all(summary is not None for summary in summaries)
+    finals = [record.final[0] for record in records.values() if record.final is not None]
+    finished = len(finals) == number
+    means = [record.baseline.mean for record in records.values() if record.baseline is not None]
+    prefix = {label: "" if number == 1 else f"{label}: " for label in records}
+    warnings = {label: _warnings(path if number == 1 else path / label) for label in records}
     return {
         "about": f"{config.algorithm}, {config.network.memory} on {config.env.id}",
         "way": config.evaluation.way,
-        "random": _known(mean_baseline(seeds)),
+        "random": _known(_mean(means)),
         "target": config.evaluation.target_return,
         "share": 1.0 if finished else share,
         "finished": finished,
-        "final": _known(_mean([summary["final_return"] for summary in summaries if summary])) if finished else None,
-        "left": None if finished or not share else seconds * (1 / share - 1),
-        "age": max(0.0, time.time() - max(map(_changed, [path, *seeds]))),
-        "curves": {label: _columns(each) for label, each in curves.items() if each},
-        "warnings": [line for seed in seeds for line in _warnings(seed, path)],
-        "findings": [line for seed in seeds for line in _findings(seed, path)],
+        "final": _known(_mean(finals)) if finished else None,
+        "left": None if finished or not share else _known(seconds * (1 / share - 1)),
+        "curves": {label: _columns(each) for label, each in curves.items()},
+        "warned": sum(map(len, warnings.values())),
+        "warnings": [prefix[label] + line for label, lines in warnings.items() for line in lines[-WARNED:]],
+        "findings": [
+            f"{prefix[label]}{finding.name}: {finding.line}"
+            for label, record in records.items()
+            for finding in examine(record)
+        ],
     }
 
 
-def _label(seed: Path, path: Path) -> str:
-    return "run" if seed == path else seed.name
+def _record(seed: Path) -> Record:
+    """A run of one seed, up to the last row that is whole."""
+    rows = read_so_far(seed / METRICS) if (seed / METRICS).exists() else []
+    return Record(load_config(seed), rows, read_baseline(seed), read_final(read_summary(seed) or {}))
 
 
-def _share(config: TrainConfig, rows: Sequence[Row]) -> float:
-    """The share of the training that one seed has done."""
-    if not rows:
-        return 0.0
-    return min(1.0, config.budget.share_done(int(rows[-1]["episode"]), int(rows[-1]["env_steps"])))
+def _mean_so_far(seeds: Sequence[Sequence[Row]]) -> list[Row]:
+    rows = []
+    for number in range(max(map(len, seeds))):
+        at = [each[number] for each in seeds if number < len(each)]
+        rows.append({name: _mean([row[name] for row in at]) for name in FIELDS})
+    return rows
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -113,32 +156,8 @@ def _columns(rows: Sequence[Row]) -> dict[str, list[float | None]]:
     return {name: values for name, values in columns.items() if any(value is not None for value in values)}
 
 
-def _warnings(seed: Path, path: Path) -> list[str]:
+def _warnings(seed: Path) -> list[str]:
     try:
-        lines = (seed / WARNINGS).read_text(errors="replace").splitlines()
+        return (seed / WARNINGS).read_text(errors="replace").splitlines()
     except FileNotFoundError:
         return []
-    return [_of(seed, path, line) for line in lines[-WARNED:]]
-
-
-def _findings(seed: Path, path: Path) -> list[str]:
-    try:
-        found = examine(read_record(seed))
-    except ValueError:  # nothing measured yet, or a row half written
-        return []
-    return [_of(seed, path, f"{finding.name}: {finding.line}") for finding in found]
-
-
-def _of(seed: Path, path: Path, line: str) -> str:
-    return line if seed == path else f"{seed.name}: {line}"
-
-
-def _changed(run: Path) -> float:
-    """When a run last wrote something, in seconds since the epoch."""
-    times = [0.0]
-    for name in (CONFIG, METRICS, WARNINGS, SUMMARY, CHECKPOINTS):
-        try:
-            times.append((run / name).stat().st_mtime)
-        except OSError:
-            continue
-    return max(times)

@@ -16,6 +16,8 @@ from memoroids.viewing.stage import play, stage_of
 
 Which = Literal["best", "worst", "median"]
 """Which of several episodes is recorded, by its return."""
+VIDEO = ("imageio", "imageio_ffmpeg")
+"""The packages that an MP4 needs."""
 KINDS = (".gif", ".mp4", ".txt")
 """The endings of a recording's name."""
 MOST_FRAMES = 3_000
@@ -50,7 +52,7 @@ def record(
     """
     if output is not None and output.suffix not in KINDS:
         raise ValueError(f"cannot record to {output}: its name must end with one of {', '.join(KINDS)}")
-    if output is not None and output.suffix == ".mp4" and importlib.util.find_spec("imageio_ffmpeg") is None:
+    if output is not None and output.suffix == ".mp4" and not all(map(importlib.util.find_spec, VIDEO)):
         raise ValueError("an MP4 needs imageio: pip install 'memoroids[video]', or record a .gif")
     config, parts, params = load_acting(run_dir, best=best)
     agent = TrainedAgent(parts, params)
