@@ -44,7 +44,7 @@ class Trackers:
     def __init__(self, run_dir: Path, config: dict[str, Any], wanted: Iterable[str]):
         self._path, self._sent = run_dir / TRACKED, _read(run_dir / TRACKED)
         # Nothing is written before all imports have succeeded: a run that cannot start must not create its directory.
-        modules = packages(wanted)
+        modules = {name: _extra(name) for name in wanted}
         self._open: dict[str, Tracker] = {}
         for name, module in modules.items():
             run_dir.mkdir(parents=True, exist_ok=True)
@@ -88,11 +88,6 @@ class Trackers:
 
     def _note(self) -> None:
         atomic_write_text(self._path, json.dumps(self._sent, indent=1) + "\n")
-
-
-def packages(wanted: Iterable[str]) -> dict[str, Any]:
-    """The imported package of each tracker. Raises `ValueError` for one that is not installed."""
-    return {name: _extra(name) for name in wanted}
 
 
 def _name(run_dir: Path) -> str:
