@@ -11,7 +11,7 @@ from memoroids.cli.main import main
 def test_lines_say_how_many_times_a_reference_takes_and_how_near_a_limit_is():
     figure = Measurement("ours", 0.002, {"theirs": 0.008}, {"copy": 0.0005}, {"theirs": 3.0}, {"ours": 2**21})
     first, reference, limit = (" ".join(line.split()) for line in figure.lines().splitlines())
-    assert first == "ours 2.00 ms 2 MiB"
+    assert first == "ours 2.00 ms 2.00 MiB"
     assert reference == "theirs 8.00 ms 4.00 × ours compiled in 3.00 s"
     assert limit == "limit: copy 500.0 µs ours 4.00 ×"
 
