@@ -42,14 +42,14 @@ def pytest_collection_modifyitems(items: list[pytest.Function]):
 
     Those that stay are drawn by a hash of their names: every n-th in order would miss whole values of a parameter.
     """
-    cases: dict[str, list[pytest.Function]] = {}
+    cases: dict[tuple[str, int], list[pytest.Function]] = {}
     for item in items:
-        if item.get_closest_marker("one_in") is not None:
-            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
-    for found in cases.values():
+        if (marker := item.get_closest_marker("one_in")) is not None:
+            cases.setdefault((item.nodeid.partition("[")[0], marker.args[0]), []).append(item)
+    for (_, n), found in cases.items():
         found.sort(key=lambda item: zlib.crc32(item.nodeid.encode()))
         for number, item in enumerate(found):
-            if number % next(iter(item.iter_markers("one_in"))).args[0]:
+            if number % n:
                 item.add_marker(pytest.mark.slow)
 
 

@@ -24,11 +24,17 @@ def begun(path: Path, *rows: dict[str, float], **changes: object) -> Path:
     path.mkdir(parents=True)
     (path / CONFIG).write_text(to_json(TrainConfig.of(**SETTINGS | changes)))
     if rows:
-        file = MetricsFile(path / METRICS)
-        for each in rows:
-            file.write(each)
-        file.close()
+        append(path, *rows)
     return path
+
+
+def append(run: Path, *rows: dict[str, float]) -> None:
+    """Writes further rows, as the run does."""
+    path = run / METRICS
+    file = MetricsFile(path, keep=path.stat().st_size if path.exists() else 0)
+    for each in rows:
+        file.write(each)
+    file.close()
 
 
 def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
@@ -127,9 +133,7 @@ def test_a_run_is_read_again_only_when_it_has_written_something(tmp_path: Path, 
     monkeypatch.setattr(live_runs, "read_so_far", lambda path: reads.append(path) or read(path))
     described(run)
     assert len(described(run)["curves"]["run"]["episode"]) == len(reads) == 1
-    file = MetricsFile(run / METRICS, keep=(run / METRICS).stat().st_size)
-    file.write(row(40))
-    file.close()
+    append(run, row(40))
     assert len(described(run)["curves"]["run"]["episode"]) == len(reads) == 2
 
 

@@ -13,11 +13,10 @@ from pathlib import Path
 import pytest
 
 from browser import opened
-from memoroids.runs.metrics import FIELDS
 from memoroids.viewing.live_runs import live
 from memoroids.viewing.watch import server
 from metric_rows import row
-from viewing.test_live_runs import begun
+from viewing.test_live_runs import append, begun
 
 
 @pytest.fixture
@@ -29,11 +28,6 @@ def served(tmp_path: Path) -> Iterator[tuple[int, Path]]:
         yield serving.server_address[1], run
         serving.shutdown()
         thread.join()
-
-
-def append(run: Path, values: dict[str, float]) -> None:
-    with (run / "metrics.csv").open("a") as file:
-        file.write(",".join(str(values[name]) for name in FIELDS) + "\n")
 
 
 def asked(port: int, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], str]:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -48,6 +49,11 @@ def locked(run_dir: Path) -> Iterator[None]:
 def seed_dir(run_dir: Path, seed: int) -> Path:
     """The directory of one seed of a run with several seeds; it is itself a run directory."""
     return run_dir / f"seed{seed}"
+
+
+def is_seed_dir(run_dir: Path) -> bool:
+    """Whether a directory has the name of one seed's, see `seed_dir`."""
+    return re.fullmatch(r"seed\d+", run_dir.name) is not None
 
 
 def load_config(run_dir: Path) -> TrainConfig:

@@ -1,7 +1,7 @@
 """Groups of settings with their checks; every field is a command-line option and its docstring the help text."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from memoroids._util.literals import as_json
@@ -314,4 +314,4 @@ class TrackerSettings:
     @property
     def wanted(self) -> list[str]:
         """The names of those that are asked for."""
-        return [name for name in ("tensorboard", "wandb", "trackio") if getattr(self, name)]
+        return [each.name for each in fields(self) if getattr(self, each.name)]

@@ -5,7 +5,6 @@ import contextvars
 import importlib
 import json
 import math
-import re
 import sys
 import uuid
 from collections.abc import Callable, Iterable, Mapping
@@ -15,7 +14,7 @@ from typing import Any, Protocol
 from memoroids._util.files import atomic_write_text
 from memoroids._util.messages import one_line
 from memoroids.runs.metrics import ABSENT
-from memoroids.runs.run_directory import TRACKED
+from memoroids.runs.run_directory import TRACKED, is_seed_dir
 
 PROJECT = "memoroids"
 
@@ -93,7 +92,7 @@ class Trackers:
 def _name(run_dir: Path) -> str:
     """The name of a run; that of one seed of several names the run as well."""
     named = run_dir.resolve()
-    return f"{named.parent.name}-{named.name}" if re.fullmatch(r"seed\d+", named.name) else named.name
+    return f"{named.parent.name}-{named.name}" if is_seed_dir(named) else named.name
 
 
 def _present(row: Row) -> dict[str, float]:

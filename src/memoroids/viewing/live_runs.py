@@ -1,9 +1,11 @@
 """Runs under way as a live page shows them: curves, speeds, warnings and findings, read from their directories."""
 
+import contextlib
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from memoroids._util.messages import one_line
 from memoroids.runs.baseline import read_baseline
 from memoroids.runs.check_up import read_final, seeds_of
 from memoroids.runs.doctor import Record, examine
-from memoroids.runs.metrics import FIELDS, read_so_far
+from memoroids.runs.metrics import FIELDS, mean_rows, read_so_far
 from memoroids.runs.run_directory import (
     BASELINE,
     CHECKPOINTS,
@@ -19,11 +21,14 @@ from memoroids.runs.run_directory import (
     METRICS,
     SUMMARY,
     WARNINGS,
+    is_seed_dir,
     load_config,
     read_summary,
 )
 
 Row = dict[str, float]
+Signature = tuple[tuple[str, int, int], ...]
+"""Name, time of the last change in nanoseconds, and size of each file of a run."""
 
 WARNED = 30
 """Warnings of a run of one seed that are shown, the newest."""
@@ -47,7 +52,7 @@ def runs_in(path: Path) -> list[Path]:
     within = [child for child in path.iterdir() if (child / CONFIG).exists()]
     if not within:
         raise ValueError(f"{path} holds no run: train one, or name its directory")
-    return sorted(sorted(within, key=_changed, reverse=True)[:SHOWN])
+    return sorted(sorted(within, key=lambda run: _newest(_signature(run)), reverse=True)[:SHOWN])
 
 
 def live(paths: Sequence[Path]) -> list[dict[str, Any]]:
@@ -68,46 +73,46 @@ def described(path: Path) -> dict[str, Any]:
     mean, at each row of those that have got so far. What is not finite is None.
     """
     try:
-        known = _described(path, tuple(_signature(path)))
-        return {"path": str(path), **known, "age": max(0.0, time.time() - _changed(path))}
+        signature = _signature(path)
+        known = _described(path, signature)
+        return {"path": str(path), **known, "age": max(0.0, time.time() - _newest(signature))}
     except Exception as error:  # a damaged run must not hide the others
         return {"path": str(path), "error": one_line(error) or type(error).__name__}
 
 
-def _seed_directories(path: Path) -> list[Path]:
-    return [path, *path.glob("seed[0-9]*")]
-
-
-def _signature(path: Path) -> Iterator[tuple[str, int, int]]:
-    """What changes whenever the run has written something."""
-    for directory in _seed_directories(path):
+def _signature(path: Path) -> Signature:
+    """What changes whenever the run, or one of its seeds, has written something."""
+    found = []
+    for directory in (path, *filter(is_seed_dir, path.iterdir())):
         for name in FILES:
-            file = directory / name
-            if file.exists():
-                yield str(file), file.stat().st_mtime_ns, file.stat().st_size
+            with contextlib.suppress(OSError):  # not written yet
+                status = (directory / name).stat()
+                found.append((f"{directory.name}/{name}", status.st_mtime_ns, status.st_size))
+    return tuple(found)
 
 
-def _changed(path: Path) -> float:
+def _newest(signature: Signature) -> float:
     """When a run last wrote something, in seconds since the epoch."""
-    return max((mtime / 1e9 for _, mtime, _ in _signature(path)), default=0.0)
+    return max((mtime / 1e9 for _, mtime, _ in signature), default=0.0)
 
 
 @lru_cache(maxsize=4 * SHOWN)
-def _described(path: Path, signature: tuple[Any, ...]) -> dict[str, Any]:
+def _described(path: Path, signature: Signature) -> dict[str, Any]:
     """`signature`: of what is read here, so that a run which has written nothing is not read again."""
     config = load_config(path)
-    records = {seed.name if seed != path else "run": _record(seed) for seed in seeds_of(path)}
+    seeds = {"run" if seed == path else seed.name: seed for seed in seeds_of(path)}
+    records = {label: _record(seed) for label, seed in seeds.items()}
     rows = {label: record.rows for label, record in records.items() if record.rows}
     number = config.placement.seeds
     curves = rows if number == 1 or not rows else {"mean": _mean_so_far(list(rows.values())), **rows}
-    share = sum(min(1.0, record.share) for record in records.values()) / number
+    share = sum(record.share for record in records.values()) / number
     spent = [each[-1]["seconds"] for each in rows.values()]
     seconds = max(spent, default=0.0) if config.env.on_device else sum(spent)  # together, or one after the other
     finals = [record.final[0] for record in records.values() if record.final is not None]
     finished = len(finals) == number
     means = [record.baseline.mean for record in records.values() if record.baseline is not None]
     prefix = {label: "" if number == 1 else f"{label}: " for label in records}
-    warnings = {label: _warnings(path if number == 1 else path / label) for label in records}
+    warnings = {label: _warnings(seed) for label, seed in seeds.items()}
     return {
         "about": f"{config.algorithm}, {config.network.memory} on {config.env.id}",
         "way": config.evaluation.way,
@@ -135,11 +140,7 @@ def _record(seed: Path) -> Record:
 
 
 def _mean_so_far(seeds: Sequence[Sequence[Row]]) -> list[Row]:
-    rows = []
-    for number in range(max(map(len, seeds))):
-        at = [each[number] for each in seeds if number < len(each)]
-        rows.append({name: _mean([row[name] for row in at]) for name in FIELDS})
-    return rows
+    return [mean_rows([[row] for row in at if row is not None])[0] for at in zip_longest(*seeds)]
 
 
 def _mean(values: Sequence[float]) -> float:
