@@ -9,6 +9,7 @@ import numpy as np
 from jax import lax
 
 from memoroids.algebra.resettable import select
+from memoroids.envs.device.restarts import restarted
 from memoroids.envs.device.view import DeviceView
 from memoroids.memory.memoroid import State
 from memoroids.tape import Tape, blank
@@ -91,9 +92,6 @@ def collect_slots(
 
     An episode with a non-finite observation or reward is dropped: all its slots of this call are padding, and so are
     those that follow. Slots that earlier calls returned remain an episode without an end, which no replay stores.
-
-    One condition decides whether any environment is reset, since under `vmap` a condition for each environment would
-    become a selection, and every environment would be reset at every slot.
     """
     num_envs = env_states.begin.shape[0]
 
@@ -105,15 +103,7 @@ def collect_slots(
         env, (observation, reward, terminated, truncated) = jax.vmap(view.step)(env_states.env, action, env_key)
         final = env_states.final
 
-        def reset_final() -> tuple[Any, jax.Array]:
-            fresh = jax.vmap(view.reset)(reset_key)
-            return jax.vmap(select)(final, fresh, (env, observation))
-
-        any_final = jnp.any(final)
-        if axis is not None:
-            # The sum over the mapped axis is not mapped itself, so that `cond` is not turned into a selection.
-            any_final = lax.psum(any_final.astype(jnp.int32), axis) > 0
-        env, observation = lax.cond(any_final, reset_final, lambda: (env, observation))
+        env, observation = restarted(view.reset, reset_key, final, (env, observation), axis=axis)
         nonfinite = ~(_finite(observation) & (final | jnp.isfinite(reward)))
         spoiled = (env_states.spoiled & ~final) | nonfinite
         written = Tape(

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from gymnasium import spaces
 from jax import lax
 
-from memoroids.algebra.resettable import select
 from memoroids.benchmarks.timing import medians
 from memoroids.envs import popgym_ids, short_name
 from memoroids.envs.device import DEVICE, DeviceEnv, make_device
+from memoroids.envs.device.restarts import restarted
 
 NUM_ENVS, SLOTS, PYTHON_STEPS = 16_384, 256, 4_000
 
@@ -32,12 +32,8 @@ def device_steps(env: DeviceEnv, num_envs: int, slots: int) -> Callable[[], dict
         actions = _random_actions(env.action_space, for_actions, num_envs)
         state, step = jax.vmap(env.step)(state, actions, jax.random.split(for_steps, num_envs))
 
-        def begun() -> Any:
-            fresh = jax.vmap(env.reset)(jax.random.split(for_resets, num_envs))
-            return jax.vmap(select)(final, fresh, going)
-
-        going = state, step.observation
-        state, observation = lax.cond(jnp.any(final), begun, lambda: going)
+        resets = jax.random.split(for_resets, num_envs)
+        state, observation = restarted(env.reset, resets, final, (state, step.observation))
         seen = {
             "transitions": jnp.sum(~final, dtype=jnp.int32),
             "reward": jnp.sum(jnp.where(final, 0, step.reward)),

@@ -1,8 +1,6 @@
 """Device tasks against POPGym's: with the same hidden state and actions, all steps to the end of an episode agree."""
 
-from functools import cache
 from itertools import pairwise
-from typing import Any
 
 import gymnasium as gym
 import jax
@@ -11,108 +9,39 @@ import numpy as np
 import pytest
 from gymnasium.spaces.utils import flatdim
 
-from memoroids.envs import popgym_ids, short_name
-from memoroids.envs.device import DEVICE, DeviceEnv, Step, make_device
+from memoroids.envs.device import DEVICE, make_device
 from memoroids.envs.device.cards import KINDS, draw
 from memoroids.envs.device.cartpole import NoisyPositionOnlyCartPole
 from memoroids.envs.device.draws import below
 from memoroids.envs.device.minesweeper import MineSweeper
-
-IDS = {short_name(id_): id_ for id_ in popgym_ids()}
-LEVELS = ("Easy", "Medium", "Hard")
-
-
-def levels(*tasks: str) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("name", [task + level for task in tasks for level in LEVELS])
-
-
-def popgym_env(name: str) -> Any:
-    return gym.make(IDS[name], disable_env_checker=True).unwrapped
-
-
-@cache
-def player(env: DeviceEnv) -> Any:
-    """A function (key, step keys, actions, steer) -> states (T + 1, …), first observation, actions and steps (T, …).
-
-    It always plays as many steps as the longest episode has; those after an end are meaningless. With `steer` a
-    cart-pole is balanced instead of following the actions.
-    """
-
-    def play(key: jax.Array, keys: jax.Array, actions: Any, steer: Any) -> Any:
-        state, observation = env.reset(key)
-
-        def step(state: Any, given: Any) -> Any:
-            action, key = given
-            if hasattr(state, "moving"):
-                action = jnp.where(steer, balance(state.moving), action)
-            new, step = env.step(state, action, key)
-            return new, (state, action, step)
-
-        last, (states, taken, steps) = jax.lax.scan(step, state, (actions, keys))
-        states = jax.tree.map(lambda every, end: jnp.concatenate((every, end[None])), states, last)
-        return states, observation, taken, steps
-
-    return play
-
-
-@cache
-def compiled(env: DeviceEnv) -> Any:
-    return jax.jit(player(env))
-
-
-def step_keys(seed: int, steps: int) -> jax.Array:
-    # Always the same number, so that one compiled program serves all tasks.
-    return jax.random.split(jax.random.key(seed + 1_000), 900)[:steps]
-
-
-def balance(moving: jax.Array) -> jax.Array:
-    return (moving @ jnp.array([0.1, 0.5, 10.0, 2.0]) > 0).astype(jnp.int32)
-
-
-class Episode:
-    """An episode of the device environment as NumPy arrays."""
-
-    def __init__(self, env: DeviceEnv, seed: int, actions: Any, *, steer: bool = False):
-        played = compiled(env)(jax.random.key(seed), step_keys(seed, len(actions)), jnp.asarray(actions), steer)
-        self.states, self.first, self.actions, self.steps = jax.tree.map(np.asarray, played)
-
-    def step(self, t: int) -> Step:
-        return jax.tree.map(lambda leaf: leaf[t], self.steps)
-
-    def state(self, t: int) -> Any:
-        return jax.tree.map(lambda leaf: leaf[t], self.states)
-
-
-def random_actions(env: DeviceEnv, rng: np.random.Generator) -> np.ndarray:
-    env.action_space.seed(int(rng.integers(2**31)))
-    return np.stack([env.action_space.sample() for _ in range(env.max_length)])
-
-
-def same_step(ours: Step, theirs: tuple, t: int, *, tolerance: float = 0.0) -> bool:
-    """Compares all that a step returns; returns whether the step ended the episode."""
-    observation, reward, terminated, truncated, _ = theirs
-    for mine, its in zip(np.atleast_1d(ours.observation), np.atleast_1d(observation), strict=True):
-        np.testing.assert_allclose(mine, its, rtol=0, atol=tolerance, err_msg=f"observation at step {t}")
-    np.testing.assert_allclose(ours.reward, reward, rtol=1e-6, atol=tolerance, err_msg=f"reward at step {t}")
-    assert (bool(ours.terminated), bool(ours.truncated)) == (bool(terminated), bool(truncated)), f"ends at step {t}"
-    return bool(terminated or truncated)
-
-
-def same_episode(episode: Episode, theirs: Any, native: Any = int) -> int:
-    """Compares all steps with POPGym's environment, which has been reset; returns the length of the episode."""
-    for t, action in enumerate(episode.actions):
-        if same_step(episode.step(t), theirs.step(native(action)), t):
-            return t + 1
-    pytest.fail("POPGym's episode is longer than the device environment's max_length")
-
+from popgym_beside import (
+    IDS,
+    LEVELS,
+    Drawn,
+    Episode,
+    compiled,
+    levels,
+    player,
+    popgym_env,
+    random_actions,
+    same_episode,
+    same_step,
+    shown,
+    stacked,
+    step_keys,
+)
 
 # --- what holds for all ---------------------------------------------------------------------------------------------
 
 
-def test_every_level_of_the_nine_tasks_and_the_pendulum_is_there():
-    tasks = {name[: -len(level)] for name in DEVICE for level in LEVELS if name.endswith(level)}
-    assert len(tasks) == 10 and len(DEVICE) == 30
-    assert set(DEVICE) <= set(IDS)
+SHORTER = {"Concentration": 0, "LabyrinthEscape": 1, "LabyrinthExplore": 1}
+"""By how much the longest episode is shorter than POPGym says."""
+VARYING = ("Cart", "Mine", "Battleship", "Concentration", "Labyrinth")
+"""Tasks whose episodes differ in length."""
+
+
+def test_every_level_of_every_task_is_there():
+    assert set(DEVICE) == set(IDS) and len(DEVICE) == 48
 
 
 @pytest.mark.parametrize("name", DEVICE)
@@ -121,10 +50,11 @@ def test_spaces_lengths_and_the_previous_action_are_popgyms(name):
     assert ours.observation_space == theirs.observation_space
     assert ours.action_space == theirs.action_space
     assert flatdim(ours.observation_space) == flatdim(theirs.observation_space)
-    assert ours.max_length == theirs.max_episode_length
+    task = name.removesuffix("Easy").removesuffix("Medium").removesuffix("Hard")
+    longest = theirs.episode_length if task == "Concentration" else getattr(theirs, "max_episode_length", None)
+    assert ours.max_length == (52 * theirs.num_decks - 1 if longest is None else longest - SHORTER.get(task, 0))
     assert ours.requires_previous_action == theirs.obs_requires_prev_action
-    fixed = not any(word in name for word in ("Cart", "Mine"))
-    assert ours.min_length == (ours.max_length if fixed else 1)
+    assert (ours.min_length == ours.max_length) != any(word in name for word in VARYING)
 
 
 @pytest.mark.parametrize("name", DEVICE)
@@ -155,26 +85,6 @@ def test_a_mapped_environment_equals_a_single_one(name, rng):
 
 
 # --- cards ----------------------------------------------------------------------------------------------------------
-
-
-def stacked(deck: Any, kinds: np.ndarray, dealt: np.ndarray) -> None:
-    """Makes a POPGym deck deal these kinds of cards; fails unless they are exactly the cards of the deck."""
-    order = np.empty(len(dealt), int)
-    for kind in range(kinds.max() + 1):
-        assert np.sum(dealt == kind) == np.sum(kinds == kind)
-        order[dealt == kind] = np.flatnonzero(kinds == kind)
-
-    def reset(rng: Any = None) -> None:
-        type(deck).reset(deck, shuffle=False)
-        deck.idx = order[::-1].copy()
-
-    deck.reset = reset
-
-
-def shown(episode: Episode) -> np.ndarray:
-    """All observations of an episode, including the first, (T + 1, …)."""
-    parts = zip(np.atleast_1d(episode.first), np.atleast_2d(episode.steps.observation.T), strict=True)
-    return np.stack([np.concatenate(([first], later)) for first, later in parts], axis=-1)
 
 
 @levels("RepeatFirst", "RepeatPrevious")
@@ -239,6 +149,20 @@ def test_count_recall(name, good, rng):
         np.testing.assert_allclose(episode.steps.reward.sum(), 1, rtol=1e-5)
 
 
+@levels("HigherLower")
+@pytest.mark.parametrize("good", [False, True], ids=["random", "good"])
+def test_higher_lower(name, good, rng):
+    env, theirs = make_device(name), popgym_env(name)
+    ranks = shown(Episode(env, 4, random_actions(env, rng)))[:, 0]
+    stacked(theirs.deck, theirs.deck.ranks_idx, ranks)
+    actions = np.where(np.diff(ranks) > 0, 0, 1) if good else random_actions(env, rng)
+    episode = Episode(env, 4, actions)
+    assert episode.first == theirs.reset(seed=0)[0]
+    assert same_episode(episode, theirs) == env.max_length
+    if good:
+        np.testing.assert_allclose(episode.steps.reward.sum(), np.mean(np.append(np.diff(ranks) != 0, 0)), rtol=1e-5)
+
+
 def test_a_number_below_n_is_the_floor_of_the_exact_product(rng):
     bits = np.concatenate((rng.integers(2**32, size=2_000), [0, 2**32 - 1]))
     for n in (1, 2, 13, 52, 831, 2**16 - 1):
@@ -276,16 +200,6 @@ def test_all_orders_of_cards_are_equally_likely():
 
 
 # --- cart-poles -----------------------------------------------------------------------------------------------------
-
-
-class Drawn:
-    """Replaces a NumPy generator and returns given values."""
-
-    def __init__(self, **drawn: Any):
-        self.drawn = drawn
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *_, **__: self.drawn[name]
 
 
 @levels("PositionOnlyCartPole", "VelocityOnlyCartpole", "NoisyPositionOnlyCartPole")
@@ -351,20 +265,27 @@ def test_noise_is_gaussian_scaled_independent_and_clipped():
 # --- pendulum -------------------------------------------------------------------------------------------------------
 
 
-@levels("PositionOnlyPendulum")
+@levels("PositionOnlyPendulum", "NoisyPositionOnlyPendulum")
 def test_pendulum(name, rng):
     env, theirs = make_device(name), popgym_env(name)
+    noisy = name.startswith("Noisy")
     for seed, scale in enumerate((1.0, 1.5)):  # torques outside the Box are clipped
         actions = scale * random_actions(env, rng)
         if seed:
             actions[:] = scale * np.sign(actions)  # faster
         episode = Episode(env, seed, actions)
-        start = episode.state(0)
-        theirs._np_random = Drawn(uniform=np.array([start.angle, start.speed], np.float64))
+        start, angles = episode.state(0), episode.states.angle
+        noise = (
+            shown(episode) - np.stack((np.cos(angles), np.sin(angles)), axis=1)
+            if noisy
+            else np.zeros(env.max_length + 1)
+        )
+        theirs._np_random = Drawn(uniform=np.array([start.angle, start.speed], np.float64), normal=noise[0])
         np.testing.assert_allclose(episode.first, theirs.reset()[0], rtol=0, atol=1e-6)
         for t, action in enumerate(episode.actions):
             before, after = episode.state(t), episode.state(t + 1)
             theirs.state = np.array([before.angle, before.speed], np.float64)
+            theirs._np_random = Drawn(normal=noise[t + 1])
             over = same_step(episode.step(t), theirs.step(action), t, tolerance=2e-6)
             turns = (after.angle - theirs.state[0]) / (2 * np.pi)
             np.testing.assert_allclose(turns, round(turns), atol=1e-6)

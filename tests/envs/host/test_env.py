@@ -18,7 +18,7 @@ from memoroids.envs.spaces import Continuous, Factored
 
 POPGYM = [name for name in popgym_ids() if "Pendulum" not in name]
 PENDULUMS = [name for name in popgym_ids() if "Pendulum" in name]
-NEED_PREVIOUS_ACTION = ("Bandit", "MineSweeper", "Battleship", "Concentration")
+NEED_PREVIOUS_ACTION = ("Bandit", "MineSweeper", "Battleship", "Concentration", "Labyrinth")
 UNIT = spaces.Box(-1.0, 1.0, (2,), np.float32)
 IMAGE = spaces.Box(0, 255, (36, 40), np.uint8)
 
@@ -104,8 +104,8 @@ def play(env: HostEnv, seed: int, steps: int) -> tuple[np.ndarray, list[float]]:
     return np.stack(observations), rewards
 
 
-def test_popgym_has_thirty_six_tasks_with_discrete_actions_and_six_without():
-    assert len(POPGYM) == len(set(POPGYM)) == 36 and len(PENDULUMS) == 6
+def test_popgym_has_forty_two_tasks_with_discrete_actions_and_six_without():
+    assert len(POPGYM) == len(set(POPGYM)) == 42 and len(PENDULUMS) == 6
     assert {"popgym-RepeatFirstEasy-v0", "popgym-VelocityOnlyCartpoleHard-v0"} <= set(POPGYM)
 
 

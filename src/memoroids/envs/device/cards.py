@@ -242,3 +242,38 @@ class CountRecall(_Cards):
         value, values = draw(bits[0], state.values)
         query, queries = draw(bits[1], state.queries)
         return Counted(values, queries, query, state.time + 1), jnp.stack((value, query))
+
+
+class Guessed(NamedTuple):
+    """The cards left (see `draw`), (13,) uint16, the last rank, and the number of transitions so far, int32 each."""
+
+    left: jax.Array
+    rank: jax.Array
+    time: jax.Array
+
+
+class HigherLower(_Cards):
+    """Every action should say whether the next card is higher or lower than the last one."""
+
+    @property
+    def observation_space(self) -> gym.Space:
+        """The rank of the card dealt."""
+        return spaces.Discrete(KINDS["ranks"])
+
+    @property
+    def action_space(self) -> gym.Space:
+        """0 for higher, 1 for lower."""
+        return spaces.Discrete(2)
+
+    def reset(self, key: jax.Array) -> tuple[Guessed, jax.Array]:
+        """Deals the first card."""
+        rank, left = draw(jax.random.bits(key), self._full(KINDS["ranks"]))
+        return Guessed(left, rank, jnp.zeros((), jnp.int32)), rank
+
+    def step(self, state: Guessed, action: jax.Array, key: jax.Array) -> tuple[Guessed, Step]:
+        """Deals the next card and rewards the right guess; the reward is 0 if both cards have the same rank."""
+        rank, left = draw(jax.random.bits(key), state.left)
+        reward = _reward((rank > state.rank) == (action == 0), 1 / self.cards)
+        time = state.time + 1
+        step = Step(rank, jnp.where(rank == state.rank, 0, reward), **self._over(time))
+        return Guessed(left, rank, time), step

@@ -1,4 +1,4 @@
-"""POPGym's mine sweeper on a hidden board. Squares are bits, so neighbouring mines are counted by counting bits."""
+"""POPGym's mine sweeper on a hidden board."""
 
 from functools import cache
 from typing import ClassVar, NamedTuple
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 
+from memoroids.envs.device import squares
 from memoroids.envs.device.draws import below
 from memoroids.envs.device.environment import DeviceEnv, Step
 
@@ -18,7 +19,7 @@ BOARDS = {"easy": (4, 2), "medium": (6, 6), "hard": (8, 10)}
 
 
 class Board(NamedTuple):
-    """The squares with mines and those viewed before, each (words,) uint32 with square i in bit i % 32 of word i // 32.
+    """The squares with mines and those viewed before, each (words,) uint32 (`squares`).
 
     `time`: the number of transitions so far, int32.
     """
@@ -30,21 +31,9 @@ class Board(NamedTuple):
 
 @cache
 def _around(side: int) -> np.ndarray:
-    """For each square the bits of itself and its neighbours, (squares, words) uint32."""
+    """For each square the set of itself and its neighbours, (squares, words) uint32."""
     row, column = np.divmod(np.arange(side * side), side)
-    near = (np.abs(row[:, None] - row) <= 1) & (np.abs(column[:, None] - column) <= 1)
-    bits = np.zeros((side**2, 32 * _words(side)), np.uint64)
-    bits[:, : side**2] = near
-    return (bits.reshape(side**2, -1, 32) << np.arange(32, dtype=np.uint64)).sum(-1).astype(np.uint32)
-
-
-def _words(side: int) -> int:
-    return -(-(side**2) // 32)
-
-
-def _bit(square: jax.Array, words: int) -> jax.Array:
-    """The bit of one square, (words,) uint32."""
-    return jnp.where(jnp.arange(words, dtype=jnp.uint32) == square // 32, jnp.uint32(1) << (square % 32), 0)
+    return squares.packed((np.abs(row[:, None] - row) <= 1) & (np.abs(column[:, None] - column) <= 1))
 
 
 class MineSweeper(DeviceEnv):
@@ -89,25 +78,29 @@ class MineSweeper(DeviceEnv):
 
     def reset(self, key: jax.Array) -> tuple[Board, jax.Array]:
         """Places the mines."""
-        mines = jnp.zeros(_words(self.side), jnp.uint32)
+        mines = jnp.zeros(squares.words_for(self.side**2), jnp.uint32)
         # Floyd's sampling: one draw per mine, and all sets of squares are equally likely.
         drawn = jax.random.bits(key, (self.num_mines,))
         for i, last in enumerate(range(self.side**2 - self.num_mines, self.side**2)):
-            square = _bit(below(drawn[i], last + 1), mines.size)
-            mines = mines | jnp.where(jnp.any(mines & square), _bit(jnp.uint32(last), mines.size), square)
+            square = squares.one(below(drawn[i], last + 1), mines.size)
+            mines = mines | jnp.where(jnp.any(mines & square), squares.one(jnp.uint32(last), mines.size), square)
         zero = jnp.zeros((), jnp.int32)
         return Board(mines, jnp.zeros_like(mines), zero), zero
 
     def step(self, state: Board, action: jax.Array, key: jax.Array) -> tuple[Board, Step]:
         """Opens a square; the episode terminates at a mine or when all other squares have been opened."""
         square = action[0] * self.side + action[1]
-        chosen, around = _bit(square.astype(jnp.uint32), state.mines.size), jnp.asarray(_around(self.side))[square]
+        chosen, around = squares.one(square, state.mines.size), jnp.asarray(_around(self.side))[square]
         mine, seen = jnp.any(state.mines & chosen), jnp.any(state.viewed & chosen)
         viewed = jnp.where(mine, state.viewed, state.viewed | chosen)
         time = state.time + 1
-        terminated = mine | (jnp.sum(jax.lax.population_count(viewed)) == self.max_length)
+        terminated = mine | (squares.count(viewed) == self.max_length)
         success = 1 / self.max_length
         reward = jnp.where(mine, -0.5 - success, jnp.where(seen, -0.5 / (self.max_length - 2), success))
-        count = jnp.sum(jax.lax.population_count(state.mines & around)).astype(jnp.int32)
-        step = Step(count, reward.astype(jnp.float32), terminated, (time == self.max_length) & ~terminated)
+        step = Step(
+            squares.count(state.mines & around),
+            reward.astype(jnp.float32),
+            terminated,
+            (time == self.max_length) & ~terminated,
+        )
         return Board(state.mines, viewed, time), step

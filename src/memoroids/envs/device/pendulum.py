@@ -1,4 +1,4 @@
-"""POPGym's pendulum with a hidden velocity, in single precision."""
+"""POPGym's pendulums with a hidden velocity, in single precision."""
 
 import math
 from typing import NamedTuple
@@ -76,3 +76,23 @@ class PositionOnlyPendulum(DeviceEnv):
 
 def _observation(angle: jax.Array) -> jax.Array:
     return jnp.stack((jnp.cos(angle), jnp.sin(angle)))
+
+
+class NoisyPositionOnlyPendulum(PositionOnlyPendulum):
+    """The observation is the cosine and sine of the angle with Gaussian noise, clipped to the observation space."""
+
+    noise_sigma: float = eqx.field(static=True, default=0.1)
+
+    def reset(self, key: jax.Array) -> tuple[Swing, jax.Array]:
+        """As `PositionOnlyPendulum.reset`, with noise."""
+        begin, noise = jax.random.split(key)
+        state, observation = super().reset(begin)
+        return state, self._noisy(observation, noise)
+
+    def step(self, state: Swing, action: jax.Array, key: jax.Array) -> tuple[Swing, Step]:
+        """As `PositionOnlyPendulum.step`, with noise."""
+        state, step = super().step(state, action, key)
+        return state, step._replace(observation=self._noisy(step.observation, key))
+
+    def _noisy(self, observation: jax.Array, key: jax.Array) -> jax.Array:
+        return jnp.clip(observation + self.noise_sigma * jax.random.normal(key, (2,)), -1, 1)

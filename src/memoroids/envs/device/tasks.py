@@ -9,15 +9,20 @@ from memoroids._util.imports import import_named
 from memoroids._util.messages import one_line, suggest
 from memoroids.envs.device.adapters import LIBRARIES
 from memoroids.envs.device.bandit import MultiarmedBandit
-from memoroids.envs.device.cards import Autoencode, CountRecall, RepeatFirst, RepeatPrevious
+from memoroids.envs.device.battleship import Battleship
+from memoroids.envs.device.cards import Autoencode, CountRecall, HigherLower, RepeatFirst, RepeatPrevious
 from memoroids.envs.device.cartpole import NoisyPositionOnlyCartPole, PositionOnlyCartPole, VelocityOnlyCartPole
+from memoroids.envs.device.concentration import Concentration
 from memoroids.envs.device.environment import DeviceEnv
+from memoroids.envs.device.labyrinth import LabyrinthEscape, LabyrinthExplore
 from memoroids.envs.device.minesweeper import MineSweeper
-from memoroids.envs.device.pendulum import PositionOnlyPendulum
+from memoroids.envs.device.pendulum import NoisyPositionOnlyPendulum, PositionOnlyPendulum
 
 Factory = Callable[..., DeviceEnv]
 
 LENGTHS = tuple({"max_episode_length": length} for length in (200, 400, 600))
+NOISES = tuple({"noise_sigma": sigma} for sigma in (0.1, 0.2, 0.3))
+MAZES = tuple({"maze_dims": (side, side)} for side in (10, 14, 18))
 LEVELS: dict[str, tuple[Factory, tuple[dict[str, Any], ...]]] = {
     "RepeatFirst": (RepeatFirst, ({}, {"num_decks": 8}, {"num_decks": 16})),
     "RepeatPrevious": (RepeatPrevious, ({}, {"num_decks": 2, "k": 32}, {"num_decks": 3, "k": 64})),
@@ -28,16 +33,22 @@ LEVELS: dict[str, tuple[Factory, tuple[dict[str, Any], ...]]] = {
     "Autoencode": (Autoencode, ({}, {"num_decks": 2}, {"num_decks": 3})),
     "PositionOnlyCartPole": (PositionOnlyCartPole, LENGTHS),
     "VelocityOnlyCartpole": (VelocityOnlyCartPole, LENGTHS),
-    "NoisyPositionOnlyCartPole": (
-        NoisyPositionOnlyCartPole,
-        tuple({"noise_sigma": sigma} for sigma in (0.1, 0.2, 0.3)),
-    ),
+    "NoisyPositionOnlyCartPole": (NoisyPositionOnlyCartPole, NOISES),
     "MultiarmedBandit": (
         MultiarmedBandit,
         tuple({"num_bandits": 10 * i, "episode_length": 200 * i} for i in (1, 2, 3)),
     ),
     "MineSweeper": (MineSweeper, tuple({"difficulty": level} for level in ("easy", "medium", "hard"))),
     "PositionOnlyPendulum": (PositionOnlyPendulum, tuple({"max_episode_length": n} for n in (200, 150, 100))),
+    "NoisyPositionOnlyPendulum": (NoisyPositionOnlyPendulum, NOISES),
+    "HigherLower": (HigherLower, ({}, {"num_decks": 2}, {"num_decks": 3})),
+    "Battleship": (Battleship, tuple({"board_size": side} for side in (8, 10, 12))),
+    "Concentration": (
+        Concentration,
+        ({"deck_type": "colors"}, {"num_decks": 2, "deck_type": "colors"}, {"num_decks": 1, "deck_type": "ranks"}),
+    ),
+    "LabyrinthEscape": (LabyrinthEscape, MAZES),
+    "LabyrinthExplore": (LabyrinthExplore, MAZES),
 }
 """POPGym's tasks by POPGym's names: the factory, and its options for Easy, Medium and Hard."""
 
