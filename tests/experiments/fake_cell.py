@@ -60,8 +60,14 @@ def write_run(
     finish(directory, {"status": "done", "seconds": seconds})
 
 
-def write_metrics(run: Path, settings: dict[str, Any], returns: Sequence[float], seconds: float = 2.0) -> None:
-    """Writes the metrics of a run, one row for each evaluation."""
+def write_metrics(
+    run: Path,
+    settings: dict[str, Any],
+    returns: Sequence[float],
+    seconds: float = 2.0,
+    train_returns: Sequence[float] | None = None,
+) -> None:
+    """Writes the metrics of a run, one row for each evaluation; training returns are as good unless they are given."""
     run.mkdir(parents=True)
     with (run / "metrics.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, FIELDS)
@@ -72,6 +78,7 @@ def write_metrics(run: Path, settings: dict[str, Any], returns: Sequence[float],
             # A fifth of the slots of segments is padding.
             slots = 1_000 * episode
             row |= {"slots": slots, "transitions": slots * (1.0 if settings["replay"]["batching"] == "tape" else 0.8)}
+            row |= {"train_return": value if train_returns is None else train_returns[i - 1]}
             writer.writerow(row | {"eval_return": value, "skipped": 0, "seconds": seconds * i / len(returns)})
 
 

@@ -274,6 +274,6 @@ def test_popgyms_tasks_are_run_on_device_without_replay(scale: Scale):
     assert all(cell.batching == "TBB" and not cell.task.startswith("device") for cell in found)
     if scale != "smoke":
         tasks = {cell.task for cell in found}
-        assert len(tasks) == 27 and {"RepeatFirstEasy", "VelocityOnlyCartpoleHard", "MineSweeperMedium"} <= tasks
+        assert len(tasks) == 48 and {"RepeatFirstEasy", "VelocityOnlyCartpoleHard", "MineSweeperMedium"} <= tasks
     (one, *_) = cells(Choice("popgym", scale, tasks=("repeatpreviousHard",), memories=("ffm",), seeds=1))
     assert one.task == "RepeatPreviousHard" and one.config.env.id == "device:RepeatPreviousHard"

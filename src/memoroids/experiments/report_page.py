@@ -7,6 +7,7 @@ from typing import Any
 
 from memoroids.envs import DEVICE_PREFIX
 from memoroids.experiments.grid import FIGURES, RML_10
+from memoroids.experiments.popgym import SOURCES
 from memoroids.experiments.report_html import document, escape, interval, number, picture, table
 from memoroids.experiments.results import Results
 from memoroids.experiments.tables import Row
@@ -77,9 +78,12 @@ def _scores(rows: dict[str, list[Row]], captions: dict[str, str], directory: Pat
     if rows["against_published"]:
         parts += [
             "<h2>Comparison with published scores</h2>",
-            "<p>For each task and level, the memory with the best mean final return beside the best score that "
-            "POPGym's authors published (the best of 13 memories, PPO, 15 million steps). No number: no published "
-            "score was available.</p>",
+            "<p>For each task and level, the memory with the best MMER beside the best published score, both means "
+            "over runs. <em>MMER</em> is the maximum over training of the mean training return, which is what was "
+            "published (PPO, 15 million steps, three runs): it is taken from episodes that explore, and the maximum is "
+            "selected after the fact. <em>Final</em> returns are those of the trained agent on fresh seeds. Sources: "
+            + "; ".join(f"{key}, {escape(source)}" for key, source in SOURCES.items())
+            + ". No number: none was found.</p>",
             table(rows["against_published"]),
         ]
     parts += ["<h2>Learning curves</h2>", *_figures("curves", captions, directory)]

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from memoroids.experiments import statistics
-from memoroids.experiments.published import against_published
+from memoroids.experiments.popgym import mmer
 from memoroids.experiments.results import Results, Run
+from memoroids.experiments.scoreboard import against_published, records
 from memoroids.runs.progress import episodes_to
 
 Row = dict[str, Any]
@@ -232,9 +233,14 @@ def runs(results: Results) -> list[Row]:
         found = statistics.summary_of(run.rows) if run else {}
         row |= {"final": run.summary["final_return"] if run else ""}
         row |= {"mean": found.get("auc", ""), "last": found.get("last", ""), "maximum": found.get("maximum", "")}
+        row |= {"MMER": mmer(run.rows) if run else ""}
         reached = episodes_to(run.rows, run.target) if run else None
         row |= {"episodes to target": "" if reached is None else reached}
         row |= {"skipped updates": int(run.rows[-1]["skipped"]) if run else ""}
+        row |= {
+            "steps": int(run.rows[-1]["env_steps"]) if run else "",
+            "seconds": run.rows[-1]["seconds"] if run else "",
+        }
         out.append(row | {"status": "done" if run else reasons[entry["name"]]})
     return out
 
@@ -264,6 +270,7 @@ def _blank(name: str) -> Row:
 TABLES: dict[str, Callable[[Results], list[Row]]] = {
     "scores": scores,
     "against_published": against_published,
+    "records": records,
     "aggregate": aggregate,
     "tape_against_segments": against_segments,
     "longer_against_shorter": between_lengths,
