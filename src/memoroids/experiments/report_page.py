@@ -83,7 +83,8 @@ def _scores(rows: dict[str, list[Row]], captions: dict[str, str], directory: Pat
             "published (PPO, 15 million steps, three runs): it is taken from episodes that explore, and the maximum is "
             "selected after the fact. <em>Final</em> returns are those of the trained agent on fresh seeds. Sources: "
             + "; ".join(f"{key}, {escape(source)}" for key, source in SOURCES.items())
-            + ". No number: none was found.</p>",
+            + ". <em>Reachable</em>: the mean return of a good policy that knows the rules. <em>Bound</em>: no policy "
+            "has a higher one. No number: none is known.</p>",
             table(rows["against_published"]),
         ]
     parts += ["<h2>Learning curves</h2>", *_figures("curves", captions, directory)]

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from memoroids.experiments import return_bounds
 from memoroids.experiments.popgym import CLOSE, mmer, published_score
 from memoroids.experiments.results import Results, Run
 from memoroids.runs.settings import TrainConfig, flat
@@ -32,7 +33,9 @@ def against_published(results: Results) -> list[dict[str, Any]]:
         number = published_score(task)
         reached = "" if number is None else "yes" if score >= number[0] - CLOSE else "no"
         published, source = ("", "") if number is None else number
-        out.append(row | {"published": published, "source": source, "reached": reached})
+        row |= {"published": published, "source": source, "reached": reached}
+        limits = {"reachable": return_bounds.reachable(task), "bound": return_bounds.bound(task)}
+        out.append(row | {name: "" if limit is None else limit for name, limit in limits.items()})
     return out
 
 
