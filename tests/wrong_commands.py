@@ -99,7 +99,18 @@ def _commands() -> Iterator[Case]:
     wrong = "trian Train trains resum evalute sensitivty compair repoduce reports bnech lst help --seed --versions -v"
     for word in [*wrong.split(), "", " train", "train\n", "тrain", "--", "-", "config.json"]:
         yield _case("command", [word], re.escape(f"unknown command {word!r}").replace(r"\ ", " "))
-    for command in ("resume", "evaluate", "sensitivity", "doctor", "export", "record", "report", "reproduce", "list"):
+    for command in (
+        "resume",
+        "evaluate",
+        "sensitivity",
+        "doctor",
+        "export",
+        "record",
+        "report",
+        "reproduce",
+        "gap",
+        "list",
+    ):
         yield _case("command", [command], f"{command}: .*(required|missing)")
     yield _case("command", "compare", "name at least one run")
     yield _case("command", "look", "name at least one run")
@@ -118,6 +129,7 @@ def _unknown_options() -> Iterator[Case]:
         ("record", "run"),
         ("watch", "run"),
         ("reproduce", "figure4"),
+        ("gap", "device:RepeatFirstEasy"),
         ("report", "grid"),
         ("bench", "update"),
         ("list", "envs"),
@@ -412,7 +424,6 @@ def _own_environments() -> Iterator[Case]:
     for name, says in (
         ("MiniGrid-MemoryS7-v0", "minigrid"),
         ("BabyAI-GoToObj-v0", "minigrid"),
-        ("LabyrinthEscapeEasy", r"pip install 'memoroids\[navigation\]'|unknown environment"),
         ("json-Thing-v0", "use --env json:json-Thing-v0"),
     ):
         yield _case("own environment", ["train", "--env", name], says)
@@ -734,6 +745,18 @@ def _reproductions() -> Iterator[Case]:
         ("suite --train-episodes 10", "takes no train_episodes"),
     ):
         yield _case("reproduce", f"reproduce {line}", says)
+    for line, says in (
+        ("CartPole-v1", "CartPole-v1 has no twin of its own: name an environment that hides nothing with --twin"),
+        ("device:RepeatFirstEasi --twin CartPole-v1", "RepeatFirstEasi"),
+        ("CartPole-v1 --twin CartPole-v1", "the twin of CartPole-v1 must be another environment"),
+        ("device:RepeatFirstEasy --memories lru lru", "named once each"),
+        ("device:RepeatFirstEasy --memories mlp", "without mlp, which is compared anyway"),
+        ("device:RepeatFirstEasy --memories lruu", "'lruu'"),
+        ("device:RepeatFirstEasy --algorithm pppo", "'pppo'"),
+        ("device:RepeatFirstEasy --seeds 0", "seeds must be at least 1, got 0"),
+        ("device:RepeatFirstEasy --steps many", "--steps.*'many'"),
+    ):
+        yield _case("gap", f"gap {line}", says)
     start = "reproduce figure4 --scale smoke --output grid"
     yield _case("reproduce", start, "grid is not an empty directory", _file("grid/notes.txt", "mine"), "other things")
     yield _case("reproduce", start, "grid", _file("grid", "a file"), "a file")

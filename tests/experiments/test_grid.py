@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from memoroids.experiments.grid import FIGURES, MEMORIES, Cell, Choice, Scale, cells
+from memoroids.experiments.popgym import MEMORY
 from memoroids.memory import REGISTRY
 from memoroids.runs.presets import TASKS, preset
 from memoroids.runs.settings import TrainConfig, flat
@@ -275,5 +276,7 @@ def test_popgyms_tasks_are_run_on_device_without_replay(scale: Scale):
     if scale != "smoke":
         tasks = {cell.task for cell in found}
         assert len(tasks) == 48 and {"RepeatFirstEasy", "VelocityOnlyCartpoleHard", "MineSweeperMedium"} <= tasks
+    (own,) = cells(Choice("popgym", scale, tasks=("AutoencodeHard",), seeds=1))
+    assert own.memory == MEMORY["Autoencode"] != "lru"
     (one, *_) = cells(Choice("popgym", scale, tasks=("repeatpreviousHard",), memories=("ffm",), seeds=1))
     assert one.task == "RepeatPreviousHard" and one.config.env.id == "device:RepeatPreviousHard"

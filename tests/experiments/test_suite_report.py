@@ -97,8 +97,3 @@ def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         rows: list[dict[str, Any]] = list(csv.DictReader(file))
     assert [row["environment"] for row in rows] == ["cartpole", "lacking"]
     assert rows[0]["final low"] == rows[0]["final high"] == "2.5" and rows[1]["final"] == ""
-
-
-def test_ranges_stand_beside_medians_in_markdown():
-    table = suite_report.markdown(suite_report.rows(cartpole(), {}))
-    assert "| 480 [470, 490] | 500 | 480 [470, 490] |" in table

@@ -75,6 +75,11 @@ COMMANDS = {
         "memoroids.cli.experiment_commands",
         "reproduce",
     ),
+    "gap": Command(
+        "Measure what memories are worth on an environment, and what they cost on its twin that hides nothing.",
+        "memoroids.cli.experiment_commands",
+        "gap",
+    ),
     "report": Command(
         "Rewrite the report of a grid, finished or not: one HTML page, figures and CSV tables.",
         "memoroids.cli.experiment_commands",

@@ -78,6 +78,35 @@ class ReproduceOptions:
 
 
 @dataclass(frozen=True)
+class GapOptions:
+    """Options of `memoroids gap`. Raises `ValueError` for numbers out of range."""
+
+    env: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV")]
+    """The environment, as `memoroids train` takes it."""
+    twin: str = ""
+    """An environment that is the same but hides nothing; POPGym's tasks on device have one: device:ObservedTASK."""
+    memories: tuple[str, ...] = ("lru",)
+    """Memories; agents without one are trained too."""
+    algorithm: str = "ppo"
+    """The agent that is trained."""
+    seeds: int = 3
+    """Number of seeds of each run, counted from 0."""
+    steps: int | None = None
+    """Environment steps of each run; by default what `memoroids train` takes."""
+    jobs: int | None = None
+    """Runs at a time; by default one for each core."""
+    output: Path | None = None
+    """Directory of the runs and of the table; by default runs/gap-ENV."""
+    retry: bool = False
+    """Also rerun the cells that failed before."""
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "steps", "jobs"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+
+
+@dataclass(frozen=True)
 class ReportOptions:
     """Options of `memoroids report`."""
 
@@ -146,6 +175,23 @@ def _run_grid(options: ReproduceOptions, root: Path, command: str) -> None:
     jobs = options.jobs or default_jobs()
     if not run_grid(choice, root, jobs=jobs, retry=options.retry, command=command):
         raise CommandFailed(f"some cells failed; the report says which and why: {root / report.REPORT / report.PAGE}")
+
+
+def gap(arguments: list[str]) -> None:
+    """Trains on an environment and on its twin, and writes the table of what memories are worth."""
+    options: GapOptions = parse(GapOptions, "gap", arguments)
+    from memoroids._util.allocator import keep_freed_memory
+    from memoroids.experiments.figures import slug
+    from memoroids.experiments.observability import GapChoice
+    from memoroids.experiments.reproduce import default_jobs, measure_gap
+
+    keep_freed_memory()
+    root = options.output or Path("runs") / f"gap-{slug(options.env)}"
+    names = {field.name for field in dataclasses.fields(GapChoice)} - {"figure"}
+    choice = GapChoice(**{name: getattr(options, name) for name in names})
+    command = shlex.join(("memoroids", "gap", *arguments))
+    if not measure_gap(choice, root, jobs=options.jobs or default_jobs(), retry=options.retry, command=command):
+        raise CommandFailed(f"some runs failed; the table says which and why: {root / 'report' / 'gap.md'}")
 
 
 def report(arguments: list[str]) -> None:

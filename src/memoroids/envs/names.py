@@ -155,10 +155,10 @@ def resolve(name: str) -> str:
     """
     if not name.startswith(DEVICE_PREFIX):
         return resolve_id(name)
-    from memoroids.envs.device.tasks import DEVICE  # imports JAX, which host environments do without
+    from memoroids.envs.device.tasks import DEVICE, OBSERVED  # imports JAX, which host environments do without
 
     inner = name.removeprefix(DEVICE_PREFIX)
-    return DEVICE_PREFIX + {known.lower(): known for known in DEVICE}.get(inner.lower(), inner)
+    return DEVICE_PREFIX + {known.lower(): known for known in (*DEVICE, *OBSERVED)}.get(inner.lower(), inner)
 
 
 def task_of(id_: str) -> str:

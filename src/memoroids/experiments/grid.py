@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from memoroids.agents.agent_registry import resolve_agent
 from memoroids.envs import DEVICE_PREFIX, is_atari, resolve, short_name, task_of
-from memoroids.experiments.popgym import FAMILIES, LEVELS
+from memoroids.experiments.popgym import FAMILIES, LEVELS, MEMORY
 from memoroids.memory.registry import REGISTRY, resolve_memory
 from memoroids.replay.segment_buffer import SegmentState
 from memoroids.runs.presets import MEMORIES, SEGMENT_LENGTHS, TASKS, preset
@@ -72,6 +72,8 @@ class FigureSpec:
     """Whether runs have the agent's defaults, which no environment was tuned for, at every scale but smoke."""
     settings: dict[str, Any] = field(default_factory=dict)
     """What runs have besides their preset, at every scale but smoke."""
+    own_memory: bool = False
+    """Whether each task has a memory of its own, unless memories are named."""
     published: bool = True
     """Whether it is a figure of Morad et al. 2024."""
 
@@ -131,9 +133,14 @@ FIGURES: dict[str, FigureSpec] = {
     "popgym": FigureSpec(
         "POPGym's tasks at three levels, on device",
         "PPO on tapes, against the best that was published (PPO, 15 million steps).",
-        tuple((_task(f"{DEVICE_PREFIX}{family}{level}"), "lru") for level in LEVELS for family in FAMILIES),
+        tuple(
+            (_task(f"{DEVICE_PREFIX}{family}{level}"), MEMORY.get(family, "lru"))
+            for level in LEVELS
+            for family in FAMILIES
+        ),
         lengths=(),
         algorithm="ppo",
+        own_memory=True,
         published=False,
     ),
     "memories": FigureSpec(
@@ -195,7 +202,8 @@ def cells(choice: Choice) -> list[Cell]:
     if choice.tasks:
         memories = choice.memories or tuple(dict.fromkeys(memory for _, memory in pairs))
         tasks = [RML_10 if name == RML_10.label else _task(_known(name, figure)) for name in choice.tasks]
-        pairs = tuple((task, memory) for task in tasks for memory in memories)
+        own = {task.label: (memory,) for task, memory in pairs} if figure.own_memory and not choice.memories else {}
+        pairs = tuple((task, memory) for task in tasks for memory in own.get(task.label, memories))
     elif choice.memories:
         tasks = dict.fromkeys(task.label for task, _ in pairs)
         by_label = {task.label: task for task, _ in pairs}

@@ -27,6 +27,10 @@ FAMILIES = (
 """POPGym's tasks, each at every one of `LEVELS`."""
 
 
+MEMORY = {"Autoencode": "gated_delta_net"}
+"""The memory with which each task reached most in our search, `lru` where nothing else is said."""
+
+
 class Published(NamedTuple):
     """The best published score of a task at each of `LEVELS`, and whose each is, a key of `SOURCES`."""
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from memoroids._util.provenance import environment
-from memoroids.experiments import figures, results, suite, suite_report, tables
+from memoroids.experiments import figures, observability, observability_report, results, suite, suite_report, tables
 from memoroids.experiments.report_html import document, escape, picture, table
 from memoroids.experiments.report_page import grid_page
 
@@ -16,7 +16,8 @@ SPLIT = "split.csv"
 def write(root: Path) -> Path:
     """Writes `root`/report: index.html, figures/*.png and *.pdf, tables/*.csv. Returns the path of the page.
 
-    The page of an unfinished grid lists the missing runs. Of the suite, only its table is written, suite.md and .csv.
+    The page of an unfinished grid lists the missing runs. Of the suite and of an environment with its twin, only a
+    table is written, suite.md and .csv, gap.md and .csv.
 
     Raises `ValueError` if `root` holds no grid, or one of another version of memoroids.
     """
@@ -24,6 +25,8 @@ def write(root: Path) -> Path:
     directory = root / REPORT
     if found.grid["choice"]["figure"] == suite.NAME:
         return suite_report.write(found, root, directory)
+    if found.grid["choice"]["figure"] == observability.NAME:
+        return observability_report.write(found, directory)
     (directory / "tables").mkdir(parents=True, exist_ok=True)
     rows = {name: make(found) for name, make in tables.TABLES.items()}
     if (root / SPLIT).exists():

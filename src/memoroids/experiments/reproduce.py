@@ -1,4 +1,4 @@
-"""`memoroids reproduce`: runs the grid of one of the paper's figures, or the suite, and writes its report."""
+"""`memoroids reproduce` and `gap`: runs the grid of a figure, of the suite or of two environments, and reports it."""
 
 import os
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from memoroids.benchmarks import batching
 from memoroids.envs import task_of
 from memoroids.experiments import cell_process, random_returns, report, results, runner, tables
 from memoroids.experiments.grid import FIGURES, Cell, Choice, Scale, cells
+from memoroids.experiments.observability import GapChoice, gap_cells
 from memoroids.experiments.runner import GridProgress
 from memoroids.experiments.suite import SuiteChoice, suite_cells
 
@@ -51,6 +52,18 @@ def reproduce_suite(choice: SuiteChoice, root: Path, *, jobs: int, retry: bool, 
     return _report(root, display)
 
 
+def measure_gap(choice: GapChoice, root: Path, *, jobs: int, retry: bool, command: str) -> bool:
+    """Runs the unfinished runs on an environment and its twin and writes their table. Returns whether all are done.
+
+    Raises `ValueError` if the choice is not a valid grid or `root` holds anything else.
+    """
+    found = gap_cells(choice)
+    runner.prepare(root, choice, found, command)
+    with GridDisplay(f"{choice.env} and its twin", "", root, len(found), jobs) as display:
+        runner.run(root, found, jobs=jobs, retry=retry, watch=display.show)
+    return _report(root, display)
+
+
 def _report(root: Path, display: "GridDisplay") -> bool:
     """Writes the report of a grid and says where. Returns whether every cell is done."""
     page = report.write(root)
@@ -75,7 +88,8 @@ class GridDisplay:
 
     def __init__(self, title: str, scale: str, root: Path, total: int, jobs: int):
         self.console = Console()
-        self.banner = f"{title}: {total} runs at scale {scale}, {jobs} at a time -> {root}"
+        at_scale = f" at scale {scale}" if scale else ""
+        self.banner = f"{title}: {total} runs{at_scale}, {jobs} at a time -> {root}"
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=18), TextColumn("{task.fields[figures]}"))
         self.progress = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
         self.task = self.progress.add_task("runs", total=total, figures="")

@@ -8,6 +8,7 @@ from statistics import median
 from memoroids._util.provenance import environment
 from memoroids.experiments import random_returns
 from memoroids.experiments.random_returns import RandomReturn
+from memoroids.experiments.report_markdown import markdown
 from memoroids.experiments.results import Results, Run
 from memoroids.experiments.suite import STEPS, SUITE, SuiteChoice, budget
 from memoroids.experiments.tables import Row
@@ -104,23 +105,3 @@ def _verdict(value: float | str, least: float | None) -> str:
 def _spread(name: str, values: Sequence[float]) -> Row:
     middle, low, high = (median(values), min(values), max(values)) if values else ("", "", "")
     return {name: middle, f"{name} low": low, f"{name} high": high}
-
-
-def markdown(table: Sequence[Row]) -> str:
-    """Rows as a table in markdown, medians together with their ranges."""
-    names = [name for name in table[0] if not name.endswith((" low", " high"))]
-    lines = [f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
-    for row in table:
-        cells = [_number(row[name]) for name in names]
-        for i, name in enumerate(names):
-            low, high = (row.get(f"{name} {end}", "") for end in ("low", "high"))
-            if low != high:
-                cells[i] += f" [{_number(low)}, {_number(high)}]"
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-def _number(value: float | str) -> str:
-    if isinstance(value, str):
-        return value
-    return f"{value:,.0f}" if float(value).is_integer() or abs(value) >= 100 else f"{value:.2f}"

@@ -220,3 +220,20 @@ POLICY_MEMORY: dict[tuple[str, str], dict[str, Any]] = {
         for level in ("Easy", "Medium", "Hard")
     },
 }
+
+# Searched on seeds from 100 up, on top of the defaults of agents without replay. An action of these tasks changes its
+# own reward and no later one.
+SEARCHED_ANSWERS: dict[str, Any] = {"discount": 0.0, "lambda_": 0.0, "entropy_end": 0.0, "num_envs": 32}
+# The cards that were dealt are recalled in reverse order: with the sine and cosine of the step as keys, a memory of
+# keys and values finds them.
+SEARCHED_POSITIONS: dict[str, Any] = SEARCHED_ANSWERS | {"step_periods": (4, 8, 16, 32, 64, 128, 256)}
+SEARCHED: dict[tuple[str, str], dict[str, Any]] = {
+    **{
+        (f"HigherLower{level}", ""): SEARCHED_ANSWERS | {"num_envs": 64, "steps": 600_000}
+        for level in ("Easy", "Medium", "Hard")
+    },
+    ("AutoencodeEasy", "gated_delta_net"): SEARCHED_POSITIONS | {"steps": 800_000},
+    ("AutoencodeMedium", "gated_delta_net"): SEARCHED_POSITIONS | {"steps": 1_000_000},
+    ("AutoencodeHard", "gated_delta_net"): SEARCHED_POSITIONS | {"steps": 1_000_000},
+}
+"""By task and memory, "" for those that no other entry names."""

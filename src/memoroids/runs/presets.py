@@ -47,6 +47,8 @@ def preset(name: str, env: str, memory: str, algorithm: str = "dqn") -> dict[str
     elif name == "tuned" and from_replay and task in values.TUNED:
         of_memory = values.TUNED_MEMORY.get((task, memory), {})
         found = values.TUNED_ALL | values.TUNED[task] | of_memory | _sizes(memory, of_memory.get("memory_sizes", {}))
+    elif name == "tuned" and not from_replay and (searched := _searched(task, memory)) is not None:
+        found = searched
     elif name == "tuned" and not from_replay and task in values.POLICY:
         found = _without_replay(algorithm, task, memory, id_.startswith(DEVICE_PREFIX))
     known = set(options())
@@ -59,6 +61,11 @@ def _sizes(memory: str, changes: dict[str, Any] | None = None) -> dict[str, Any]
     """The setting of a memory's sizes: as published, with `changes`; nothing if there is nothing to set."""
     sizes = values.PUBLISHED_SIZES.get(memory, {}) | (changes or {})
     return {"memory_sizes": sizes} if sizes else {}
+
+
+def _searched(task: str, memory: str) -> dict[str, Any] | None:
+    """What differs from the defaults of agents without replay; None where nothing was searched for."""
+    return values.SEARCHED.get((task, memory), values.SEARCHED.get((task, "")))
 
 
 def _without_replay(algorithm: str, task: str, memory: str, on_device: bool) -> dict[str, Any]:

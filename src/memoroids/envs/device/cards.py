@@ -121,9 +121,13 @@ class _Suits(_Cards):
 class RepeatFirst(_Suits):
     """Every action should name the suit of the first card."""
 
+    def answer(self, state: Dealt) -> tuple[jax.Array, jax.Array]:
+        """The right action, int32, and whether there is one, bool."""
+        return _kept(state.kept, jnp.zeros((), jnp.int32)), jnp.ones((), bool)
+
     def step(self, state: Dealt, action: jax.Array, key: jax.Array) -> tuple[Dealt, Step]:
         """Rewards the first card's suit and deals the next card."""
-        reward = _reward(action == _kept(state.kept, jnp.zeros((), jnp.int32)), 1 / (self.cards - 1))
+        reward = _reward(action == self.answer(state)[0], 1 / (self.cards - 1))
         time = state.time + 1
         suit, left = draw(jax.random.bits(key), state.left)
         return Dealt(left, state.kept, time), Step(suit, reward, **self._over(time))
@@ -148,11 +152,15 @@ class RepeatPrevious(_Suits):
         """The last k suits are remembered."""
         return self.k
 
+    def answer(self, state: Dealt) -> tuple[jax.Array, jax.Array]:
+        """The right action, int32, and whether there is one, bool."""
+        # The oldest suit is at the position that the next one will take.
+        return _kept(state.kept, (state.time + 1) % self.k), state.time + 1 >= self.k
+
     def step(self, state: Dealt, action: jax.Array, key: jax.Array) -> tuple[Dealt, Step]:
         """Rewards the suit dealt k - 1 cards ago and deals the next card."""
-        # The oldest suit is at the position that the next one will take.
-        reward = _reward(action == _kept(state.kept, (state.time + 1) % self.k), 1 / (self.cards - self.k))
-        reward = jnp.where(state.time + 1 >= self.k, reward, 0)
+        answer, asking = self.answer(state)
+        reward = jnp.where(asking, _reward(action == answer, 1 / (self.cards - self.k)), 0)
         state, suit = self._deal(state, key)
         return state, Step(suit, reward, **self._over(state.time))
 
@@ -175,12 +183,16 @@ class Autoencode(_Suits):
         state, suit = super().reset(key)
         return state, (jnp.ones((), jnp.int32), suit)
 
+    def answer(self, state: Dealt) -> tuple[jax.Array, jax.Array]:
+        """The right action, int32, and whether there is one, bool."""
+        time = state.time + 1
+        return _kept(state.kept, jnp.clip(self.max_length - time, 0, self.cards - 1)), time >= self.cards
+
     def step(self, state: Dealt, action: jax.Array, key: jax.Array) -> tuple[Dealt, Step]:
         """Deals the next card or, after the last one, rewards the suit asked for."""
+        answer, asking = self.answer(state)
         dealt, suit = self._deal(state, key)
-        asking = dealt.time >= self.cards
-        right = action == _kept(state.kept, jnp.clip(self.max_length - dealt.time, 0, self.cards - 1))
-        reward = jnp.where(asking, _reward(right, 1 / self.cards), 0)
+        reward = jnp.where(asking, _reward(action == answer, 1 / self.cards), 0)
         state = Dealt(dealt.left, jnp.where(asking, state.kept, dealt.kept), dealt.time)
         # With the last card the first flag is already 0: it is the first to be named.
         observation = (dealt.time < self.cards - 1).astype(jnp.int32), jnp.where(asking, 0, suit)
@@ -229,11 +241,15 @@ class CountRecall(_Cards):
         full = self._full(self.kinds)
         return self._deal(Counted(full, full, jnp.zeros((), jnp.int32), jnp.full((), -1, jnp.int32)), key)
 
-    def step(self, state: Counted, action: jax.Array, key: jax.Array) -> tuple[Counted, Step]:
-        """Rewards the right count, deals the next card and asks for the next kind."""
+    def answer(self, state: Counted) -> tuple[jax.Array, jax.Array]:
+        """The right action, int32, and whether there is one, bool."""
         before = jnp.where(state.query > 0, state.values[state.query - 1], 0)
         count = self.cards // self.kinds - (state.values[state.query] - before).astype(jnp.int32)
-        reward = _reward(action == count, 1 / self.max_length)
+        return count, jnp.ones((), bool)
+
+    def step(self, state: Counted, action: jax.Array, key: jax.Array) -> tuple[Counted, Step]:
+        """Rewards the right count, deals the next card and asks for the next kind."""
+        reward = _reward(action == self.answer(state)[0], 1 / self.max_length)
         state, observation = self._deal(state, key)
         return state, Step(observation, reward, **self._over(state.time))
 

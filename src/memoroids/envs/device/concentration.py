@@ -48,6 +48,11 @@ class Concentration(DeviceEnv):
         return DECK * self.num_decks
 
     @property
+    def kinds(self) -> int:
+        """The number of kinds of cards."""
+        return KINDS[self.deck_type]
+
+    @property
     def max_length(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         """As many turns as a perfect player needs on average."""
         return math.ceil(2 * self.cards - self.cards / (2 * self.cards - 1))
@@ -61,7 +66,7 @@ class Concentration(DeviceEnv):
     def observation_space(self) -> gym.Space:
         """The kind of each card, the number of kinds if it is face down."""
         # POPGym gives the numbers of values as floats, which Gymnasium makes int64.
-        return spaces.MultiDiscrete(np.full(self.cards, KINDS[self.deck_type] + 1))
+        return spaces.MultiDiscrete(np.full(self.cards, self.kinds + 1))
 
     @property
     def action_space(self) -> gym.Space:
@@ -70,7 +75,7 @@ class Concentration(DeviceEnv):
 
     def reset(self, key: jax.Array) -> tuple[Table, jax.Array]:
         """Shuffles the cards and lays them face down."""
-        kinds = jnp.arange(self.cards, dtype=jnp.int8) % KINDS[self.deck_type]
+        kinds = jnp.arange(self.cards, dtype=jnp.int8) % self.kinds
         none = jnp.full((), NONE, jnp.int32)
         up = jnp.zeros(self.cards, bool)
         table = Table(jax.random.permutation(key, kinds), up, none, jnp.zeros((), jnp.int32))
@@ -95,4 +100,4 @@ class Concentration(DeviceEnv):
         return Table(kinds, after, jnp.where(second | known, NONE, action), time + 1), step
 
     def _seen(self, kinds: jax.Array, up: jax.Array) -> jax.Array:
-        return jnp.where(up, kinds.astype(jnp.int32), KINDS[self.deck_type])
+        return jnp.where(up, kinds.astype(jnp.int32), self.kinds)

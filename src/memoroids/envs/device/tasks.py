@@ -16,6 +16,7 @@ from memoroids.envs.device.concentration import Concentration
 from memoroids.envs.device.environment import DeviceEnv
 from memoroids.envs.device.labyrinth import LabyrinthEscape, LabyrinthExplore
 from memoroids.envs.device.minesweeper import MineSweeper
+from memoroids.envs.device.observed import observed
 from memoroids.envs.device.pendulum import NoisyPositionOnlyPendulum, PositionOnlyPendulum
 
 Factory = Callable[..., DeviceEnv]
@@ -59,6 +60,12 @@ DEVICE: dict[str, Factory] = {
 }
 """Factories by short name."""
 
+OBSERVED_PREFIX = "Observed"
+OBSERVED: dict[str, Factory] = {
+    f"{OBSERVED_PREFIX}{task}": partial(observed, factory) for task, factory in DEVICE.items()
+}
+"""Factories of their twins that hide nothing, which take the same options."""
+
 _LISTED = 12
 """The most names that an error message lists if none is similar."""
 
@@ -93,7 +100,7 @@ def make_device(name: str, options: dict[str, Any] | None = None) -> DeviceEnv:
 
 
 def _factory(name: str) -> Factory:
-    short = {known.lower(): factory for known, factory in DEVICE.items()}
+    short = {known.lower(): factory for known, factory in (DEVICE | OBSERVED).items()}
     if name.lower() in short:
         return short[name.lower()]
     before, colon, after = name.partition(":")
