@@ -77,6 +77,7 @@ def compared(folder: Path, spaces: str, episodes: int = 4, **settings: Any) -> f
 
 
 @pytest.mark.parametrize("memory", REGISTRY)
+@pytest.mark.one_in(3)
 def test_every_memory_acts_as_the_agent_itself(memory, tmp_path, monkeypatch):
     monkeypatch.setattr("memoroids.deploy.export._stablehlo", lambda *_: b"")  # takes as long as all the rest
     assert compared(tmp_path / "agent", "continuous", algorithm="ppo", memory=memory, previous_action=True) < 1e-4

@@ -252,7 +252,7 @@ def error(got, want):
 
 
 @each_model_and_backend
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6)
 def test_every_backend_errs_at_most_four_times_as_much_as_the_sequential_one(name, backend):
     memory, x = model(name), observations()
     s, state = by_formula(name, memory, x, BEGIN)
@@ -402,7 +402,7 @@ def poisoned(state, poison):
 
 
 @each_model_and_backend
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 def test_nothing_before_a_begin_flag_reaches_later_outputs_state_or_gradients(name, backend):
     memory, x = model(name), observations()
 

@@ -20,23 +20,22 @@ def pairs(kinds: np.ndarray) -> np.ndarray:
 def test_concentration(name, how, rng):
     env, theirs = make_device(name), popgym_env(name)
     assert isinstance(env, Concentration)
-    for seed in range(3 if how == "random" else 1):
-        actions = random_actions(env, rng)
-        kinds = Episode(env, seed, actions).states.kinds[0]
-        if how != "random":
-            order = pairs(kinds)
-            again = np.concatenate((order[:2], order[:1], order[2:3], order[:1], order[1:3], order))
-            chosen = {"pairs": order, "twice the same": order[:1], "again what is up": again}
-            actions = np.resize(chosen.get(how, order[rng.integers(6, size=env.max_length)]), env.max_length)
-        episode = Episode(env, seed, actions)
-        # The deck is not dealt: it lies on the table, first card first.
-        stacked(theirs.deck, theirs.deck_idx_type, kinds[::-1])
-        np.testing.assert_array_equal(episode.first, theirs.reset(seed=0)[0])
-        length = same_episode(episode, theirs)
-        # Seven turns of the second case come before the pairs, three of them to cards that are up.
-        assert length == {"pairs": env.cards, "again what is up": env.cards + 7}.get(how, env.max_length)
-        if how == "pairs":
-            np.testing.assert_allclose(episode.steps.reward[:length].sum(), 1, rtol=1e-5)
+    actions = random_actions(env, rng)
+    kinds = Episode(env, 0, actions).states.kinds[0]
+    if how != "random":
+        order = pairs(kinds)
+        again = np.concatenate((order[:2], order[:1], order[2:3], order[:1], order[1:3], order))
+        chosen = {"pairs": order, "twice the same": order[:1], "again what is up": again}
+        actions = np.resize(chosen.get(how, order[rng.integers(6, size=env.max_length)]), env.max_length)
+    episode = Episode(env, 0, actions)
+    # The deck is not dealt: it lies on the table, first card first.
+    stacked(theirs.deck, theirs.deck_idx_type, kinds[::-1])
+    np.testing.assert_array_equal(episode.first, theirs.reset(seed=0)[0])
+    length = same_episode(episode, theirs)
+    # Seven turns of the second case come before the pairs, three of them to cards that are up.
+    assert length == {"pairs": env.cards, "again what is up": env.cards + 7}.get(how, env.max_length)
+    if how == "pairs":
+        np.testing.assert_allclose(episode.steps.reward[:length].sum(), 1, rtol=1e-5)
 
 
 def test_every_card_is_of_every_kind_equally_often():

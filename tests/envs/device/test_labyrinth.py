@@ -61,7 +61,7 @@ def actions_of(theirs: Any, how: str, length: int, rng: np.random.Generator) -> 
 def test_labyrinths(name, how, rng):
     env, theirs = make_device(name), popgym_env(name)
     lengths = []
-    for seed in range(3):
+    for seed in range(1 if how == "random" else 3):
         first, _ = theirs.reset(seed=seed)
         state = walk_in(theirs)
         np.testing.assert_array_equal(env._seen(state, jnp.asarray(4)), first)

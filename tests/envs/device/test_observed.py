@@ -26,6 +26,7 @@ def played(twin: DeviceEnv, actions: Any, seed: int = 3) -> Any:
 
 
 @pytest.mark.parametrize("name", OBSERVED)
+@pytest.mark.one_in(3)
 def test_a_twin_is_the_task_and_shows_numbers_within_its_bounds(name, rng):
     twin, task = make_device(name), make_device(name.removeprefix("Observed"))
     assert isinstance(twin, Observed) and twin.env == task and twin.action_space == task.action_space
