@@ -175,6 +175,9 @@ def test_an_interrupted_grid_leaves_no_process_and_ends_with_the_tables_of_an_un
     assert [name for name, text in whole.tables().items() if not text] == [
         "against_published",
         "records",
+        "memories",
+        "memory_pairs",
+        "performance_profiles",
         "longer_against_shorter",
     ]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from memoroids.experiments import statistics, tables
+from memoroids.experiments import memory_comparison, statistics, tables
 from memoroids.experiments.results import Results, Run
 from memoroids.runs.plots import heat
 from memoroids.runs.run_directory import SENSITIVITY
@@ -15,6 +15,8 @@ from memoroids.runs.sensitivity_log import read_log
 
 # Tapes have one strong colour; segments have the shades of a colour map, by length.
 _TAPE_COLOR = "tab:red"
+_MOST_BANDS = 8
+"""The most profiles whose intervals can be told apart in one figure."""
 
 
 def draw(results: Results, directory: Path) -> dict[str, str]:
@@ -30,6 +32,12 @@ def draw(results: Results, directory: Path) -> dict[str, str]:
         captions[name] = (
             f"{task}: mean return of {results.way} evaluation episodes during training, with a 95% bootstrap interval "
             "over seeds."
+        )
+    if profiles := memory_comparison.performance_profiles(results):
+        _save(_profiles(profiles), directory / "profiles")
+        captions["profiles"] = (
+            "Performance profiles: the share of runs whose final return is above a threshold, the mean over the tasks "
+            "that all memories were trained on, with 95% bootstrap intervals over seeds where there are few memories."
         )
     compared = tables.against_segments(results)
     comparison = [row for row in compared if row["task"] != "all" and row["better"] == tables.TAPE]
@@ -121,6 +129,27 @@ def _curves(results: Results, task: str) -> Any:
         axis.grid(alpha=0.3)
     axes[0].set_ylabel(f"return of {results.way} episodes")
     _legend(figure, axes)
+    return figure
+
+
+def _profiles(rows: Sequence[dict[str, Any]]) -> Any:
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    memories = list(dict.fromkeys(row["memory"] for row in rows))
+    colors = colormaps["turbo"](np.linspace(0.05, 0.95, len(memories)))
+    figure = Figure(figsize=(8, 4.5 + 0.18 * -(-len(memories) // 5)), layout="constrained")
+    axis = figure.subplots()
+    for memory, color in zip(memories, colors, strict=True):
+        own = [row for row in rows if row["memory"] == memory]
+        at, share, low, high = ([row[name] for row in own] for name in ("threshold", "share", "low", "high"))
+        axis.plot(at, share, label=memory, color=color, linewidth=1.6)
+        if len(memories) <= _MOST_BANDS:
+            axis.fill_between(at, low, high, color=color, alpha=0.1, linewidth=0)
+    axis.set_xlabel("final return")
+    axis.set_ylabel("share of runs above")
+    axis.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=5, frameon=False, fontsize=9)
     return figure
 
 

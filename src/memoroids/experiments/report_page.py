@@ -87,6 +87,14 @@ def _scores(rows: dict[str, list[Row]], captions: dict[str, str], directory: Pat
             "has a higher one. No number: none is known.</p>",
             table(rows["against_published"]),
         ]
+    if rows["memories"]:
+        parts += [
+            "<h2>Memories against each other</h2>",
+            "<p>Final returns over the tasks that every memory was trained on. The interquartile mean is that of the "
+            "middle half of all runs. The tables of all pairs and of the profiles are beside this page.</p>",
+            table(rows["memories"]),
+            *_figures("profiles", captions, directory),
+        ]
     parts += ["<h2>Learning curves</h2>", *_figures("curves", captions, directory)]
     parts += ["<h2>Returns</h2>", table(rows["scores"])]
     if len(rows["aggregate"]) > 1:

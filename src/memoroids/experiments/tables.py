@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from memoroids.experiments import statistics
+from memoroids.experiments.memory_comparison import memories, memory_pairs, performance_profiles
 from memoroids.experiments.popgym import mmer
 from memoroids.experiments.results import Results, Run
 from memoroids.experiments.scoreboard import against_published, records
@@ -271,6 +272,9 @@ TABLES: dict[str, Callable[[Results], list[Row]]] = {
     "scores": scores,
     "against_published": against_published,
     "records": records,
+    "memories": memories,
+    "memory_pairs": memory_pairs,
+    "performance_profiles": performance_profiles,
     "aggregate": aggregate,
     "tape_against_segments": against_segments,
     "longer_against_shorter": between_lengths,
