@@ -5,7 +5,18 @@ import math
 import pytest
 
 from memoroids.envs.device import DEVICE
-from memoroids.experiments.popgym import FAMILIES, LEVELS, PUBLISHED, SOURCES, mmer, published_score, split_level
+from memoroids.experiments.popgym import (
+    FAMILIES,
+    LEVELS,
+    MEMORY,
+    PUBLISHED,
+    SOURCES,
+    memory_for,
+    mmer,
+    published_score,
+    split_level,
+)
+from memoroids.memory.registry import REGISTRY
 
 
 def test_every_task_is_there():
@@ -43,3 +54,11 @@ def test_the_measure_is_the_highest_mean_of_training_episodes():
     assert mmer(rows) == 0.25
     assert mmer(rows[:2]) == -0.5
     assert math.isnan(mmer(rows[:1]))
+
+
+def test_the_memory_of_a_task_is_that_of_its_family_unless_it_has_one():
+    assert memory_for("Autoencode", "Hard") == MEMORY["Autoencode"]
+    assert memory_for("RepeatFirst", "Hard") == MEMORY["RepeatFirstHard"] != memory_for("RepeatFirst", "Easy") == "lru"
+    assert set(MEMORY.values()) <= set(REGISTRY)
+    names = {split_level(name) for name in MEMORY}
+    assert all(family in FAMILIES and level in ("", *LEVELS) for family, level in names)

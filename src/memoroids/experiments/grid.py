@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from memoroids.agents.agent_registry import resolve_agent
 from memoroids.envs import DEVICE_PREFIX, is_atari, resolve, short_name, task_of
-from memoroids.experiments.popgym import FAMILIES, LEVELS, MEMORY
+from memoroids.experiments.popgym import FAMILIES, LEVELS, memory_for
 from memoroids.memory.registry import REGISTRY, resolve_memory
 from memoroids.replay.segment_buffer import SegmentState
 from memoroids.runs.presets import MEMORIES, SEGMENT_LENGTHS, TASKS, preset
@@ -134,7 +134,7 @@ FIGURES: dict[str, FigureSpec] = {
         "POPGym's tasks at three levels, on device",
         "PPO on tapes, against the best that was published (PPO, 15 million steps).",
         tuple(
-            (_task(f"{DEVICE_PREFIX}{family}{level}"), MEMORY.get(family, "lru"))
+            (_task(f"{DEVICE_PREFIX}{family}{level}"), memory_for(family, level))
             for level in LEVELS
             for family in FAMILIES
         ),

@@ -27,8 +27,13 @@ FAMILIES = (
 """POPGym's tasks, each at every one of `LEVELS`."""
 
 
-MEMORY = {"Autoencode": "gated_delta_net"}
-"""The memory with which each task reached most in our search, `lru` where nothing else is said."""
+MEMORY = {"Autoencode": "gated_delta_net", "RepeatFirstMedium": "min_lstm", "RepeatFirstHard": "min_lstm"}
+"""The memory with which a task or family reached most in our search, `lru` where nothing else is said."""
+
+
+def memory_for(family: str, level: str) -> str:
+    """The memory with which the scoreboard trains a task."""
+    return MEMORY.get(family + level, MEMORY.get(family, "lru"))
 
 
 class Published(NamedTuple):

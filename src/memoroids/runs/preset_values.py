@@ -232,6 +232,9 @@ SEARCHED: dict[tuple[str, str], dict[str, Any]] = {
         (f"HigherLower{level}", ""): SEARCHED_ANSWERS | {"num_envs": 64, "steps": 600_000}
         for level in ("Easy", "Medium", "Hard")
     },
+    # A gate that opens at the first card and closes for good: nothing has to be learned of how fast to forget.
+    ("RepeatFirstMedium", "min_lstm"): SEARCHED_ANSWERS | {"num_envs": 16, "rollout": 104, "steps": 800_000},
+    ("RepeatFirstHard", "min_lstm"): SEARCHED_ANSWERS | {"num_envs": 16, "rollout": 104, "steps": 1_600_000},
     ("AutoencodeEasy", "gated_delta_net"): SEARCHED_POSITIONS | {"steps": 800_000},
     ("AutoencodeMedium", "gated_delta_net"): SEARCHED_POSITIONS | {"steps": 1_000_000},
     ("AutoencodeHard", "gated_delta_net"): SEARCHED_POSITIONS | {"steps": 1_000_000},
