@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from memoroids.memory import REGISTRY
-from memoroids.runs.preset_values import PUBLISHED_SIZES
+from memoroids.runs.preset_values import PUBLISHED_SIZES, SEARCHED
 from memoroids.runs.presets import PRESETS, TASKS, preset
 from memoroids.runs.settings import TrainConfig, options
 from memoroids.runs.settings_file import from_json, to_json
@@ -152,3 +152,13 @@ def test_a_preset_handed_out_is_the_callers_to_change():
 def test_an_unknown_environment_has_no_preset(name: str):
     with pytest.raises(ValueError, match="did you mean popgym-RepeatFirstEasy-v0"):
         preset(name, "RepeatFristEasy", "lru")
+
+
+def test_what_was_searched_for_changes_the_defaults_and_nothing_else():
+    for (task, memory), found in SEARCHED.items():
+        for env in (f"device:{task}", f"popgym-{task}-v0"):
+            assert preset("tuned", env, memory or "gru", "ppo") == found, (task, memory)
+    plain = preset("default", "device:HigherLowerEasy", "lru", "ppo")
+    assert plain == {}
+    # Another memory has what was known of the task before.
+    assert preset("tuned", "device:AutoencodeEasy", "lru", "ppo")["discount"] == 0.5
