@@ -1,6 +1,7 @@
 """The files of a report, and the command that writes it. The runs are those of `written_grids`."""
 
 import csv
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from written_grids import CHOICE, Page, assert_self_contained, make
 
 from memoroids.cli.main import main
 from memoroids.experiments import report, tables
+from memoroids.experiments.grid import Choice
 from memoroids.experiments.results import Results
 
 
@@ -60,3 +62,41 @@ def test_what_holds_no_grid_is_answered_in_one_line(kind: str, tmp_path: Path, c
     assert stop.value.code == 2
     assert said.startswith("memoroids: ") and said.count("\n") == 1 and str(root) in said
     assert not (tmp_path / "grid" / "report").exists()
+
+
+def parts(tmp_path: Path) -> list[Path]:
+    """Two grids of one figure with different tasks, and one with a run of the first."""
+    choices = [dataclasses.replace(CHOICE, tasks=(task,)) for task in ("RepeatFirstEasy", "CountRecallEasy")]
+    for name, choice in zip(("a", "b", "c"), (*choices, dataclasses.replace(choices[0], seeds=1)), strict=True):
+        make(tmp_path / name, choice)
+    return [tmp_path / name for name in ("a", "b", "c")]
+
+
+def test_grids_of_one_figure_are_reported_together_as_one_grid(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    first, second, _ = parts(tmp_path)
+    make(tmp_path / "whole", CHOICE)
+    report.write(tmp_path / "whole")
+    main(["report", str(first), "--join", str(second), "--output", str(tmp_path / "both")])
+    assert capsys.readouterr().out == f"{tmp_path / 'both' / 'index.html'}\n"
+    whole = tmp_path / "whole" / "report" / "tables"
+    for path in (tmp_path / "both" / "tables").iterdir():
+        assert sorted(path.read_text().splitlines()) == sorted((whole / path.name).read_text().splitlines()), path.name
+    page = Page(tmp_path / "both" / "index.html")
+    assert_self_contained(page)
+    assert "18 of 18 runs done" in page.text and not (first / "report").exists()
+
+
+def test_grids_that_do_not_belong_together_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    first, _, same = parts(tmp_path)
+    make(tmp_path / "other", Choice("figure3", seeds=1), lambda cell, path: None)
+    for others, says in (
+        (["--join", str(same), "--output", "x"], "is a run of several of these grids"),
+        (["--join", str(tmp_path / "other"), "--output", "x"], "is a grid of figure3"),
+        (["--join", str(same)], "join needs an output"),
+        (["--join", str(tmp_path), "--output", "x"], "holds no grid"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(["report", str(first), *others])
+        said = capsys.readouterr().err
+        assert stop.value.code == 2 and says in said and said.count("\n") == 1
+    assert not Path("x").exists()

@@ -112,6 +112,14 @@ class ReportOptions:
 
     grid: Annotated[Path, tyro.conf.Positional]
     """Directory of the grid."""
+    join: tuple[Path, ...] = ()
+    """Directories of further grids of the same figure, whose runs stand in the same report."""
+    output: Path | None = None
+    """Directory of the report; by default the grid's own. Joined grids need one."""
+
+    def __post_init__(self) -> None:
+        if self.join and self.output is None:
+            raise ValueError("join needs an output, the directory of the report of all the grids")
 
 
 def reproduce(arguments: list[str]) -> None:
@@ -199,4 +207,7 @@ def report(arguments: list[str]) -> None:
     options: ReportOptions = parse(ReportOptions, "report", arguments)
     from memoroids.experiments import report as reports
 
-    print(reports.write(options.grid))
+    if options.output is None:
+        print(reports.write(options.grid))
+    else:
+        print(reports.write_joined((options.grid, *options.join), options.output))

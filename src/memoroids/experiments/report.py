@@ -1,5 +1,6 @@
 """Writes the report of a grid: a self-contained HTML page, with figures and tables as files beside it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from memoroids._util.provenance import environment
@@ -27,10 +28,26 @@ def write(root: Path) -> Path:
         return suite_report.write(found, root, directory)
     if found.grid["choice"]["figure"] == observability.NAME:
         return observability_report.write(found, directory)
+    return _write_page(found, directory, tables.read(root / SPLIT) if (root / SPLIT).exists() else [])
+
+
+def write_joined(roots: Sequence[Path], directory: Path) -> Path:
+    """Writes the report of several grids of one figure, as `write` does, to `directory`. Returns the path of the page.
+
+    Raises `ValueError` as `results.join`, and for grids whose report is a table and no page.
+    """
+    found = results.join(roots)
+    figure = found.grid["choice"]["figure"]
+    if figure in (suite.NAME, observability.NAME):
+        raise ValueError(f"{roots[0]} is a grid of {figure}, which cannot be joined with others")
+    return _write_page(found, directory, [])
+
+
+def _write_page(found: results.Results, directory: Path, split: list[tables.Row]) -> Path:
     (directory / "tables").mkdir(parents=True, exist_ok=True)
     rows = {name: make(found) for name, make in tables.TABLES.items()}
-    if (root / SPLIT).exists():
-        rows["split"] = tables.read(root / SPLIT)
+    if split:
+        rows["split"] = split
     for name, each in rows.items():
         tables.write(each, directory / "tables" / f"{name}.csv")
     captions = figures.draw(found, directory / "figures")
