@@ -278,5 +278,8 @@ def test_popgyms_tasks_are_run_on_device_without_replay(scale: Scale):
         assert len(tasks) == 48 and {"RepeatFirstEasy", "VelocityOnlyCartpoleHard", "MineSweeperMedium"} <= tasks
     (own,) = cells(Choice("popgym", scale, tasks=("AutoencodeHard",), seeds=1))
     assert own.memory == MEMORY["Autoencode"] != "lru"
+    assert [cell.memory for cell in cells(Choice("popgym", scale, tasks=("ObservedAutoencodeHard",), seeds=1))] == [
+        "lru"
+    ]
     (one, *_) = cells(Choice("popgym", scale, tasks=("repeatpreviousHard",), memories=("ffm",), seeds=1))
     assert one.task == "RepeatPreviousHard" and one.config.env.id == "device:RepeatPreviousHard"

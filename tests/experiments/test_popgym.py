@@ -49,11 +49,23 @@ def test_the_level_is_the_end_of_a_name():
     assert split_level("CountRecall") == ("CountRecall", "")
 
 
-def test_the_measure_is_the_highest_mean_of_training_episodes():
-    rows = [{"train_return": value} for value in (math.nan, -0.5, 0.25, 0.125)]
+def row(episode: int, steps: int, value: float) -> dict[str, float]:
+    return {"episode": episode, "env_steps": steps, "train_return": value}
+
+
+def test_the_measure_is_the_highest_mean_of_a_part_of_the_training():
+    rows = [row(0, 50, math.nan), row(10, 100, -0.5), row(20, 500, 0.25), row(30, 1_000, 0.125)]
     assert mmer(rows) == 0.25
     assert mmer(rows[:2]) == -0.5
-    assert math.isnan(mmer(rows[:1]))
+    assert math.isnan(mmer(rows[:1])) and math.isnan(mmer([]))
+
+
+def test_parts_shorter_than_a_twentieth_are_taken_together():
+    # Of forty rows of 25 steps two are a twentieth of the run. The second of a pair has three times the episodes.
+    rows = [row(4 * (i // 2) + (1 if i % 2 == 0 else 4), 25 * (i + 1), float(i == 6)) for i in range(40)]
+    assert mmer(rows) == 0.25
+    # A part that is left over at the end is too short to count.
+    assert mmer([*rows[:-1], row(81, 1_000, 0.0), row(82, 1_010, 9.0)]) == 0.25
 
 
 def test_the_memory_of_a_task_is_that_of_its_family_unless_it_has_one():

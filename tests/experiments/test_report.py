@@ -91,7 +91,7 @@ def test_grids_that_do_not_belong_together_are_refused(tmp_path: Path, capsys: p
     make(tmp_path / "other", Choice("figure3", seeds=1), lambda cell, path: None)
     for others, says in (
         (["--join", str(same), "--output", "x"], "is a run of several of these grids"),
-        (["--join", str(tmp_path / "other"), "--output", "x"], "is a grid of figure3"),
+        (["--join", str(tmp_path / "other"), "--output", "x"], "is a grid of figure3 at scale laptop"),
         (["--join", str(same)], "join needs an output"),
         (["--join", str(tmp_path), "--output", "x"], "holds no grid"),
     ):

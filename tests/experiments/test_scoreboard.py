@@ -53,7 +53,10 @@ def test_a_record_has_what_differs_from_the_defaults(tmp_path: Path):
     assert len(rows) == 8
     row = only(rows, task="RepeatPreviousMedium", memory="lru", seed=1)
     assert (row["MMER"], row["final greedy"], row["seconds"], row["memoroids"]) == (0.7, 1.25, 2.0, "9")
-    assert "discount 0.5" in row["settings"] and "seed" not in row["settings"] and "env " not in row["settings"]
+    assert "--discount 0.5" in row["settings"] and "--no-scale-rewards" in row["settings"]
+    assert "--memory-sizes" in row["settings"] and "r_min 0.9" in row["settings"]
+    assert "seed" not in row["settings"] and "--env " not in row["settings"]
+    assert {"memoroids", "Python", "packages", "machine"} <= row.keys() and row["Python"] == ""
 
 
 def test_other_grids_are_not_compared(tmp_path: Path):

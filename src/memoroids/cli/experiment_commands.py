@@ -189,11 +189,12 @@ def gap(arguments: list[str]) -> None:
     """Trains on an environment and on its twin, and writes the table of what memories are worth."""
     options: GapOptions = parse(GapOptions, "gap", arguments)
     from memoroids._util.allocator import keep_freed_memory
+
+    keep_freed_memory()
     from memoroids.experiments.figures import slug
     from memoroids.experiments.observability import GapChoice
     from memoroids.experiments.reproduce import default_jobs, measure_gap
 
-    keep_freed_memory()
     root = options.output or Path("runs") / f"gap-{slug(options.env)}"
     names = {field.name for field in dataclasses.fields(GapChoice)} - {"figure"}
     choice = GapChoice(**{name: getattr(options, name) for name in names})
@@ -207,7 +208,7 @@ def report(arguments: list[str]) -> None:
     options: ReportOptions = parse(ReportOptions, "report", arguments)
     from memoroids.experiments import report as reports
 
-    if options.output is None:
-        print(reports.write(options.grid))
-    else:
+    if options.join and options.output is not None:
         print(reports.write_joined((options.grid, *options.join), options.output))
+    else:
+        print(reports.write(options.grid, options.output))

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from memoroids.agents.agent_registry import resolve_agent
 from memoroids.envs import DEVICE_PREFIX, is_atari, resolve, short_name, task_of
-from memoroids.experiments.popgym import FAMILIES, LEVELS, memory_for
+from memoroids.experiments.popgym import FAMILIES, LEVELS, memory_for, split_level
 from memoroids.memory.registry import REGISTRY, resolve_memory
 from memoroids.replay.segment_buffer import SegmentState
 from memoroids.runs.presets import MEMORIES, SEGMENT_LENGTHS, TASKS, preset
@@ -202,8 +202,10 @@ def cells(choice: Choice) -> list[Cell]:
     if choice.tasks:
         memories = choice.memories or tuple(dict.fromkeys(memory for _, memory in pairs))
         tasks = [RML_10 if name == RML_10.label else _task(_known(name, figure)) for name in choice.tasks]
-        own = {task.label: (memory,) for task, memory in pairs} if figure.own_memory and not choice.memories else {}
-        pairs = tuple((task, memory) for task in tasks for memory in own.get(task.label, memories))
+        if figure.own_memory and not choice.memories:
+            pairs = tuple((task, memory_for(*split_level(task.label))) for task in tasks)
+        else:
+            pairs = tuple((task, memory) for task in tasks for memory in memories)
     elif choice.memories:
         tasks = dict.fromkeys(task.label for task, _ in pairs)
         by_label = {task.label: task for task, _ in pairs}

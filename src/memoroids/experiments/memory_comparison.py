@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 
 from memoroids.experiments import statistics
+from memoroids.experiments.grid import Batching
+from memoroids.experiments.popgym import FAMILIES, split_level
 from memoroids.experiments.results import Results
 
 Scores = dict[str, dict[str, np.ndarray]]
@@ -16,12 +18,18 @@ THRESHOLDS = np.round(np.linspace(-1, 1, 81), 3)
 
 
 def compared(results: Results) -> Scores:
-    """The final returns of two memories or more on the tasks that all of them have, trained on tapes; else empty."""
+    """The final returns of two memories or more on the tasks that all of them have, trained on tapes; else empty.
+
+    Only tasks of POPGym count, whose returns have one scale. Memories with less than half as many tasks as the one with
+    most are left out.
+    """
     found: Scores = {}
     for (task, memory, batching), runs in results.groups().items():
-        if batching == "TBB":
+        if batching == Batching().label and split_level(task)[0] in FAMILIES:
             returns = np.asarray([run.summary["final_return"] for run in runs], np.float64)
             found.setdefault(memory, {})[task] = returns
+    most = max(map(len, found.values()), default=0)
+    found = {memory: of for memory, of in found.items() if 2 * len(of) >= most}
     common = set.intersection(*map(set, found.values())) if found else set()
     if len(found) < 2 or not common:
         return {}

@@ -36,9 +36,10 @@ class GapChoice:
 
 def twin_of(env: str) -> str:
     """The twin of a task of POPGym on device. Raises `ValueError` for any other environment."""
-    task = task_of(resolve(env)) if env.startswith(DEVICE_PREFIX) else ""
-    if task not in DEVICE:
-        raise ValueError(f"{env} has no twin of its own: name an environment that hides nothing with --twin")
+    task = task_of(resolve(env))
+    if not env.startswith(DEVICE_PREFIX) or task not in DEVICE:
+        instead = f", or use {DEVICE_PREFIX}{task}, which has one" if task in DEVICE else ""
+        raise ValueError(f"{env} has no twin of its own: name an environment that hides nothing with --twin{instead}")
     return f"{DEVICE_PREFIX}{OBSERVED_PREFIX}{task}"
 
 
@@ -48,7 +49,8 @@ def gap_cells(choice: GapChoice) -> list[Cell]:
     All have the defaults of the agent. Raises `ValueError` for unknown names, if the twin is the environment itself,
     and if a memory is named twice or is none.
     """
-    envs = {PARTIAL: resolve(choice.env), TWIN: resolve(choice.twin or twin_of(choice.env))}
+    partial = _checked(choice.env)
+    envs = {PARTIAL: partial, TWIN: _checked(choice.twin or twin_of(partial))}
     if envs[PARTIAL] == envs[TWIN]:
         raise ValueError(f"the twin of {choice.env} must be another environment")
     if not choice.memories or len(set(choice.memories)) < len(choice.memories) or WITHOUT in choice.memories:
@@ -56,9 +58,6 @@ def gap_cells(choice: GapChoice) -> list[Cell]:
             f"memories must be named once each, without {WITHOUT}, which is compared anyway, got "
             f"{' '.join(choice.memories) or 'none'}"
         )
-    for env in envs.values():
-        if env.startswith(DEVICE_PREFIX):
-            make_device(env.removeprefix(DEVICE_PREFIX))
     for memory in choice.memories:
         resolve_memory(memory)
     values: dict[str, Any] = {"algorithm": choice.algorithm}
@@ -66,7 +65,7 @@ def gap_cells(choice: GapChoice) -> list[Cell]:
         values["steps"] = choice.steps
     return [
         Cell(
-            f"{task}-{memory}-seed{seed}",
+            f"{task}-{memory}-seed{seed}".replace(":", "-"),
             task,
             memory,
             Batching().label,
@@ -77,3 +76,11 @@ def gap_cells(choice: GapChoice) -> list[Cell]:
         for memory in (*choice.memories, WITHOUT)
         for task, env in envs.items()
     ]
+
+
+def _checked(env: str) -> str:
+    """The full id of an environment. Raises `ValueError` if it is unknown; on device if it cannot be made."""
+    id_ = resolve(env)
+    if id_.startswith(DEVICE_PREFIX):
+        make_device(id_.removeprefix(DEVICE_PREFIX))
+    return id_

@@ -4,12 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from memoroids._util.provenance import environment
 from memoroids.experiments import statistics
 from memoroids.experiments.observability import PARTIAL, TWIN, WITHOUT
-from memoroids.experiments.report_markdown import markdown
+from memoroids.experiments.report_markdown import closing, markdown
 from memoroids.experiments.results import Results
-from memoroids.experiments.tables import Row
+from memoroids.experiments.tables import Row, blank, with_interval
 from memoroids.experiments.tables import write as write_csv
 
 CSV, PAGE = "gap.csv", "gap.md"
@@ -18,8 +17,8 @@ Agents were trained on `{partial}`, and on `{twin}`, which hides nothing. *Parti
 returns there, of the last parameters on environment seeds used for nothing else. The *observability gap* is twin -
 partial: what the agent loses because something is hidden, its memory notwithstanding. The *memory bias* is the twin's
 return without a memory minus that with it: what the memory costs where none is needed. *Worth* is the return with the
-memory minus that without one where something is hidden. Brackets are 95% bootstrap intervals over seeds; one seed has
-none. The first two measures follow POPGym Arcade (Wang et al. 2025).
+memory minus that without one where something is hidden. Brackets are 95% bootstrap intervals over seeds; one seed and
+equal returns have none. The first two measures follow POPGym Arcade (Wang et al. 2025).
 """
 
 
@@ -33,9 +32,7 @@ def write(found: Results, directory: Path) -> Path:
     lines = [f"# {envs[PARTIAL]} and {envs[TWIN]}", "", f"{len(found.runs)} of {len(cells)} runs done.", ""]
     lines += [_ABOUT.format(**envs)]
     lines += [markdown(table)] if table else []
-    lines += [f"- {gap.cell.name}: {gap.reason}" for gap in found.gaps] + [""] * bool(found.gaps)
-    lines += ["Made by", "", f"    {found.grid['command']}", ""]
-    lines += [f"- {name}: {value}" for name, value in environment().items()]
+    lines += closing(found)
     page = directory / PAGE
     page.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return page
@@ -55,8 +52,11 @@ def rows(found: Results) -> list[Row]:
     for memory in dict.fromkeys(cell["memory"] for cell in found.grid["cells"]):
         partial, twin = (returns.get((task, memory)) for task in (PARTIAL, TWIN))
         plain_partial, plain_twin = (returns.get((task, WITHOUT)) for task in (PARTIAL, TWIN))
-        row: Row = {"memory": memory, "seeds": min(0 if x is None else len(x) for x in (partial, twin))}
-        row |= {"steps": steps.get(memory, "")} | _mean("partial", partial) | _mean("twin", twin)
+        sides = (partial, twin, plain_partial, plain_twin)
+        row: Row = {"memory": memory, "seeds": min(0 if side is None else len(side) for side in sides)}
+        row |= {"steps": steps.get(memory, "")}
+        for name, side in ((PARTIAL, partial), (TWIN, twin)):
+            row |= blank(name) if side is None else with_interval(name, side)
         row |= _difference("observability gap", twin, partial)
         row |= _difference("memory bias", None if memory == WITHOUT else plain_twin, twin)
         row |= _difference("worth", None if memory == WITHOUT else partial, plain_partial)
@@ -64,15 +64,8 @@ def rows(found: Results) -> list[Row]:
     return table
 
 
-def _mean(name: str, values: np.ndarray | None) -> Row:
-    if values is None:
-        return {name: "", f"{name} low": "", f"{name} high": ""}
-    low, high = statistics.interval(statistics.mean, [values])
-    return {name: float(np.mean(values)), f"{name} low": low, f"{name} high": high}
-
-
 def _difference(name: str, more: np.ndarray | None, less: np.ndarray | None) -> Row:
     if more is None or less is None:
-        return {name: "", f"{name} low": "", f"{name} high": ""}
+        return blank(name)
     low, high = statistics.difference_interval(statistics.mean, [more], [less])
     return {name: float(np.mean(more) - np.mean(less)), f"{name} low": low, f"{name} high": high}

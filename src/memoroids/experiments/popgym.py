@@ -1,9 +1,8 @@
 """POPGym's tasks, the best scores published for them, and their measure."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
-
-import numpy as np
 
 LEVELS = ("Easy", "Medium", "Hard")
 FAMILIES = (
@@ -61,8 +60,12 @@ PUBLISHED: dict[str, Published] = {
 }
 """The scores of PPO after 15 million steps, three runs each, measured as `mmer`."""
 
-CLOSE = 0.005
-"""How far below a published score still counts as reaching it: those are rounded, most to two digits."""
+CLOSE = 0.0005
+"""How far below a published score still counts as reaching it: those have three digits."""
+WINDOWS = 20
+"""The parts of a run over which its measure is the maximum."""
+SLACK = 0.05
+"""By how much a part may be shorter, since rows are written between two rollouts."""
 
 
 def split_level(task: str) -> tuple[str, str]:
@@ -81,11 +84,22 @@ def published_score(task: str) -> tuple[float, str] | None:
 
 
 def mmer(rows: Sequence[dict[str, float]]) -> float:
-    """The maximum over training of the mean training return: of the episodes between two rows of metrics each.
+    """The maximum over training of the mean training return, over parts of a run of a twentieth of its steps or more.
 
-    NaN if no row has training episodes. It is measured while the agent explores and learns, and the maximum is selected
-    on what it is taken from: it is no estimate of the return of the trained agent.
+    NaN if no episode was finished. It is measured while the agent explores and learns, and the maximum is selected on
+    what it is taken from: it is no estimate of the return of the trained agent.
     Source: Morad et al. 2023, POPGym, Section 5.
     """
-    values = np.asarray([row["train_return"] for row in rows], np.float64)
-    return float(np.nanmax(values)) if np.isfinite(values).any() else float("nan")
+    means = []
+    total = episodes = begun = before = 0.0
+    for row in rows:
+        new = row["episode"] - before
+        before = row["episode"]
+        if new and math.isfinite(row["train_return"]):
+            total, episodes = total + new * row["train_return"], episodes + new
+        if episodes and row["env_steps"] - begun >= (1 - SLACK) * rows[-1]["env_steps"] / WINDOWS:
+            means.append(total / episodes)
+            total, episodes, begun = 0.0, 0.0, row["env_steps"]
+    if episodes and not means:
+        means.append(total / episodes)
+    return max(means, default=math.nan)

@@ -14,16 +14,17 @@ SPLIT = "split.csv"
 """The time of each part of a training episode, measured separately from the runs; only some grids have it."""
 
 
-def write(root: Path) -> Path:
-    """Writes `root`/report: index.html, figures/*.png and *.pdf, tables/*.csv. Returns the path of the page.
+def write(root: Path, directory: Path | None = None) -> Path:
+    """Writes index.html, figures/*.png and *.pdf and tables/*.csv to `directory`, `root`/report if it is None.
 
+    Returns the path of the page.
     The page of an unfinished grid lists the missing runs. Of the suite and of an environment with its twin, only a
     table is written, suite.md and .csv, gap.md and .csv.
 
     Raises `ValueError` if `root` holds no grid, or one of another version of memoroids.
     """
     found = results.load(root)
-    directory = root / REPORT
+    directory = directory or root / REPORT
     if found.grid["choice"]["figure"] == suite.NAME:
         return suite_report.write(found, root, directory)
     if found.grid["choice"]["figure"] == observability.NAME:

@@ -2,7 +2,20 @@
 
 from collections.abc import Sequence
 
+from memoroids.experiments.results import Results
 from memoroids.experiments.tables import Row
+
+
+def closing(found: Results) -> list[str]:
+    """The last lines of a page: what is missing and why, the command, and what the runs were made with."""
+    lines = [f"- {gap.cell.name}: {gap.reason}" for gap in found.gaps] + [""] * bool(found.gaps)
+    lines += ["Made by", "", f"    {found.grid['command']}", ""]
+    made = [dict(each) for each in dict.fromkeys(tuple(run.environment.items()) for run in found.runs)]
+    if len(made) > 1:
+        lines += [f"These runs come from {len(made)} different versions or machines.", ""]
+    for one in made:
+        lines += [f"- {name}: {value}" for name, value in one.items()] + [""]
+    return lines
 
 
 def markdown(table: Sequence[Row]) -> str:
@@ -22,4 +35,6 @@ def markdown(table: Sequence[Row]) -> str:
 def _number(value: float | str) -> str:
     if isinstance(value, str):
         return value
-    return f"{value:,.0f}" if float(value).is_integer() or abs(value) >= 100 else f"{value:.2f}"
+    if float(value).is_integer() or abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{round(value, 2) + 0.0:.2f}"  # without the sign of a number that is rounded to 0

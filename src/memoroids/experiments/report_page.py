@@ -84,7 +84,7 @@ def _scores(rows: dict[str, list[Row]], captions: dict[str, str], directory: Pat
             "selected after the fact. <em>Final</em> returns are those of the trained agent on fresh seeds. Sources: "
             + "; ".join(f"{key}, {escape(source)}" for key, source in SOURCES.items())
             + ". <em>Reachable</em>: the mean return of a good policy that knows the rules. <em>Bound</em>: no policy "
-            "has a higher one. No number: none is known.</p>",
+            "has a higher mean return, though the maximum of several means, as MMER is, may be a little above it.</p>",
             table(rows["against_published"]),
         ]
     if rows["memories"]:

@@ -90,24 +90,27 @@ def load(root: Path) -> Results:
 
 
 def join(roots: Sequence[Path]) -> Results:
-    """The results of several grids of one figure as those of one. Raises `ValueError` as `load`, and for two figures.
+    """The results of several grids of one figure as those of one. Raises `ValueError` as `load`, and for two figures
+    or scales.
 
     A run that several of them have is an error too, since it would count twice.
     """
     found = [load(root) for root in roots]
     first = found[0]
     for root, other in zip(roots[1:], found[1:], strict=True):
-        mine, its = (each.grid["choice"]["figure"] for each in (first, other))
+        mine, its = (_kind(each) for each in (first, other))
         if mine != its:
-            raise ValueError(
-                f"{root} is a grid of {its}, and {roots[0]} one of {mine}: only one figure's can be joined"
-            )
+            raise ValueError(f"{root} is a grid of {its}, {roots[0]} of {mine}: only grids of one kind can be joined")
     cells = [cell for each in found for cell in each.grid["cells"]]
     names = [cell["name"] for cell in cells]
     if twice := [name for i, name in enumerate(names) if name in names[:i]]:
         raise ValueError(f"{twice[0]} is a run of several of these grids: join grids that have none in common")
     grid = first.grid | {"cells": cells, "command": "\n".join(each.grid["command"] for each in found)}
     return Results(grid, [run for each in found for run in each.runs], [gap for each in found for gap in each.gaps])
+
+
+def _kind(results: Results) -> str:
+    return f"{results.grid['choice']['figure']} at scale {results.grid['choice'].get('scale')}"
 
 
 def _run(cell: Cell, path: Path, end: dict[str, Any]) -> Run:

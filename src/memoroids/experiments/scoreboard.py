@@ -1,6 +1,7 @@
 """The comparison of a grid of POPGym's tasks with published scores, by the measure of those."""
 
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,9 @@ from memoroids.experiments.results import Results, Run
 from memoroids.runs.settings import TrainConfig, flat
 from memoroids.runs.settings_file import to_json
 
+MADE_WITH = ("memoroids", "Python", "packages", "machine", "JAX runs on")
+"""What is recorded of the versions and the machine of a run."""
+
 
 def against_published(results: Results) -> list[dict[str, Any]]:
     """For each task: the memory with the best MMER beside the published score; empty but for POPGym's grid."""
@@ -19,7 +23,8 @@ def against_published(results: Results) -> list[dict[str, Any]]:
     best: dict[str, tuple[float, str, list[Run]]] = {}
     for (task, memory, _), runs in results.groups().items():
         score = float(np.mean([mmer(run.rows) for run in runs]))
-        if task not in best or score > best[task][0]:
+        # Where no episode was finished there is no score, which is below all others.
+        if task not in best or math.isnan(best[task][0]) or score > best[task][0]:
             best[task] = score, memory, runs
     out = []
     for task, (score, memory, runs) in best.items():
@@ -42,7 +47,7 @@ def against_published(results: Results) -> list[dict[str, Any]]:
 def records(results: Results) -> list[dict[str, Any]]:
     """Every run of POPGym's grid with all that is needed to judge and repeat it; empty for other grids.
 
-    `settings`: what differs from the defaults of the agent and the memory.
+    `settings`: what differs from the defaults of the agent and the memory, as options of `memoroids train`.
     """
     if results.grid["choice"]["figure"] != "popgym":
         return []
@@ -51,7 +56,8 @@ def records(results: Results) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"task": run.cell.task, "memory": run.cell.memory, "seed": run.cell.seed}
         row |= {"MMER": mmer(run.rows)} | _finals(run)
         row |= {"steps": int(run.rows[-1]["env_steps"]), "seconds": run.rows[-1]["seconds"]}
-        out.append(row | {"settings": _changed(run.cell.config)} | run.environment)
+        made = {name: run.environment.get(name, "") for name in MADE_WITH}
+        out.append(row | {"settings": _changed(run.cell.config)} | made)
     return out
 
 
@@ -65,10 +71,19 @@ def _mean(values: list[Any]) -> Any:
 
 
 def _changed(config: TrainConfig) -> str:
-    """The settings that differ from their defaults, as options of the command line."""
+    """The settings that differ from their defaults, as options of `memoroids train`."""
     plain = TrainConfig.of(
         preset="default", env=config.env.id, memory=config.network.memory, algorithm=config.algorithm, seed=config.seed
     )
     mine, theirs = (flat(json.loads(to_json(each))) for each in (config, plain))
     changed = {name: value for name, value in mine.items() if value != theirs.get(name)}
-    return " ".join(f"{name} {json.dumps(value)}" for name, value in changed.items())
+    return " ".join(_option(name, value) for name, value in changed.items())
+
+
+def _option(name: str, value: Any) -> str:
+    flag = name.replace("_", "-") if not name.endswith("_") else name
+    if isinstance(value, bool) and name != "previous_action":
+        return f"--{flag}" if value else f"--no-{flag}"
+    if isinstance(value, dict):
+        value = [part for pair in value.items() for part in pair]
+    return f"--{flag} {' '.join(map(str, value)) if isinstance(value, list) else value}"

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from memoroids._util.provenance import environment
 from memoroids.experiments import random_returns
 from memoroids.experiments.random_returns import RandomReturn
-from memoroids.experiments.report_markdown import markdown
+from memoroids.experiments.report_markdown import closing, markdown
 from memoroids.experiments.results import Results, Run
 from memoroids.experiments.suite import STEPS, SUITE, SuiteChoice, budget
 from memoroids.experiments.tables import Row
@@ -35,9 +34,7 @@ def write(found: Results, root: Path, directory: Path) -> Path:
     if found.grid["choice"]["scale"] == "smoke":
         lines += ["A smoke run: it checks that every part works, but is too short for learning.", ""]
     lines += [_ABOUT.format(steps=STEPS, episodes=random_returns.EPISODES), markdown(table), ""]
-    lines += [f"- {gap.cell.name}: {gap.reason}" for gap in found.gaps] + [""] * bool(found.gaps)
-    lines += ["Made by", "", f"    {found.grid['command']}", ""]
-    lines += [f"- {name}: {value}" for name, value in environment().items()]
+    lines += closing(found)
     page = directory / PAGE
     page.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return page

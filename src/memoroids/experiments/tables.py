@@ -60,7 +60,7 @@ def scores(results: Results) -> list[Row]:
             ("last", [summary["last"] for summary in summaries]),
             ("maximum", [summary["maximum"] for summary in summaries]),
         ):
-            row |= _with_interval(name, np.asarray(values))
+            row |= with_interval(name, np.asarray(values))
         reached = [episodes_to(run.rows, run.target) for run in runs]
         middle = median(math.inf if episodes is None else episodes for episodes in reached)
         target = runs[0].target
@@ -158,7 +158,7 @@ def _compared(results: Results, sides: list[tuple[str, str]]) -> list[Row]:
                 low_paired, high_paired = statistics.interval(statistics.mean, paired)
                 row |= {"paired": statistics.mean(paired), "paired low": low_paired, "paired high": high_paired}
             else:
-                row |= _blank("paired")
+                row |= blank("paired")
             out.append(row | {"verdict": verdict(low, high)})
     return out
 
@@ -189,13 +189,11 @@ def sensitivity(results: Results) -> list[Row]:
         for name in ("0.5", "0.95", "0.99"):
             row[f"VML {float(name):.0%}"] = float(np.median([one["vml"][name] for one in found]))
         beyond = [one["beyond_rml"] for one in found]
-        row |= (
-            _with_interval("beyond RML", np.asarray(beyond)) if rml not in (None, "episode") else _blank("beyond RML")
-        )
-        row |= _with_interval("first observation", np.asarray([one["first_share"] for one in found]))
+        row |= with_interval("beyond RML", np.asarray(beyond)) if rml not in (None, "episode") else blank("beyond RML")
+        row |= with_interval("first observation", np.asarray([one["first_share"] for one in found]))
         for length in lengths:
             shares = [float(run.profile[length:].sum()) for run in measured if run.profile is not None]
-            row |= _with_interval(f"beyond L={length}", np.asarray(shares))
+            row |= with_interval(f"beyond L={length}", np.asarray(shares))
         out.append(row)
     return out
 
@@ -259,12 +257,14 @@ def _scores(by_seed: dict[int, float]) -> np.ndarray:
     return np.asarray(list(by_seed.values()))
 
 
-def _with_interval(name: str, values: np.ndarray) -> Row:
+def with_interval(name: str, values: np.ndarray) -> Row:
+    """The columns of a mean over seeds, (seeds,), and of its interval."""
     low, high = statistics.interval(statistics.mean, [values])
     return {name: float(np.mean(values)), f"{name} low": low, f"{name} high": high}
 
 
-def _blank(name: str) -> Row:
+def blank(name: str) -> Row:
+    """The same columns where there is nothing to show."""
     return {name: "", f"{name} low": "", f"{name} high": ""}
 
 

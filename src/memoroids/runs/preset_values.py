@@ -221,16 +221,38 @@ POLICY_MEMORY: dict[tuple[str, str], dict[str, Any]] = {
     },
 }
 
-# Searched on seeds from 100 up, on top of the defaults of agents without replay. An action of these tasks changes its
+# For PPO, searched on seeds from 100 up, on top of its defaults. An action of these tasks changes its
 # own reward and no later one.
 SEARCHED_ANSWERS: dict[str, Any] = {"discount": 0.0, "lambda_": 0.0, "entropy_end": 0.0, "num_envs": 32}
 # The cards that were dealt are recalled in reverse order: with the sine and cosine of the step as keys, a memory of
 # keys and values finds them.
 SEARCHED_POSITIONS: dict[str, Any] = SEARCHED_ANSWERS | {"step_periods": (4, 8, 16, 32, 64, 128, 256)}
-SEARCHED: dict[tuple[str, str], dict[str, Any]] = {
+SEARCHED_PPO: dict[tuple[str, str], dict[str, Any]] = {
     **{
         (f"HigherLower{level}", ""): SEARCHED_ANSWERS | {"num_envs": 64, "steps": 600_000}
         for level in ("Easy", "Medium", "Hard")
+    },
+    # Counts are sums: nothing may be forgotten within an episode.
+    **{
+        (f"CountRecall{level}", "lru"): SEARCHED_ANSWERS
+        | {
+            "steps": 1_000_000,
+            "memory_sizes": {"state_size": 128, "r_min": 0.99, "r_max": 0.9999, "max_phase": 0.1},
+        }
+        for level in ("Easy", "Medium", "Hard")
+    },
+    # A turn is paid for by the next one, and logits for 52 cards or more need more than 64 features.
+    **{
+        (f"Concentration{level}", "lru"): {
+            "discount": 0.7,
+            "lambda_": 0.7,
+            "entropy_end": 0.0,
+            "num_envs": 64,
+            "width": 256,
+            "steps": steps,
+            "memory_sizes": {"r_min": 0.98, "r_max": 0.9999, "max_phase": 0.1},
+        }
+        for level, steps in (("Easy", 1_400_000), ("Medium", 300_000), ("Hard", 600_000))
     },
     # A gate that opens at the first card and closes for good: nothing has to be learned of how fast to forget.
     ("RepeatFirstMedium", "min_lstm"): SEARCHED_ANSWERS | {"num_envs": 16, "rollout": 104, "steps": 800_000},
@@ -240,3 +262,5 @@ SEARCHED: dict[tuple[str, str], dict[str, Any]] = {
     ("AutoencodeHard", "gated_delta_net"): SEARCHED_POSITIONS | {"steps": 1_000_000},
 }
 """By task and memory, "" for those that no other entry names."""
+SEARCHED: dict[str, dict[tuple[str, str], dict[str, Any]]] = {"ppo": SEARCHED_PPO}
+"""By agent."""

@@ -47,8 +47,8 @@ def preset(name: str, env: str, memory: str, algorithm: str = "dqn") -> dict[str
     elif name == "tuned" and from_replay and task in values.TUNED:
         of_memory = values.TUNED_MEMORY.get((task, memory), {})
         found = values.TUNED_ALL | values.TUNED[task] | of_memory | _sizes(memory, of_memory.get("memory_sizes", {}))
-    elif name == "tuned" and not from_replay and (searched := _searched(task, memory)) is not None:
-        found = searched
+    elif name == "tuned" and not from_replay and (searched := _searched(algorithm, task, memory)) is not None:
+        found = searched if id_.startswith(DEVICE_PREFIX) else _without_rollout(searched)
     elif name == "tuned" and not from_replay and task in values.POLICY:
         found = _without_replay(algorithm, task, memory, id_.startswith(DEVICE_PREFIX))
     known = set(options())
@@ -63,9 +63,15 @@ def _sizes(memory: str, changes: dict[str, Any] | None = None) -> dict[str, Any]
     return {"memory_sizes": sizes} if sizes else {}
 
 
-def _searched(task: str, memory: str) -> dict[str, Any] | None:
-    """What differs from the defaults of agents without replay; None where nothing was searched for."""
-    return values.SEARCHED.get((task, memory), values.SEARCHED.get((task, "")))
+def _searched(algorithm: str, task: str, memory: str) -> dict[str, Any] | None:
+    """What differs from the defaults; None where nothing was searched for."""
+    found = values.SEARCHED.get(algorithm, {})
+    return found.get((task, memory), found.get((task, "")))
+
+
+def _without_rollout(found: dict[str, Any]) -> dict[str, Any]:
+    """Tasks on the host may have any length, so their rollouts have the default one."""
+    return {option: value for option, value in found.items() if option != "rollout"}
 
 
 def _without_replay(algorithm: str, task: str, memory: str, on_device: bool) -> dict[str, Any]:
@@ -73,6 +79,4 @@ def _without_replay(algorithm: str, task: str, memory: str, on_device: bool) -> 
     of_memory = values.POLICY_MEMORY.get((task, memory), {})
     found = values.POLICY_ALL | values.POLICY_AGENT.get(algorithm, {}) | values.POLICY[task] | of_memory
     sizes = values.POLICY_SIZES.get(memory, {}) | of_memory.get("memory_sizes", {})
-    if not on_device:  # tasks on the host may have any length, so their rollouts have the default one
-        found = {option: value for option, value in found.items() if option != "rollout"}
-    return found | _sizes(memory, sizes)
+    return (found if on_device else _without_rollout(found)) | _sizes(memory, sizes)

@@ -51,6 +51,14 @@ def test_every_card_is_of_every_kind_equally_often():
     assert abs(same - 3 / 51) < 5 * np.sqrt(3 / 51 / episodes)
 
 
+@pytest.mark.parametrize("deck_type", ["colors", "ranks"])
+def test_several_decks_have_equally_many_cards_of_each_kind(deck_type):
+    env = make_device("ConcentrationHard", {"num_decks": 5, "deck_type": deck_type})
+    assert isinstance(env, Concentration)
+    kinds = np.bincount(env.reset(jax.random.key(0))[0].kinds)
+    np.testing.assert_array_equal(kinds, np.full(env.kinds, 260 // env.kinds))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

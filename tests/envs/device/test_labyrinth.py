@@ -14,6 +14,7 @@ from memoroids.envs.device.mazes import Maze
 from popgym_beside import levels, popgym_env, same_step
 
 pytest.importorskip("mazelib")
+LabyrinthExplore = pytest.importorskip("popgym.envs.labyrinth_explore").LabyrinthExplore
 
 
 def walk_in(theirs: Any) -> Walk:
@@ -76,6 +77,20 @@ def test_labyrinths(name, how, rng):
             pytest.fail("no end")
     if how != "random":
         assert max(lengths) < env.max_length
+
+
+@pytest.mark.parametrize("dims", [(10, 18), (18, 6)])
+def test_mazes_that_are_not_square_are_seen_as_in_popgym(dims, rng):
+    theirs = LabyrinthExplore(maze_dims=dims, episode_length=200)
+    env = make_device("LabyrinthExploreEasy", {"maze_dims": dims, "episode_length": 200})
+    first, _ = theirs.reset(seed=3)
+    state = walk_in(theirs)
+    np.testing.assert_array_equal(env._seen(state, jnp.asarray(4)), first)
+    actions = actions_of(theirs, "through all of it", env.max_length, rng)
+    steps = jax.tree.map(np.asarray, steps_of(env)(state, jnp.asarray(actions, jnp.int32)))
+    for t, action in enumerate(actions):
+        if same_step(jax.tree.map(lambda leaf, t=t: leaf[t], steps), theirs.step(int(action)), t, tolerance=1e-7):
+            break
 
 
 @pytest.mark.parametrize("name", ["LabyrinthEscapeEasy", "LabyrinthExploreHard"])

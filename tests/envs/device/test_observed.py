@@ -135,6 +135,10 @@ def test_options_are_those_of_the_task():
     assert isinstance(twin, Observed) and twin.env == make_device("RepeatPreviousEasy", {"k": 7})
     with pytest.raises(ValueError, match=r"k must be from 1 to 51"):
         make_device("ObservedRepeatPreviousEasy", {"k": 99})
+    with pytest.raises(ValueError, match=r"has no option 'kk'; did you mean k\?"):
+        make_device("ObservedRepeatPreviousEasy", {"kk": 9})
+    with pytest.raises(ValueError, match=r"did you mean ObservedRepeatFirstEasy"):
+        make_device("ObservedRepeatFirstEasi")
     with pytest.raises(ValueError, match="nothing is known of what Observed hides"):
         Observed(twin)
     assert set(OBSERVED) == {f"Observed{name}" for name in DEVICE}

@@ -14,6 +14,9 @@ from memoroids.envs.device import squares
 from memoroids.envs.device.draws import one_of
 from memoroids.envs.device.environment import DeviceEnv, Step
 
+LARGEST = 64
+"""The largest side of a board."""
+
 
 class Sea(NamedTuple):
     """The squares with ships and those shot at, each (words,) uint32 (`squares`).
@@ -47,15 +50,18 @@ class Battleship(DeviceEnv):
     ship_sizes: tuple[int, ...] = eqx.field(static=True, default=(2, 3, 3, 4), converter=tuple)
 
     def __check_init__(self) -> None:
-        sizes = self.ship_sizes
-        # A ship lies in a row of its own if there are as many rows as ships.
-        if not sizes or not all(1 <= size <= self.board_size for size in sizes) or len(sizes) > self.board_size:
+        side, sizes = self.board_size, self.ship_sizes
+        if not 1 <= side <= LARGEST:
+            raise ValueError(f"board_size must be from 1 to {LARGEST}, got {side}")
+        if not sizes or not all(1 <= size <= side for size in sizes):
+            raise ValueError(f"ship_sizes must be numbers from 1 to board_size {side}, got {list(sizes)}")
+        # As many places of the last ship as earlier ships can block at most: a square is in `size` of them each way.
+        crowded = any(side * (side - size + 1) <= size * sum(sizes[:i]) for i, size in enumerate(sizes))
+        if crowded or self.parts == self.max_length:
             raise ValueError(
-                "ship_sizes must be at least one number from 1 to board_size, and at most board_size of them, got "
-                f"{list(sizes)} with board_size {self.board_size}"
+                f"the ships {list(sizes)} may not find a place one after the other on a board of {side} x {side}: "
+                "use fewer, shorter ones, or a larger board_size"
             )
-        if self.parts == self.max_length:
-            raise ValueError(f"the ships {list(sizes)} leave no square of a board of {self.board_size} empty")
 
     @property
     def parts(self) -> int:

@@ -54,7 +54,7 @@ class Concentration(DeviceEnv):
 
     @property
     def max_length(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """As many turns as a perfect player needs on average."""
+        """POPGym's limit, about two turns for each card."""
         return math.ceil(2 * self.cards - self.cards / (2 * self.cards - 1))
 
     @property
@@ -75,7 +75,7 @@ class Concentration(DeviceEnv):
 
     def reset(self, key: jax.Array) -> tuple[Table, jax.Array]:
         """Shuffles the cards and lays them face down."""
-        kinds = jnp.arange(self.cards, dtype=jnp.int8) % self.kinds
+        kinds = (jnp.arange(self.cards, dtype=jnp.int32) % self.kinds).astype(jnp.int8)
         none = jnp.full((), NONE, jnp.int32)
         up = jnp.zeros(self.cards, bool)
         table = Table(jax.random.permutation(key, kinds), up, none, jnp.zeros((), jnp.int32))

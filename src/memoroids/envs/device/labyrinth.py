@@ -13,7 +13,7 @@ from memoroids.envs.device import squares
 from memoroids.envs.device.environment import DeviceEnv, Step
 from memoroids.envs.device.mazes import Maze, maze
 
-FREE, WALL, START, GOAL, HIDDEN = range(5)
+FREE, WALL, START, GOAL, UNSEEN = range(5)
 """What a square may show. POPGym has a number for what is hidden, which it never shows."""
 MOVES = ((0, -1), (0, 1), (-1, 0), (1, 0))
 """Left, right, up, down: (rows, columns)."""
@@ -63,7 +63,7 @@ class _Labyrinth(DeviceEnv):
     @property
     def observation_space(self) -> gym.Space:
         """Nine squares around the agent, row by row, and the last action, 4 if there was none."""
-        return spaces.MultiDiscrete(np.array([HIDDEN + 1] * 9 + [len(MOVES) + 1], np.int32))
+        return spaces.MultiDiscrete(np.array([UNSEEN + 1] * 9 + [len(MOVES) + 1], np.int32))
 
     @property
     def action_space(self) -> gym.Space:
@@ -94,7 +94,10 @@ class _Labyrinth(DeviceEnv):
 
     def _seen(self, state: Walk, action: jax.Array) -> jax.Array:
         """The view (10,). At the upper and the left edge POPGym moves the view and fills what is missing with walls."""
-        last = jnp.minimum(state.position + 1, jnp.asarray(self.shape, jnp.int32) - 1)
+        rows, columns = self.shape
+        # POPGym limits rows by the number of columns, and columns by that of rows.
+        limits = min(rows - 1, columns), min(columns - 1, rows)
+        last = jnp.minimum(state.position + 1, jnp.asarray(limits, jnp.int32))
 
         def shown(offset: jax.Array) -> jax.Array:
             square = jnp.maximum(state.position - 1, 0) + offset

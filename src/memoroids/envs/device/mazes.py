@@ -66,8 +66,7 @@ def maze(key: jax.Array, shape: tuple[int, int]) -> Maze:
         # The hunts until one finds a cell of the frontier are a geometric number: only that one matters.
         found = jnp.sum(frontier, dtype=jnp.int32) / jnp.float32(cells)
         uniform = (bits[0].astype(jnp.float32) + 1) / jnp.float32(2**32)
-        # All cells at the frontier are found by the first hunt.
-        needed = jnp.where(found < 1, 1 + jnp.floor(jnp.log(uniform) / jnp.log1p(-jnp.minimum(found, 0.999))), 1)
+        needed = 1 + jnp.floor(jnp.log(uniform) / jnp.log1p(-found))
         goes_on = jnp.any(frontier) & (~stuck | (needed <= hunts))
         from_ = jnp.where(stuck, one_of(bits[1], frontier), cell)
         way = one_of(bits[2], open_[from_])

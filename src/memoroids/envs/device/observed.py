@@ -1,5 +1,6 @@
 """POPGym's tasks with nothing hidden that a policy could use: the twins beside which a memory is judged."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -28,7 +29,7 @@ from memoroids.envs.device.pendulum import NoisyPositionOnlyPendulum, PositionOn
 
 @dataclass(frozen=True)
 class Hidden:
-    """What a task hides: `size` numbers of its state, (size,) float32, most of them between -1 and 1."""
+    """What a task hides: `size` numbers of its state, (size,) float32 between -1 and 1."""
 
     size: Callable[[Any], int]
     of: Callable[[Any, Any], jax.Array]
@@ -81,9 +82,15 @@ class Observed(DeviceEnv):
         return {"hidden": hidden.astype(jnp.float32), "own": observation}
 
 
-def observed(factory: Callable[..., DeviceEnv], **options: Any) -> Observed:
-    """The twin of the task that a factory makes with these options."""
-    return Observed(env=factory(**options))  # pyright: ignore[reportCallIssue]: its lengths are properties
+def observed(factory: Callable[..., DeviceEnv]) -> Callable[..., Observed]:
+    """A factory of the twins of what a factory makes, with the same options."""
+
+    # A wrapper has the signature of what it wraps, so that unknown options are named.
+    @functools.wraps(factory, assigned=(), updated=())
+    def twin(**options: Any) -> Observed:
+        return Observed(env=factory(**options))  # pyright: ignore[reportCallIssue]: its lengths are properties
+
+    return twin
 
 
 def _one_hot(index: jax.Array, known: jax.Array, size: int) -> jax.Array:

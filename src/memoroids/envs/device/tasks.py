@@ -61,9 +61,7 @@ DEVICE: dict[str, Factory] = {
 """Factories by short name."""
 
 OBSERVED_PREFIX = "Observed"
-OBSERVED: dict[str, Factory] = {
-    f"{OBSERVED_PREFIX}{task}": partial(observed, factory) for task, factory in DEVICE.items()
-}
+OBSERVED: dict[str, Factory] = {f"{OBSERVED_PREFIX}{task}": observed(factory) for task, factory in DEVICE.items()}
 """Factories of their twins that hide nothing, which take the same options."""
 
 _LISTED = 12
@@ -100,12 +98,13 @@ def make_device(name: str, options: dict[str, Any] | None = None) -> DeviceEnv:
 
 
 def _factory(name: str) -> Factory:
-    short = {known.lower(): factory for known, factory in (DEVICE | OBSERVED).items()}
+    named = DEVICE | OBSERVED
+    short = {known.lower(): factory for known, factory in named.items()}
     if name.lower() in short:
         return short[name.lower()]
     before, colon, after = name.partition(":")
     if not colon:
-        raise ValueError(f"unknown device environment {name!r}{suggest(name, DEVICE, most=_LISTED)}")
+        raise ValueError(f"unknown device environment {name!r}{suggest(name, named, most=_LISTED)}")
     if before in LIBRARIES:
         library = LIBRARIES[before]
         try:
