@@ -26,7 +26,12 @@ FAMILIES = (
 """POPGym's tasks, each at every one of `LEVELS`."""
 
 
-MEMORY = {"Autoencode": "gated_delta_net", "RepeatFirstMedium": "min_lstm", "RepeatFirstHard": "min_lstm"}
+MEMORY = {
+    "Autoencode": "gated_delta_net",
+    "RepeatFirstMedium": "min_lstm",
+    "RepeatFirstHard": "min_lstm",
+    "NoisyPositionOnlyCartPole": "gru",
+}
 """The memory with which a task or family reached most in our search, `lru` where nothing else is said."""
 
 
