@@ -733,7 +733,7 @@ def _reproductions() -> Iterator[Case]:
         ("figure5-returns --tasks RepeatFirstEasy", "takes --scale and --output only, got tasks"),
         ("popgym --segment-lengths 10", "segment"),
         ("figure4 --retry=perhaps", "perhaps"),
-        ("figure4 --steps 100", "steps is for reproduce suite, got it for figure4"),
+        ("figure4 --steps 100", "figure4 counts episodes: use train_episodes instead of steps"),
         ("figure6 --algorithms ppo", "algorithms is for reproduce suite, got it for figure6"),
         ("suite --steps 0", "steps must be at least 1, got 0"),
         ("suite --tasks cartpol", "unknown environment of the suite 'cartpol'.*cartpole"),

@@ -276,6 +276,7 @@ def test_popgyms_tasks_are_run_on_device_without_replay(scale: Scale):
     if scale != "smoke":
         tasks = {cell.task for cell in found}
         assert len(tasks) == 48 and {"RepeatFirstEasy", "VelocityOnlyCartpoleHard", "MineSweeperMedium"} <= tasks
+    assert all(cell.config.budget.steps == 777 for cell in cells(Choice("popgym", scale, steps=777)))
     (own,) = cells(Choice("popgym", scale, tasks=("AutoencodeHard",), seeds=1))
     assert own.memory == MEMORY["Autoencode"] != "lru"
     assert [cell.memory for cell in cells(Choice("popgym", scale, tasks=("ObservedAutoencodeHard",), seeds=1))] == [

@@ -45,7 +45,7 @@ class ReproduceOptions:
     algorithms: tuple[str, ...] = ()
     """Agents in place of the suite's, each on every environment (suite only)."""
     steps: int | None = None
-    """Environment steps of every run, in place of the suite's budgets (suite only)."""
+    """Environment steps of every run, in place of what the suite or the preset says (suite, popgym and memories)."""
     segment_lengths: tuple[int, ...] | None = None
     """Segment lengths L in place of the figure's."""
     segment_state: Literal["zero", "stored", "burn-in"] = "zero"
@@ -177,8 +177,8 @@ def _run_grid(options: ReproduceOptions, root: Path, command: str) -> None:
     from memoroids.experiments.reproduce import default_jobs
     from memoroids.experiments.reproduce import reproduce as run_grid
 
-    if unused := _given(options) & {"algorithms", "steps"}:
-        raise UsageError(f"{min(unused)} is for reproduce suite, got it for {options.figure}")
+    if options.algorithms:
+        raise UsageError(f"algorithms is for reproduce suite, got it for {options.figure}")
     choice = Choice(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Choice)})
     jobs = options.jobs or default_jobs()
     if not run_grid(choice, root, jobs=jobs, retry=options.retry, command=command):

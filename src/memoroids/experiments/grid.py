@@ -175,6 +175,7 @@ class Choice:
     segment_count: Literal["slots", "transitions"] = "slots"
     ablations: tuple[Change, ...] = ()
     seeds: int | None = None
+    steps: int | None = None
     random_episodes: int | None = None
     train_episodes: int | None = None
 
@@ -254,7 +255,9 @@ def _cell(choice: Choice, figure: FigureSpec, task: Task, memory: str, batching:
         options = options | ({"max_episode_steps": _SMOKE_STEPS} if name == "atari" else {})
     elif choice.scale == "laptop" and name == "atari":
         values |= _LAPTOP_ATARI
-    for field_name in ("random_episodes", "train_episodes"):
+    if choice.steps is not None and from_replay:
+        raise ValueError(f"{choice.figure} counts episodes: use train_episodes instead of steps")
+    for field_name in ("steps", "random_episodes", "train_episodes"):
         if (asked := getattr(choice, field_name)) is not None:
             values[field_name] = asked
     for change in batching.changes:
