@@ -28,8 +28,7 @@ FAMILIES = (
 
 MEMORY = {
     "Autoencode": "gated_delta_net",
-    "RepeatFirstMedium": "min_lstm",
-    "RepeatFirstHard": "min_lstm",
+    "RepeatFirst": "min_lstm",
     "NoisyPositionOnlyCartPole": "gru",
 }
 """The memory with which a task or family reached most in our search, `lru` where nothing else is said."""

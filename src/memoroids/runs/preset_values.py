@@ -238,6 +238,11 @@ SEARCHED_PPO: dict[tuple[str, str], dict[str, Any]] = {
         "steps": 1_000_000,
         "memory_sizes": {"state_size": 128, "r_min": 0.99, "r_max": 0.9999, "max_phase": 0.1},
     },
+    # Without a bonus at the end, what is sampled is what is best.
+    **{
+        (f"PositionOnlyCartPole{level}", "lru"): {"entropy_end": 0.0, "num_envs": 32, "steps": 800_000}
+        for level in ("Easy", "Medium", "Hard")
+    },
     # With the pushes, a memory can predict what the noise hides.
     **{
         (f"NoisyPositionOnlyCartPole{level}", "gru"): {
@@ -262,6 +267,7 @@ SEARCHED_PPO: dict[tuple[str, str], dict[str, Any]] = {
         for level, steps in (("Easy", 1_400_000), ("Medium", 300_000), ("Hard", 600_000))
     },
     # A gate that opens at the first card and closes for good: nothing has to be learned of how fast to forget.
+    ("RepeatFirstEasy", "min_lstm"): SEARCHED_ANSWERS | {"num_envs": 16, "steps": 300_000},
     ("RepeatFirstMedium", "min_lstm"): SEARCHED_ANSWERS | {"num_envs": 16, "rollout": 104, "steps": 800_000},
     ("RepeatFirstHard", "min_lstm"): SEARCHED_ANSWERS | {"num_envs": 16, "rollout": 104, "steps": 1_600_000},
     ("AutoencodeEasy", "gated_delta_net"): SEARCHED_POSITIONS | {"steps": 800_000},
