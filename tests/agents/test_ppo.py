@@ -24,7 +24,15 @@ KEY = jax.random.key(7)
 
 
 def build(name, actions=ACTIONS, **settings):
-    network = ActorCritic(OBSERVATION, actions, REGISTRY[name], key=jax.random.key(0), width=WIDTH, sizes=SMALL[name])
+    network = ActorCritic(
+        OBSERVATION,
+        actions,
+        REGISTRY[name],
+        key=jax.random.key(0),
+        width=WIDTH,
+        sizes=SMALL[name],
+        predicts=settings.get("prediction_weight", 0) > 0,
+    )
     # Heads start small: with larger ones policies differ between states and values take part.
     network = eqx.tree_at(
         lambda n: n.head, network, jax.tree.map(lambda leaf: 8 * leaf if leaf.ndim == 2 else leaf, network.head)
@@ -125,6 +133,49 @@ def test_the_gradient_is_that_of_a_loop_over_one_episode_at_a_time(name, actions
     np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-4)
     count = sum(len(slots) for _, slots in ragged.stretches(rollout))
     assert float(metrics["transitions"]) == count and float(metrics["slots"]) == rollout.tape.begin.size
+
+
+@pytest.mark.parametrize("actions", [ACTIONS, BOX, PARTS])
+def test_the_next_observation_is_predicted_from_what_was_seen_and_done(actions):
+    weight = 0.6
+    network, algorithm, state = build("gru", actions, prediction_weight=weight)
+    rollout = ragged.ragged(network, actions)
+    got, metrics = gradient(algorithm, state, rollout, KEY)
+    tape, stretches = jax.tree.map(np.asarray, rollout.tape), ragged.stretches(rollout)
+    static = eqx.partition(network, eqx.is_inexact_array)[1]
+    walk, empty = ragged.walker(network.with_features()), network.initial_state()
+
+    def errors(params):
+        whole = eqx.combine(params, static)
+        inside = eqx.filter(whole.with_features(), eqx.is_inexact_array)
+        total, count = 0.0, 0
+        for row, slots in stretches:
+            out = ragged.outputs(walk, inside, rollout, row, slots, empty)
+            for t in slots:
+                action = tape.action[row, t]
+                if actions is not BOX:
+                    sizes = [actions] if isinstance(actions, int) else actions.sizes
+                    action = np.concatenate([np.eye(n)[i] for n, i in zip(sizes, np.atleast_1d(action), strict=True)])
+                linear = whole.predictor.linear
+                guess = linear.weight @ jnp.concatenate((out[t][1], jnp.asarray(action, jnp.float32))) + linear.bias
+                total += jnp.mean((guess - tape.observation[row, t + 1]) ** 2)
+                count += 1
+        return weight * total / count
+
+    loss, want = slow_loss(PPOConfig(), network, rollout, state.params, state.params, 0.01)
+    extra, more = jax.value_and_grad(errors)(state.params)
+    assert_trees_close(got, jax.tree.map(jnp.add, want, more))
+    np.testing.assert_allclose(metrics["loss"], loss + extra, rtol=1e-4)
+    assert extra > 0.05
+
+
+def test_acting_and_the_start_of_the_network_do_not_depend_on_the_prediction():
+    plain, _, _ = build("gru")
+    network, _, _ = build("gru", prediction_weight=1.0)
+    assert plain.predictor is None and network.predictor is not None
+    without = eqx.tree_at(lambda n: n.predictor, network, None)
+    assert jax.tree.structure(without) == jax.tree.structure(plain)
+    jax.tree.map(np.testing.assert_array_equal, without, plain)
 
 
 @pytest.mark.parametrize("actions", [ACTIONS, BOX])

@@ -37,7 +37,7 @@ FLOATS = {
 }  # fmt: skip
 OTHER_FLOATS = {
     "ppo": ("learning_rate", "learning_rate_end", "max_grad_norm", "discount", "lambda_", "clip_ratio", "value_weight",
-            "entropy", "entropy_end"),
+            "entropy", "entropy_end", "prediction_weight"),
     "pqn": ("learning_rate", "learning_rate_end", "max_grad_norm", "discount", "lambda_"),
 }  # fmt: skip
 """Of the agents that the defaults do not have."""

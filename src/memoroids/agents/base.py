@@ -114,6 +114,11 @@ def _no_check(settings: Any, num_envs: int) -> None:
     del settings, num_envs
 
 
+def _no_options(settings: Any) -> dict[str, Any]:
+    del settings
+    return {}
+
+
 @dataclass(frozen=True)
 class AgentType:
     """A kind of agent as the registry holds it: its settings, its network, and the function that makes an `Agent`.
@@ -133,6 +138,8 @@ class AgentType:
     traits: Traits
     check: Callable[[Any, int], None] = _no_check
     """Called with settings and `num_envs`; raises `ValueError` if the two are incompatible."""
+    network_options: Callable[[Any], dict[str, Any]] = _no_options
+    """Called with settings: further keyword arguments of `network`."""
 
     @property
     def setting_names(self) -> frozenset[str]:

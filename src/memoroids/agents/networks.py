@@ -11,6 +11,7 @@ from memoroids.agents.branches import Branches
 from memoroids.agents.distributions import Categorical, FactoredCategorical, Gaussian
 from memoroids.agents.encoders import ConvEncoder, MixedEncoder, ObservationShape, encoder_of
 from memoroids.agents.normaliser import Normaliser
+from memoroids.agents.predictor import Predictor
 from memoroids.envs.observations import Ranges
 from memoroids.envs.spaces import Actions, Continuous, Factored
 from memoroids.memory import Factory
@@ -246,11 +247,40 @@ class ActorCritic(Recurrent):
 
         (policy, value), state = network(observation, begin)      # policy.log_prob(action), value: (T,)
 
-    `actions`: their number, the sizes of their parts, or the box of continuous actions.
+    `actions`: their number, the sizes of their parts, or the box of continuous actions. `predicts`: whether it has a
+    `predictor` of the next observation, which acting does not use. Raises `ValueError` for one if observations hold
+    images, besides what `Recurrent` raises.
     """
 
     head: ActorCriticHead
+    predictor: Predictor | None
 
-    def __init__(self, observation_shape: ObservationShape, actions: Actions, memory: Factory, **rest: Any):
-        """`rest`: `key`, `width`, `sizes`, `chunk` and `ranges`, as in `Recurrent`."""
-        super().__init__(observation_shape, memory, lambda width, key: ActorCriticHead(width, actions, key=key), **rest)
+    def __init__(
+        self,
+        observation_shape: ObservationShape,
+        actions: Actions,
+        memory: Factory,
+        *,
+        key: jax.Array,
+        predicts: bool = False,
+        **rest: Any,
+    ):
+        """`rest`: `width`, `sizes`, `chunk` and `ranges`, as in `Recurrent`."""
+        super().__init__(
+            observation_shape, memory, lambda width, key: ActorCriticHead(width, actions, key=key), key=key, **rest
+        )
+        self.predictor = None
+        if predicts:
+            width = self.decoder[-1].linear.weight.shape[0]
+            self.predictor = Predictor(width, actions, observation_shape, key=jax.random.fold_in(key, 1))
+
+    def with_features(self) -> "ActorCritic":
+        """The same network with the outputs ((policy, value), features), of which (T, width) are what both see."""
+        return eqx.tree_at(lambda network: network.head, self, _WithFeatures(self.head))
+
+
+class _WithFeatures(eqx.Module):
+    head: ActorCriticHead
+
+    def __call__(self, x: jax.Array) -> tuple[tuple[Policy, jax.Array], jax.Array]:
+        return self.head(x), x

@@ -20,6 +20,7 @@ from memoroids.agents.reward_scale import RewardScale, in_units_of_reward, scale
 from memoroids.agents.rollout_batch import Rollout, check_minibatches, minibatches, take_rows
 from memoroids.memory.memoroid import State
 from memoroids.returns import gae
+from memoroids.tape import Tape
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ class PPOConfig:
     """Weight of the entropy bonus at the beginning of training."""
     entropy_end: float | None = None
     """Weight of the entropy bonus at the last gradient step, reached linearly over training; None: constant."""
+    prediction_weight: float = 0.0
+    """Weight of an auxiliary loss: the squared error of the next observation, predicted from features and action."""
     scale_rewards: bool = True
     """Learn rewards in units of a typical return, so that settings fit whatever unit the environment's rewards have."""
     normalise_advantages: bool = True
@@ -65,7 +68,7 @@ class PPOConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.advantage_window < 0:
             raise ValueError(f"advantage_window must not be negative, got {self.advantage_window}")
-        for name in ("value_weight", "entropy", "entropy_end"):
+        for name in ("value_weight", "entropy", "entropy_end", "prediction_weight"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
                 raise ValueError(f"{name} must be finite and not negative, got {value}")
@@ -135,6 +138,23 @@ def at_entry(config: PPOConfig, network: ActorCritic, acted: ActorCritic | None,
     return Batch(rollout, policy.log_prob(tape.action), advantage, advantage + value)
 
 
+def judged(network: ActorCritic, rollout: Rollout) -> tuple[tuple[Any, jax.Array], jax.Array | float]:
+    """The policy and the values of a rollout's slots, and the error with which the next observation was predicted.
+
+    The error (n · slots,) is the mean over the parts of an observation, brought to unit scale, of the squared
+    differences; 0 if the network predicts nothing. Source: after Ha & Schmidhuber 2018, without a separate model.
+    """
+    if network.predictor is None:
+        return rollout.run(network)[0], 0.0
+    out, features = rollout.run(network.with_features())[0]
+    seen = rollout.tape.observation
+    if network.normaliser is not None:
+        seen = jax.vmap(jax.vmap(network.normaliser))(seen)
+    wanted = jax.vmap(Tape.next_slot)(rollout.tape, jax.lax.stop_gradient(seen))
+    predicted = jax.vmap(jax.vmap(network.predictor))(features, rollout.tape.action)
+    return out, jnp.mean(jnp.square(predicted - wanted), axis=-1).ravel()
+
+
 def spread_after(spread: AdvantageSpread | None, batch: Batch, window: int) -> AdvantageSpread | None:
     """How far advantages spread after a batch; None if that is not averaged."""
     weight = batch.rollout.tape.transition.astype(jnp.float32)
@@ -174,7 +194,7 @@ def ppo(config: PPOConfig, network: ActorCritic, plan: Plan) -> Agent:
     def loss(
         params: Any, batch: Batch, entropy_weight: jax.Array, spread: AdvantageSpread | None
     ) -> tuple[jax.Array, Any]:
-        (policy, value), _ = batch.rollout.run(with_params(params))
+        (policy, value), prediction_losses = judged(with_params(params), batch.rollout)
         # Flat transitions from here on, each with a weight.
         tape = batch.rollout.tape
         log_prob, entropy = policy.log_prob(tape.action).ravel(), policy.entropy().ravel()
@@ -188,6 +208,7 @@ def ppo(config: PPOConfig, network: ActorCritic, plan: Plan) -> Agent:
         value_losses, error = squared_error(value, target)
         policy_losses = ppo_clip(log_prob, old_log_prob, advantage, config.clip_ratio)
         losses = policy_losses + config.value_weight * value_losses - entropy_weight * entropy
+        losses = losses + config.prediction_weight * prediction_losses
         metrics = {
             "policy_loss": mean(policy_losses),
             "td_error": mean(jnp.abs(error)),
@@ -234,4 +255,5 @@ PPO = AgentType(
         factored_actions=True,
     ),
     check=check_minibatches,
+    network_options=lambda settings: {"predicts": settings.prediction_weight > 0},
 )

@@ -224,7 +224,8 @@ def _check_random_steps(config: TrainConfig, view: DeviceView) -> None:
 
 
 def _network(config: TrainConfig, env: HostEnv | DeviceView, key: jax.Array, width: int, sizes: dict[str, Any]) -> Any:
-    return config.agent_type().network(
+    kind = config.agent_type()
+    return kind.network(
         env.layout,
         env.actions,
         config.memory_factory(),
@@ -233,6 +234,7 @@ def _network(config: TrainConfig, env: HostEnv | DeviceView, key: jax.Array, wid
         sizes=sizes,
         chunk=config.network.chunk,
         ranges=env.ranges if config.network.normalise else None,
+        **kind.network_options(config.agent),
     )
 
 
