@@ -54,18 +54,19 @@ def row(episode: int, steps: int, value: float) -> dict[str, float]:
 
 
 def test_the_measure_is_the_highest_mean_of_a_part_of_the_training():
-    rows = [row(0, 50, math.nan), row(10, 100, -0.5), row(20, 500, 0.25), row(30, 1_000, 0.125)]
+    rows = [row(0, 70_000, math.nan), row(10, 140_000, -0.5), row(20, 300_000, 0.25), row(30, 400_000, 0.125)]
     assert mmer(rows) == 0.25
     assert mmer(rows[:2]) == -0.5
     assert math.isnan(mmer(rows[:1])) and math.isnan(mmer([]))
 
 
-def test_parts_shorter_than_a_twentieth_are_taken_together():
-    # Of forty rows of 25 steps two are a twentieth of the run. The second of a pair has three times the episodes.
-    rows = [row(4 * (i // 2) + (1 if i % 2 == 0 else 4), 25 * (i + 1), float(i == 6)) for i in range(40)]
+def test_rows_of_fewer_steps_are_taken_together():
+    # Two rows are a part. The second has three times the episodes of the first.
+    rows = [row(4 * (i // 2) + (1 if i % 2 == 0 else 4), 33_000 * (i + 1), float(i == 6)) for i in range(40)]
     assert mmer(rows) == 0.25
-    # A part that is left over at the end is too short to count.
-    assert mmer([*rows[:-1], row(81, 1_000, 0.0), row(82, 1_010, 9.0)]) == 0.25
+    # What is left over at the end is too short to count, unless there is nothing else.
+    assert mmer([*rows, row(81, 40 * 33_000 + 10, 9.0)]) == 0.25
+    assert mmer(rows[6:7]) == 1.0
 
 
 def test_the_memory_of_a_task_is_that_of_its_family_unless_it_has_one(monkeypatch: pytest.MonkeyPatch):

@@ -223,14 +223,18 @@ POLICY_MEMORY: dict[tuple[str, str], dict[str, Any]] = {
 
 # For PPO, searched on seeds from 100 up, on top of its defaults. An action of these tasks changes its
 # own reward and no later one.
+PUBLISHED_BATCH = 65_536
+"""Steps of a batch of POPGym's PPO. Where scores are close, runs write a row for as many, since the maximum over training
+that was published is one over such parts."""
 SEARCHED_ANSWERS: dict[str, Any] = {"discount": 0.0, "lambda_": 0.0, "entropy_end": 0.0, "num_envs": 32}
 # The cards that were dealt are recalled in reverse order: with the sine and cosine of the step as keys, a memory of
 # keys and values finds them.
 SEARCHED_POSITIONS: dict[str, Any] = SEARCHED_ANSWERS | {"step_periods": (4, 8, 16, 32, 64, 128, 256)}
 SEARCHED_PPO: dict[tuple[str, str], dict[str, Any]] = {
     **{
-        (f"HigherLower{level}", ""): SEARCHED_ANSWERS | {"num_envs": 64, "steps": 1_200_000}
-        for level in ("Easy", "Medium", "Hard")
+        (f"HigherLower{level}", ""): SEARCHED_ANSWERS
+        | {"num_envs": 64, "steps": 1_200_000, "eval_every": PUBLISHED_BATCH // length}
+        for level, length in (("Easy", 51), ("Medium", 103), ("Hard", 155))
     },
     # Counts are sums: nothing may be forgotten within an episode.
     ("CountRecallHard", "lru"): SEARCHED_ANSWERS
@@ -254,15 +258,17 @@ SEARCHED_PPO: dict[tuple[str, str], dict[str, Any]] = {
         (f"PositionOnlyCartPole{level}", "lru"): {"entropy_end": 0.0, "num_envs": 32, "steps": 800_000}
         for level in ("Easy", "Medium", "Hard")
     },
-    # With the pushes, a memory can predict what the noise hides.
+    # With the pushes, a memory can predict what the noise hides, and learns it from predicting.
     **{
         (f"NoisyPositionOnlyCartPole{level}", "gru"): {
             "previous_action": True,
+            "prediction_weight": 0.5,
             "entropy_end": 0.0,
             "num_envs": 64,
             "steps": steps,
+            "eval_every": PUBLISHED_BATCH // length,
         }
-        for level, steps in (("Easy", 2_000_000), ("Medium", 2_500_000), ("Hard", 4_000_000))
+        for level, steps, length in (("Easy", 2_000_000, 190), ("Medium", 2_000_000, 120), ("Hard", 3_000_000, 75))
     },
     # A turn is paid for by the next one, and logits for 52 cards or more need more than 64 features.
     **{
