@@ -67,7 +67,7 @@ PUBLISHED: dict[str, Published] = {
 CLOSE = 0.0005
 """How far below a published score still counts as reaching it: those have three digits."""
 WINDOW = 65_536
-"""Environment steps of a part of a run, of which the measure is the maximum: the batch of POPGym's PPO, as published."""
+"""Environment steps of a part of a run, of which the measure is the maximum: a batch of POPGym's PPO had as many."""
 SLACK = 0.1
 """By how much a part may be shorter, since rows are written between two rollouts."""
 
@@ -90,8 +90,8 @@ def published_score(task: str) -> tuple[float, str] | None:
 def mmer(rows: Sequence[dict[str, float]]) -> float:
     """The maximum over training of the mean training return, of parts of a run of `WINDOW` steps or more.
 
-    Parts end at rows of the metrics. NaN if no episode was finished. It is measured while the agent explores and learns, and the maximum is selected on
-    what it is taken from: it is no estimate of the return of the trained agent.
+    Parts end at rows of the metrics. NaN if no episode was finished. It is measured while the agent explores and
+    learns, and the maximum is selected on what it is taken from: it is no estimate of the return of the trained agent.
     Source: Morad et al. 2023, POPGym, Section 5.
     """
     means = []

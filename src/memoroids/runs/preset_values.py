@@ -224,8 +224,8 @@ POLICY_MEMORY: dict[tuple[str, str], dict[str, Any]] = {
 # For PPO, searched on seeds from 100 up, on top of its defaults. An action of these tasks changes its
 # own reward and no later one.
 PUBLISHED_BATCH = 65_536
-"""Steps of a batch of POPGym's PPO. Where scores are close, runs write a row for as many, since the maximum over training
-that was published is one over such parts."""
+"""Steps of a batch of POPGym's PPO. Where scores are close, runs write a row for as many, since the maximum over
+training that was published is one over such parts."""
 SEARCHED_ANSWERS: dict[str, Any] = {"discount": 0.0, "lambda_": 0.0, "entropy_end": 0.0, "num_envs": 32}
 # The cards that were dealt are recalled in reverse order: with the sine and cosine of the step as keys, a memory of
 # keys and values finds them.

@@ -15,6 +15,8 @@ from memoroids.runs.settings import TrainConfig
 
 SCHEMA = 2
 """Version of the layout of the settings; files with another version are refused."""
+ADDED = {"agent.prediction_weight", "trackers.trackio"}
+"""Settings that came later within the schema, and whose defaults do what was done before: files may lack them."""
 
 
 def to_json(config: TrainConfig) -> str:
@@ -63,6 +65,7 @@ def _from_dict(cls: type, values: dict[str, Any], prefix: str) -> Any:
     hints = typing.get_type_hints(cls)
     if unknown := sorted(set(values) - set(fields)):
         raise ValueError(f"unknown field {prefix}{printable(unknown[0])}{suggest(unknown[0], fields)}")
+    values = {f.name: f.default for f in fields.values() if f"{prefix}{f.name}" in ADDED} | values
     if missing := sorted(set(fields) - set(values)):
         raise ValueError(f"missing field {prefix}{missing[0]}")
     if cls is TrainConfig:
