@@ -66,15 +66,20 @@ def write_metrics(
     returns: Sequence[float],
     seconds: float = 2.0,
     train_returns: Sequence[float] | None = None,
+    steps: int | None = None,
 ) -> None:
-    """Writes the metrics of a run, one row for each evaluation; training returns are as good unless they are given."""
+    """Writes the metrics of a run, one row for each evaluation; training returns are as good unless they are given.
+
+    `steps`: environment steps of each row; None: 51 for each episode.
+    """
     run.mkdir(parents=True)
     with (run / "metrics.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, FIELDS)
         writer.writeheader()
         for i, value in enumerate(returns, start=1):
             episode = i * every(settings)
-            row = dict.fromkeys(FIELDS, 0.25) | {"episode": episode, "env_steps": 51 * episode, "updates": episode}
+            row = dict.fromkeys(FIELDS, 0.25) | {"episode": episode, "updates": episode}
+            row |= {"env_steps": 51 * episode if steps is None else i * steps}
             # A fifth of the slots of segments is padding.
             slots = 1_000 * episode
             row |= {"slots": slots, "transitions": slots * (1.0 if settings["replay"]["batching"] == "tape" else 0.8)}

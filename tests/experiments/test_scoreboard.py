@@ -21,7 +21,7 @@ def write(cell: Cell, directory: Path) -> None:
     (directory / "settings.json").write_text(to_json(cell.config) + "\n")
     peak = MMER.get((cell.task, cell.memory), (0.1, 0.2))[cell.seed]
     settings = json.loads(to_json(cell.config))
-    write_metrics(directory / "run", settings, [0.0, 0.1, 0.2], train_returns=[-1.0, peak, peak - 0.5])
+    write_metrics(directory / "run", settings, [0.0, 0.1, 0.2], train_returns=[-1.0, peak, peak - 0.5], steps=70_000)
     summary = {"final_return": 0.5, "final_return_sampled": 0.5, "target_return": None}
     summary |= {"final_return_greedy": 0.25 + cell.seed} if cell.memory == "lru" else {}
     (directory / "run" / "summary.json").write_text(json.dumps(summary))

@@ -14,7 +14,7 @@ from memoroids.experiments.cell import DONE, LOG, RUN, SETTINGS
 from memoroids.experiments.grid import Cell
 from memoroids.runs.metrics import read
 from memoroids.runs.run_directory import CONFIG, METRICS
-from memoroids.runs.settings_file import to_json
+from memoroids.runs.settings_file import from_json, to_json
 
 CELLS, CACHE = "cells", "cache"
 
@@ -39,17 +39,13 @@ def status(root: Path, cell: Cell) -> dict[str, Any] | None:
     """A cell's result, {"status": "done" | "failed", …}; None if it has not ended or was run with other settings."""
     directory = cell_dir(root, cell)
     try:
-        if (directory / SETTINGS).read_text() != _settings_text(cell):
+        if from_json((directory / SETTINGS).read_text()) != cell.config:
             return None
         end = json.loads((directory / DONE).read_text())
         needed = {"done": "seconds", "failed": "reason"}
         return end if isinstance(end, dict) and needed.get(end.get("status", "")) in end else None
     except (OSError, ValueError, TypeError):
         return None
-
-
-def _settings_text(cell: Cell) -> str:
-    return to_json(cell.config) + "\n"
 
 
 def start(root: Path, cell: Cell, slot: int, jobs: int) -> subprocess.Popen[bytes]:
@@ -63,7 +59,7 @@ def start(root: Path, cell: Cell, slot: int, jobs: int) -> subprocess.Popen[byte
     else:
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
-        atomic_write_text(directory / SETTINGS, _settings_text(cell))
+        atomic_write_text(directory / SETTINGS, to_json(cell.config) + "\n")
     # Cells that differ only in their seed compile to the same program. Each slot has a cache of its own, because two
     # processes must not write to the same cache.
     environment = os.environ | {
@@ -86,7 +82,8 @@ def start(root: Path, cell: Cell, slot: int, jobs: int) -> subprocess.Popen[byte
 def _resumable(directory: Path, cell: Cell) -> bool:
     """Whether a cell has a run with the same settings that did not fail by itself."""
     try:
-        if (directory / SETTINGS).read_text() != _settings_text(cell) or not (directory / RUN / CONFIG).exists():
+        same = from_json((directory / SETTINGS).read_text()) == cell.config
+        if not same or not (directory / RUN / CONFIG).exists():
             return False
         if not (directory / DONE).exists():
             return True

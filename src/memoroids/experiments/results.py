@@ -14,7 +14,6 @@ from memoroids.experiments.grid import Cell
 from memoroids.runs import run_sensitivity as sensitivity
 from memoroids.runs.run_directory import METRICS, SUMMARY, read_rows, read_summary
 from memoroids.runs.setting_groups import EvaluationSettings
-from memoroids.runs.settings_file import from_json
 
 
 class Run(NamedTuple):
@@ -72,9 +71,7 @@ def load(root: Path) -> Results:
     """Reads a grid's directory. Raises `ValueError` if it holds no grid, or one of another version of memoroids."""
     grid = runner.load_grid(root)
     runs, gaps = [], []
-    for entry in grid["cells"]:
-        config = from_json(json.dumps(entry["config"]))
-        cell = Cell(**{**entry, "config": config})
+    for cell in runner.cells_of(grid):
         end = cell_process.status(root, cell)
         path = cell_process.cell_dir(root, cell) / RUN
         if end is None:

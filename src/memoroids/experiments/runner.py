@@ -16,7 +16,7 @@ from memoroids.experiments.cell_process import CellProcess, cell_dir, failure_re
 from memoroids.experiments.grid import Cell, Choice
 from memoroids.experiments.observability import GapChoice
 from memoroids.experiments.suite import SuiteChoice
-from memoroids.runs.settings_file import to_json
+from memoroids.runs.settings_file import from_json, to_json
 
 GRID = "grid.json"
 TRIES = 2
@@ -48,7 +48,7 @@ def prepare(root: Path, choice: Choice | SuiteChoice | GapChoice, cells: Sequenc
     grid = json.loads(json.dumps(grid, default=str))
     if (root / GRID).exists():
         before = load_grid(root)
-        if before["choice"] != grid["choice"] or before["cells"] != grid["cells"]:
+        if before["choice"] != grid["choice"] or cells_of(before) != list(cells):
             raise ValueError(f"{root} holds another grid ({before['command']}): choose another --output")
         return
     # A partial grid.json, left by an interrupted write, does not count.
@@ -75,6 +75,11 @@ def load_grid(root: Path) -> dict[str, Any]:
     if missing := {"choice", "command", "cells"} - grid.keys():
         raise ValueError(f"{path} is not a valid grid file: it lacks {sorted(missing)[0]}")
     return grid
+
+
+def cells_of(grid: dict[str, Any]) -> list[Cell]:
+    """The cells of a grid's description. Raises `ValueError` if their settings are not valid."""
+    return [Cell(**{**entry, "config": from_json(json.dumps(entry["config"]))}) for entry in grid["cells"]]
 
 
 def run(

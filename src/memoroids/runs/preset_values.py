@@ -284,6 +284,7 @@ SEARCHED_PPO: dict[tuple[str, str], dict[str, Any]] = {
         for level, steps in (("Easy", 1_400_000), ("Medium", 300_000), ("Hard", 600_000))
     },
     # A gate that opens at the first card and closes for good: nothing has to be learned of how fast to forget.
+    ("RepeatPreviousEasy", "lru"): SEARCHED_ANSWERS | {"steps": 400_000},
     ("RepeatFirstEasy", "min_lstm"): SEARCHED_ANSWERS | {"num_envs": 16, "steps": 300_000},
     ("RepeatFirstMedium", "min_lstm"): SEARCHED_ANSWERS | {"num_envs": 16, "rollout": 104, "steps": 800_000},
     ("RepeatFirstHard", "min_lstm"): SEARCHED_ANSWERS | {"num_envs": 16, "rollout": 104, "steps": 1_600_000},
