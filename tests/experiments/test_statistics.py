@@ -310,6 +310,16 @@ def test_what_has_no_answer_is_refused_in_one_line(name: str):
     assert str(error.value) and "\n" not in str(error.value)
 
 
+def test_of_evaluations_between_which_no_episode_ended_the_last_one_is_in_the_area():
+    rows = [
+        {"episode": episode, "eval_return": value} for episode, value in ((10, 0.0), (20, 9.0), (20, 1.0), (30, 2.0))
+    ]
+    found = summary_of(rows)
+    assert found["auc"] == pytest.approx((0.5 + 1.5) / 2) and found["mean"] == 3.0 and found["maximum"] == 9.0
+    with pytest.raises(ValueError, match="must increase"):
+        summary_of([*rows, {"episode": 10, "eval_return": 0.0}])
+
+
 def test_a_score_that_is_no_number_is_named_by_its_task():
     with pytest.raises(ValueError, match=r"'second'.*1 of 2"):
         mean({"first": [1.0], "second": [1.0, np.nan]})

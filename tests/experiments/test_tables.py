@@ -200,3 +200,16 @@ def test_sensitivity_is_shown_as_far_as_it_is_known(kind: str, tmp_path: Path):
             assert (row["RML"], row["beyond RML"]) == ("episode" if kind == "episode" else None, "")
         else:
             assert row["beyond RML"] == pytest.approx(0.2)
+
+
+def test_runs_that_evaluate_at_different_episodes_are_taken_in_the_order_of_their_evaluations(
+    complete: tuple[Path, Results],
+):
+    first, second = complete[1].runs[:2]
+    rows = [
+        [{"episode": 10 * i + shift, "eval_return": float(i + shift)} for i in range(1, 4 + shift)] for shift in (0, 1)
+    ]
+    runs = [run._replace(rows=own) for run, own in zip((first, second), rows, strict=True)]
+    episodes, values = tables.aligned(runs, "eval_return")
+    np.testing.assert_allclose(episodes, [10.5, 20.5, 30.5])
+    np.testing.assert_allclose(values, [[1, 2, 3], [2, 3, 4]])

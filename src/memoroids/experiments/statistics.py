@@ -171,11 +171,13 @@ def area_under_curve(episodes: ArrayLike, returns: ArrayLike) -> Any:
 def summary_of(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Summarises a run's evaluations, from its metric rows: `last`, `mean`, `maximum` and `auc`.
 
-    `mean` is over evaluations; `auc` is their `area_under_curve`. The maximum selects the luckiest evaluation and grows
-    with their number; it is not a score. Raises `ValueError` like `area_under_curve`.
+    `mean` is over evaluations; `auc` is their `area_under_curve`, where of evaluations between which no episode ended
+    only the last one counts. The maximum selects the luckiest evaluation and grows with their number; it is not a
+    score. Raises `ValueError` like `area_under_curve`.
     """
-    returns = np.asarray([row["eval_return"] for row in rows], np.float64)
-    area = area_under_curve([row["episode"] for row in rows], returns)
+    episodes, returns = (np.asarray([row[name] for row in rows], np.float64) for name in ("episode", "eval_return"))
+    counts = np.append(np.diff(episodes) != 0, True)[: len(rows)]
+    area = area_under_curve(episodes[counts], returns[counts])
     figures = {"last": returns[-1], "mean": returns.mean(), "maximum": returns.max(), "auc": area}
     return {name: float(value) for name, value in figures.items()}
 

@@ -84,8 +84,16 @@ def curves(results: Results) -> list[Row]:
 
 
 def aligned(runs: Sequence[Run], column: str) -> tuple[np.ndarray, np.ndarray]:
-    """Training episodes (points,) and a column's values (seeds, points), at the evaluations common to all runs."""
+    """Training episodes (points,) and a column's values (seeds, points), at the evaluations common to all runs.
+
+    Runs that evaluate by steps have episodes of different numbers: if less than half of the evaluations are common, the
+    first of each run are taken together, the second, and so on, with the mean of their episodes.
+    """
     common = sorted(set.intersection(*(set(run.column("episode")) for run in runs)))
+    fewest = min(len(run.rows) for run in runs)
+    if 2 * len(common) < fewest:
+        episodes = np.mean([run.column("episode")[:fewest] for run in runs], axis=0)
+        return episodes, np.asarray([run.column(column)[:fewest] for run in runs])
     values = []
     for run in runs:
         at = dict(zip(run.column("episode"), run.column(column), strict=True))
