@@ -29,18 +29,18 @@ def against_published(results: Results) -> list[dict[str, Any]]:
     out = []
     for task, (score, memory, runs) in best.items():
         each = [mmer(run.rows) for run in runs]
-        row: dict[str, Any] = {"task": task, "memory": memory, "seeds": len(runs)}
-        row |= {"MMER": score, "MMER lowest": min(each), "MMER highest": max(each)}
+        number = published_score(task)
+        published, source = ("", "") if number is None else number
+        reached = "" if number is None else "yes" if score >= number[0] - CLOSE else "no"
+        row: dict[str, Any] = {"task": task, "memory": memory, "seeds": len(runs), "MMER": score}
+        row |= {"published": published, "source": source, "reached": reached}
+        row |= {"MMER lowest": min(each), "MMER highest": max(each)}
         finals = [_finals(run) for run in runs]
         row |= {name: _mean([final[name] for final in finals]) for name in finals[0]}
-        row |= {"steps": float(np.mean([run.rows[-1]["env_steps"] for run in runs]))}
-        row |= {"seconds": float(np.mean([run.rows[-1]["seconds"] for run in runs]))}
-        number = published_score(task)
-        reached = "" if number is None else "yes" if score >= number[0] - CLOSE else "no"
-        published, source = ("", "") if number is None else number
-        row |= {"published": published, "source": source, "reached": reached}
         limits = {"reachable": return_bounds.reachable(task), "bound": return_bounds.bound(task)}
-        out.append(row | {name: "" if limit is None else limit for name, limit in limits.items()})
+        row |= {name: "" if limit is None else limit for name, limit in limits.items()}
+        row |= {"steps": float(np.mean([run.rows[-1]["env_steps"] for run in runs]))}
+        out.append(row | {"seconds": float(np.mean([run.rows[-1]["seconds"] for run in runs]))})
     return out
 
 
