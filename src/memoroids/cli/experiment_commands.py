@@ -4,12 +4,19 @@ import dataclasses
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from memoroids.cli.failures import CommandFailed, UsageError
 from memoroids.cli.parse import parse
+
+
+def _check_counts(options: Any, *names: str) -> None:
+    """Raises `ValueError` for the first of these options that is given and below 1."""
+    for name in names:
+        if (value := getattr(options, name)) is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
 
 
 @dataclass(frozen=True)
@@ -68,9 +75,7 @@ class ReproduceOptions:
     """Also rerun the cells that failed before."""
 
     def __post_init__(self) -> None:
-        for name in ("seeds", "steps", "train_episodes", "jobs"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        _check_counts(self, "seeds", "steps", "train_episodes", "jobs")
         if self.random_episodes is not None and self.random_episodes < 0:
             raise ValueError(f"random_episodes must be at least 0, got {self.random_episodes}")
         if any(length < 1 for length in self.segment_lengths or ()):
@@ -101,9 +106,7 @@ class GapOptions:
     """Also rerun the cells that failed before."""
 
     def __post_init__(self) -> None:
-        for name in ("seeds", "steps", "jobs"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        _check_counts(self, "seeds", "steps", "jobs")
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from memoroids.runs.preset_values import PUBLISHED_BATCH
+
 LEVELS = ("Easy", "Medium", "Hard")
 FAMILIES = (
     "RepeatFirst",
@@ -66,8 +68,8 @@ PUBLISHED: dict[str, Published] = {
 
 CLOSE = 0.0005
 """How far below a published score still counts as reaching it: those have three digits."""
-WINDOW = 65_536
-"""Environment steps of a part of a run, of which the measure is the maximum: a batch of POPGym's PPO had as many."""
+WINDOW = PUBLISHED_BATCH
+"""Environment steps of a part of a run, of which the measure is the maximum."""
 SLACK = 0.1
 """By how much a part may be shorter, since rows are written between two rollouts."""
 

@@ -20,15 +20,15 @@ def against_published(results: Results) -> list[dict[str, Any]]:
     """For each task: the memory with the best MMER beside the published score; empty but for POPGym's grid."""
     if results.grid["choice"]["figure"] != "popgym":
         return []
-    best: dict[str, tuple[float, str, list[Run]]] = {}
+    best: dict[str, tuple[float, list[float], str, list[Run]]] = {}
     for (task, memory, _), runs in results.groups().items():
-        score = float(np.mean([mmer(run.rows) for run in runs]))
+        each = [mmer(run.rows) for run in runs]
+        score = float(np.mean(each))
         # Where no episode was finished there is no score, which is below all others.
         if task not in best or math.isnan(best[task][0]) or score > best[task][0]:
-            best[task] = score, memory, runs
+            best[task] = score, each, memory, runs
     out = []
-    for task, (score, memory, runs) in best.items():
-        each = [mmer(run.rows) for run in runs]
+    for task, (score, each, memory, runs) in best.items():
         number = published_score(task)
         published, source = ("", "") if number is None else number
         reached = "" if number is None else "yes" if score >= number[0] - CLOSE else "no"

@@ -221,11 +221,11 @@ POLICY_MEMORY: dict[tuple[str, str], dict[str, Any]] = {
     },
 }
 
-# For PPO, searched on seeds from 100 up, on top of its defaults. An action of these tasks changes its
-# own reward and no later one.
+# For PPO, searched on seeds from 100 up, on top of its defaults.
 PUBLISHED_BATCH = 65_536
 """Steps of a batch of POPGym's PPO. Where scores are close, runs write a row for as many, since the maximum over
 training that was published is one over such parts."""
+# An action of these tasks changes its own reward and no later one.
 SEARCHED_ANSWERS: dict[str, Any] = {"discount": 0.0, "lambda_": 0.0, "entropy_end": 0.0, "num_envs": 32}
 # The cards that were dealt are recalled in reverse order: with the sine and cosine of the step as keys, a memory of
 # keys and values finds them.
@@ -283,8 +283,8 @@ SEARCHED_PPO: dict[tuple[str, str], dict[str, Any]] = {
         }
         for level, steps in (("Easy", 1_400_000), ("Medium", 300_000), ("Hard", 600_000))
     },
-    # A gate that opens at the first card and closes for good: nothing has to be learned of how fast to forget.
     ("RepeatPreviousEasy", "lru"): SEARCHED_ANSWERS | {"steps": 400_000},
+    # A gate that opens at the first card and closes for good: nothing has to be learned of how fast to forget.
     ("RepeatFirstEasy", "min_lstm"): SEARCHED_ANSWERS | {"num_envs": 16, "steps": 300_000},
     ("RepeatFirstMedium", "min_lstm"): SEARCHED_ANSWERS | {"num_envs": 16, "rollout": 104, "steps": 800_000},
     ("RepeatFirstHard", "min_lstm"): SEARCHED_ANSWERS | {"num_envs": 16, "rollout": 104, "steps": 1_600_000},

@@ -11,6 +11,7 @@ import numpy as np
 from gymnasium import spaces
 
 from memoroids.envs.device.environment import DeviceEnv, Step
+from memoroids.envs.device.noise import Noisy
 
 GRAVITY, CART, POLE, HALF_LENGTH, FORCE, SECONDS = 9.8, 1.0, 0.1, 0.5, 10.0, 0.02
 X_LIMIT, ANGLE_LIMIT = 2.4, math.radians(12)
@@ -97,24 +98,5 @@ class VelocityOnlyCartPole(_CartPole):
         return moving[1::2]
 
 
-class NoisyPositionOnlyCartPole(PositionOnlyCartPole):
+class NoisyPositionOnlyCartPole(Noisy, PositionOnlyCartPole):
     """The observation is the position and the angle with Gaussian noise, clipped to the observation space."""
-
-    noise_sigma: float = eqx.field(static=True, default=0.1)
-
-    def reset(self, key: jax.Array) -> tuple[Pole, jax.Array]:
-        """As `PositionOnlyCartPole.reset`, with noise."""
-        begin, noise = jax.random.split(key)
-        state, observation = super().reset(begin)
-        return state, self._noisy(observation, noise)
-
-    def step(self, state: Pole, action: jax.Array, key: jax.Array) -> tuple[Pole, Step]:
-        """As `PositionOnlyCartPole.step`, with noise."""
-        state, step = super().step(state, action, key)
-        return state, step._replace(observation=self._noisy(step.observation, key))
-
-    def _noisy(self, observation: jax.Array, key: jax.Array) -> jax.Array:
-        space = self.observation_space
-        assert isinstance(space, spaces.Box)
-        noisy = observation + self.noise_sigma * jax.random.normal(key, (2,))
-        return jnp.clip(noisy, jnp.asarray(space.low), jnp.asarray(space.high))

@@ -14,7 +14,7 @@ from gymnasium import spaces
 from memoroids.envs.device import squares
 from memoroids.envs.device.bandit import MultiarmedBandit
 from memoroids.envs.device.battleship import Battleship
-from memoroids.envs.device.cards import Autoencode, CountRecall, HigherLower, RepeatFirst, RepeatPrevious
+from memoroids.envs.device.cards import KINDS, Autoencode, CountRecall, HigherLower, RepeatFirst, RepeatPrevious
 from memoroids.envs.device.cartpole import (
     NoisyPositionOnlyCartPole,
     PositionOnlyCartPole,
@@ -133,7 +133,8 @@ HIDDEN: dict[type[DeviceEnv], Hidden] = {
     Autoencode: _ANSWER,
     CountRecall: _ANSWER,
     HigherLower: Hidden(
-        lambda env: 13, lambda env, state: jnp.diff(state.left, prepend=jnp.uint16(0)) * (13 / env.cards)
+        lambda env: KINDS["ranks"],
+        lambda env, state: jnp.diff(state.left, prepend=jnp.uint16(0)) * (KINDS["ranks"] / env.cards),
     ),
     MultiarmedBandit: Hidden(lambda env: env.num_bandits, lambda env, state: state.chance),
     MineSweeper: Hidden(

@@ -11,6 +11,7 @@ import numpy as np
 from gymnasium import spaces
 
 from memoroids.envs.device.environment import DeviceEnv, Step
+from memoroids.envs.device.noise import Noisy
 
 SECONDS, MAX_SPEED, MAX_TORQUE = 0.05, 8.0, 2.0
 WORST = 16.2736044
@@ -78,21 +79,5 @@ def _observation(angle: jax.Array) -> jax.Array:
     return jnp.stack((jnp.cos(angle), jnp.sin(angle)))
 
 
-class NoisyPositionOnlyPendulum(PositionOnlyPendulum):
+class NoisyPositionOnlyPendulum(Noisy, PositionOnlyPendulum):
     """The observation is the cosine and sine of the angle with Gaussian noise, clipped to the observation space."""
-
-    noise_sigma: float = eqx.field(static=True, default=0.1)
-
-    def reset(self, key: jax.Array) -> tuple[Swing, jax.Array]:
-        """As `PositionOnlyPendulum.reset`, with noise."""
-        begin, noise = jax.random.split(key)
-        state, observation = super().reset(begin)
-        return state, self._noisy(observation, noise)
-
-    def step(self, state: Swing, action: jax.Array, key: jax.Array) -> tuple[Swing, Step]:
-        """As `PositionOnlyPendulum.step`, with noise."""
-        state, step = super().step(state, action, key)
-        return state, step._replace(observation=self._noisy(step.observation, key))
-
-    def _noisy(self, observation: jax.Array, key: jax.Array) -> jax.Array:
-        return jnp.clip(observation + self.noise_sigma * jax.random.normal(key, (2,)), -1, 1)
