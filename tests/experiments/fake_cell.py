@@ -30,7 +30,7 @@ def returns_of(settings: dict[str, Any]) -> list[float]:
     """A learning curve that depends on the settings only: tapes and larger seeds are better."""
     replay = settings["replay"]
     level = 0.5 if replay["batching"] == "tape" else 0.01 * replay["segment_length"] ** 0.5
-    points = range((settings["budget"]["train_episodes"] or 100) // every(settings))
+    points = range(max(1, (settings["budget"]["train_episodes"] or 100) // every(settings)))
     return [level + 0.1 * settings["seed"] + 0.05 * point for point in points]
 
 
@@ -113,14 +113,21 @@ def obey(order: str, directory: Path, settings: dict[str, Any]) -> None:
             time.sleep(600)
 
 
-def main(directory: Path) -> None:
-    """Runs the cell in `directory` according to its order."""
+def main(*directories: Path) -> None:
+    """Runs the cells in these directories, one after the other, each according to its order."""
+    for directory in directories:
+        run(directory, len(directories))
+
+
+def run(directory: Path, together: int) -> None:
+    """Runs a cell; `together`: the number of cells of this process."""
     place = directory.parents[2]
     settings = json.loads((directory / "settings.json").read_text())
     with (place / "starts").open("a") as file:
         cache = os.path.relpath(os.environ["JAX_COMPILATION_CACHE_DIR"], directory.parents[1])
         cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-        file.write(json.dumps({"name": directory.name, "pid": os.getpid(), "cache": cache, "cores": cores}) + "\n")
+        start = {"name": directory.name, "pid": os.getpid(), "cache": cache, "cores": cores, "together": together}
+        file.write(json.dumps(start) + "\n")
     started = [json.loads(line)["name"] for line in (place / "starts").read_text().splitlines()].count(directory.name)
     orders = json.loads((place / "orders.json").read_text()) if (place / "orders.json").exists() else {}
     order = orders.get(directory.name, "")
@@ -130,4 +137,4 @@ def main(directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(*map(Path, sys.argv[1:]))

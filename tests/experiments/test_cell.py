@@ -42,7 +42,7 @@ def settings(**changes: Any) -> TrainConfig:
 
 
 def place(tmp_path: Path, config: TrainConfig) -> Path:
-    (tmp_path / "cell").mkdir()
+    (tmp_path / "cell").mkdir(parents=True)
     (tmp_path / "cell" / "settings.json").write_text(to_json(config) + "\n")
     return tmp_path / "cell"
 
@@ -143,6 +143,23 @@ def test_a_cell_is_run_in_a_process_of_its_own(tmp_path: Path):
     end = cell_process.status(root, found)
     assert end is not None and end["reason"].startswith("ValueError: cannot make environment")
     assert (cell_process.cell_dir(root, found) / "log.txt").read_text() == end["reason"] + "\n"
+
+
+def test_cells_that_share_a_program_are_all_done_and_those_that_cannot_have_no_result(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    shape = {"env": "device:RepeatPreviousEasy", "env_options": {}, "batching": "tape", "sensitivity_every": 0}
+    directories = [place(tmp_path / str(seed), settings(**shape, seed=seed)) for seed in (2, 5)]
+    cell.main(*directories)
+    for directory in directories:
+        assert end_of(directory)["status"] == "done" and end_of(directory)["seconds"] > 0
+        assert [row["episode"] for row in metrics.read(directory / "run" / "metrics.csv")][-1] >= 4
+
+    others = [place(tmp_path / f"other{width}", settings(**shape, width=width)) for width in (8, 4)]
+    with pytest.raises(SystemExit) as stop:
+        cell.main(*others)
+    assert stop.value.code == 1 and "differ in nothing but their seeds" in capsys.readouterr().err
+    assert not any((directory / "cell.json").exists() for directory in others)
 
 
 @pytest.mark.slow

@@ -146,6 +146,43 @@ def test_a_cell_that_is_killed_is_started_again_once_and_once_more_at_the_next_s
     assert grid.run() == []
 
 
+ON_DEVICE = Choice("popgym", tasks=("RepeatFirstEasy",), memories=("lru", "gru"), seeds=3)
+
+
+def test_seeds_on_device_share_a_process_if_asked_to(tmp_path: Path, faked: None):
+    grid = Grid(tmp_path, ON_DEVICE)
+    names = [(cell.memory, cell.seed) for cell in grid.cells]
+    assert names == [("lru", 0), ("gru", 0), ("lru", 1), ("gru", 1), ("lru", 2), ("gru", 2)]
+    assert grid.run(jobs=1, seeds_together=2) == ["c0", "c2", "c4", "c1", "c3", "c5"]
+    assert [start["together"] for start in grid.starts()] == [2, 2, 1, 2, 2, 1]
+    assert grid.ends() == ["done"] * 6
+
+
+def test_on_the_host_every_run_has_its_own_process(grid: Grid):
+    grid.run(seeds_together=2)
+    assert [start["together"] for start in grid.starts()] == [1] * 4
+
+
+@pytest.mark.parametrize("order", ["die once", "raise once", "be interrupted once"])
+def test_what_a_shared_process_leaves_unfinished_is_run_cell_by_cell(order: str, tmp_path: Path, faked: None):
+    grid = Grid(tmp_path, ON_DEVICE)
+    grid.order(c2=order)
+    seen: list[GridProgress] = []
+    started = grid.run(jobs=1, seeds_together=3, watch=seen.append)
+    # The process ends in its second cell; the third was not begun. Both are then run alone, before the next group.
+    assert started == ["c0", "c2", "c2", "c4", "c1", "c3", "c5"]
+    assert grid.ends() == ["done"] * 6
+    assert sum("restarting it" in (moment.news or "") for moment in seen) == 2
+
+
+def test_a_cell_that_fails_alone_too_is_marked_and_the_others_of_its_process_are_done(tmp_path: Path, faked: None):
+    grid = Grid(tmp_path, ON_DEVICE)
+    grid.order(c2="raise", c3="die")
+    grid.run(jobs=1, seeds_together=3)
+    raised = "exit status 1: ZeroDivisionError: divided by nothing"
+    assert grid.ends() == ["done", "done", raised, "killed by signal 9", "done", "done"]
+
+
 @pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM"])
 def test_an_interrupted_grid_leaves_no_process_and_ends_with_the_tables_of_an_uninterrupted_one(how: str, grid: Grid):
     whole = Grid(grid.place / "whole")
@@ -272,6 +309,14 @@ def test_a_directory_that_holds_something_else_is_refused_and_left_as_it_is(grid
     (tmp_path / "empty").mkdir()
     prepared(tmp_path / "empty", CHOICE)
     prepared(tmp_path / "deep" / "inside", CHOICE)
+
+
+def test_a_grid_from_before_an_option_was_added_goes_on(grid: Grid):
+    path = grid.root / "grid.json"
+    found = json.loads(path.read_text())
+    del found["choice"]["first_seed"]
+    path.write_text(json.dumps(found))
+    assert prepared(grid.root, CHOICE) == grid.cells
 
 
 def test_a_grid_of_another_version_is_refused_with_both_versions_named(grid: Grid):

@@ -7,7 +7,7 @@ import pytest
 from fake_cell import finish, write_metrics
 from written_grids import make, only, written
 
-from memoroids.experiments import results, scoreboard
+from memoroids.experiments import results, scoreboard, tables
 from memoroids.experiments.grid import Cell, Choice
 from memoroids.runs.settings_file import to_json
 
@@ -64,3 +64,42 @@ def test_other_grids_are_not_compared(tmp_path: Path):
     make(tmp_path, choice, written)
     found = results.load(tmp_path)
     assert scoreboard.against_published(found) == [] and scoreboard.records(found) == []
+
+
+def test_kept_records_stand_beside_the_runs_of_a_grid_which_replace_those_of_the_same_seed(tmp_path: Path):
+    make(tmp_path / "old", CHOICE, write)
+    old = scoreboard.records(results.load(tmp_path / "old"))
+    other = only(old, task="RepeatPreviousMedium", memory="lru", seed=0) | {"seed": 7, "MMER": 0.5}
+    changed = [row | {"MMER": 0.0} for row in old]
+    tables.write([*changed, other], tmp_path / "records.csv")
+    kept = scoreboard.read_records(tmp_path / "records.csv")
+    assert kept == [*changed, other]
+
+    choice = Choice("popgym", tasks=("RepeatPreviousMedium",), memories=("lru",), seeds=1, first_seed=1)
+    make(tmp_path / "new", choice, write)
+    found = results.load(tmp_path / "new")._replace(kept=kept)
+    rows = scoreboard.records(found)
+    assert len(rows) == 9 and only(rows, task="RepeatPreviousMedium", memory="lru", seed=1)["MMER"] == 0.7
+    row = only(scoreboard.against_published(found), task="RepeatPreviousMedium")
+    assert (row["memory"], row["seeds"], row["MMER"]) == ("lru", 3, pytest.approx((0.0 + 0.7 + 0.5) / 3))
+
+
+def test_runs_with_other_settings_are_not_averaged_with_these(tmp_path: Path):
+    make(tmp_path, CHOICE, write)
+    found = results.load(tmp_path)
+    first = only(scoreboard.records(found), task="RepeatPreviousMedium", memory="lru", seed=0)
+    longer = [first | {"seed": seed, "MMER": 0.6, "settings": "--steps 5000000"} for seed in (5, 6, 7)]
+    row = only(scoreboard.against_published(found._replace(kept=longer)), task="RepeatPreviousMedium")
+    assert (row["seeds"], row["MMER"]) == (3, pytest.approx(0.6))
+
+
+@pytest.mark.parametrize(
+    ("text", "why"), [("task,memory\n", "it has no column 'seed'"), ("", "no column 'task'"), (None, "No such file")]
+)
+def test_a_file_that_holds_no_records_is_refused_in_one_line(text: str | None, why: str, tmp_path: Path):
+    path = tmp_path / "records.csv"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ValueError, match=why) as error:
+        scoreboard.read_records(path)
+    assert str(path) in str(error.value) and "\n" not in str(error.value)

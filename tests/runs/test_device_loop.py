@@ -24,7 +24,7 @@ from memoroids.runs.load import evaluate_run, load
 from memoroids.runs.progress import Outcome
 from memoroids.runs.run_directory import CHECKPOINTS, METRICS, seed_dir
 from memoroids.runs.settings import TrainConfig
-from memoroids.runs.train import train
+from memoroids.runs.train import train, train_through_one_program
 
 LEARNERS = {
     "dqn": {
@@ -146,6 +146,20 @@ def test_seeds_do_not_depend_on_each_other(algorithm: str, mapping: str, tmp_pat
     assert rows_of(seed_dir(tmp_path / "both", 0)) != mine
 
 
+def test_runs_that_share_a_program_are_each_the_run_that_it_would_be_alone(tmp_path: Path, finished: Finished):
+    seeds = (0, 7)  # as the seeds of a grid may be, these do not follow each other
+    paths = [tmp_path / "together" / str(seed) for seed in seeds]
+    outcomes = train_through_one_program([config(seed=seed) for seed in seeds], paths)
+    for seed, path, outcome in zip(seeds, paths, outcomes, strict=True):
+        assert outcome.final is not None and outcome.run_dir == path and load(path)[0] == config(seed=seed)
+        finished(config(seed=seed), tmp_path / str(seed))
+        assert rows_of(path) == rows_of(tmp_path / str(seed))
+        same(learned(path), learned(tmp_path / str(seed)))
+    with pytest.raises(ValueError, match="differ in nothing but their seeds"):
+        train_through_one_program([config(), config(width=4)], [tmp_path / "a", tmp_path / "b"])
+    assert not (tmp_path / "a").exists()
+
+
 @pytest.mark.parametrize(
     ("mapping", "lost"),
     [
@@ -244,7 +258,7 @@ from typing import Literal
 sys.path[:0] = {folders!r}
 {before}
 from test_device_loop import config
-from memoroids.runs.train import train
+from memoroids.runs.train import train, train_through_one_program
 train(config({algorithm!r}, **{changes!r}), Path(sys.argv[1]))
 """
 

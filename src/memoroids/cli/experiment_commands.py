@@ -62,22 +62,28 @@ class ReproduceOptions:
     ablations: tuple[Literal["next-state", "loss"], ...] = ()
     """Also run every batching with one choice of the paper's code: next states without o_0, or the segments' loss."""
     seeds: int | None = None
-    """Number of seeds of each run, counted from 0."""
+    """Number of seeds of each run, counted from the first one."""
+    first_seed: int = 0
+    """The first seed; grids of other seeds can be joined by `memoroids report`."""
     random_episodes: int | None = None
     """Random episodes of every run, in place of its preset's."""
     train_episodes: int | None = None
     """Training episodes of every run, in place of its preset's."""
     jobs: int | None = None
-    """Runs at a time; by default one for each core."""
+    """Processes at a time; by default one for each core."""
+    seeds_together: int = 1
+    """How many seeds of a run on device go through one compiled program in one process: mapped on an accelerator, in
+    turns on a CPU, where their seconds are those of all."""
     output: Path | None = None
     """Directory of the grid; by default runs/FIGURE-SCALE."""
     retry: bool = False
     """Also rerun the cells that failed before."""
 
     def __post_init__(self) -> None:
-        _check_counts(self, "seeds", "steps", "train_episodes", "jobs")
-        if self.random_episodes is not None and self.random_episodes < 0:
-            raise ValueError(f"random_episodes must be at least 0, got {self.random_episodes}")
+        _check_counts(self, "seeds", "seeds_together", "steps", "train_episodes", "jobs")
+        for name in ("random_episodes", "first_seed"):
+            if (value := getattr(self, name)) is not None and value < 0:
+                raise ValueError(f"{name} must be at least 0, got {value}")
         if any(length < 1 for length in self.segment_lengths or ()):
             raise ValueError(f"segment_lengths must be at least 1, got {min(self.segment_lengths or ())}")
 
@@ -117,12 +123,15 @@ class ReportOptions:
     """Directory of the grid."""
     join: tuple[Path, ...] = ()
     """Directories of further grids of the same figure, whose runs stand in the same report."""
+    records: Path | None = None
+    """A file of records that an earlier report of POPGym's tasks has written, whose runs are compared too."""
     output: Path | None = None
-    """Directory of the report; by default the grid's own. Joined grids need one."""
+    """Directory of the report; by default the grid's own. Joined grids and records need one."""
 
     def __post_init__(self) -> None:
-        if self.join and self.output is None:
-            raise ValueError("join needs an output, the directory of the report of all the grids")
+        for name in ("join", "records"):
+            if getattr(self, name) and self.output is None:
+                raise ValueError(f"{name} needs an output, the directory of the report of all the runs")
 
 
 def reproduce(arguments: list[str]) -> None:
@@ -184,7 +193,8 @@ def _run_grid(options: ReproduceOptions, root: Path, command: str) -> None:
         raise UsageError(f"algorithms is for reproduce suite, got it for {options.figure}")
     choice = Choice(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Choice)})
     jobs = options.jobs or default_jobs()
-    if not run_grid(choice, root, jobs=jobs, retry=options.retry, command=command):
+    together = options.seeds_together
+    if not run_grid(choice, root, jobs=jobs, retry=options.retry, command=command, seeds_together=together):
         raise CommandFailed(f"some cells failed; the report says which and why: {root / report.REPORT / report.PAGE}")
 
 
@@ -211,7 +221,7 @@ def report(arguments: list[str]) -> None:
     options: ReportOptions = parse(ReportOptions, "report", arguments)
     from memoroids.experiments import report as reports
 
-    if options.join and options.output is not None:
-        print(reports.write_joined((options.grid, *options.join), options.output))
+    if (options.join or options.records) and options.output is not None:
+        print(reports.write_joined((options.grid, *options.join), options.output, options.records))
     else:
         print(reports.write(options.grid, options.output))

@@ -1,11 +1,14 @@
-"""The program of a process that runs one cell of a grid: `python -m memoroids.experiments.cell CELL_DIRECTORY`."""
+"""The program of a process that runs cells of a grid: `python -m memoroids.experiments.cell DIRECTORY …`."""
 
 import json
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 from memoroids._util.files import atomic_write_text
+from memoroids.runs.run_directory import CONFIG
+from memoroids.runs.settings import TrainConfig
 from memoroids.runs.settings_file import from_json
 
 SETTINGS, DONE, LOG = "settings.json", "cell.json", "log.txt"
@@ -19,43 +22,62 @@ def write_json(path: Path, value: object) -> None:
     atomic_write_text(path, json.dumps(value, indent=2) + "\n")
 
 
-def main(directory: Path) -> None:
-    """Trains the cell in `directory`, measures its sensitivity and writes its result; exits with 1 if training fails.
+def main(*directories: Path) -> None:
+    """Trains the cells in these directories, measures their sensitivity and writes their results.
 
-    An interrupted run is resumed.
+    Interrupted runs are resumed. Several cells, which differ in nothing but their seeds, share one compiled program;
+    if they cannot be trained together, none of them has a result. The process exits with 1 if training fails.
     """
     from memoroids._util.messages import one_line
-    from memoroids._util.provenance import environment
     from memoroids.envs import EnvironmentFault
-    from memoroids.runs import run_sensitivity as sensitivity
     from memoroids.runs.checkpoint import CheckpointError
     from memoroids.runs.progress import TrainingError
-    from memoroids.runs.run_directory import CONFIG, read_summary
-    from memoroids.runs.train import train
 
     foreseen = (ValueError, EnvironmentFault, CheckpointError, TrainingError, MemoryError, OSError)
     try:
-        config = from_json((directory / SETTINGS).read_text())
-        run_dir = directory / RUN
-        outcome = train(config, run_dir, resume=(run_dir / CONFIG).exists())
-        if outcome.final is None:
-            sys.exit(INTERRUPTED)
+        configs = [from_json((directory / SETTINGS).read_text()) for directory in directories]
+        finished = _train(configs, [directory / RUN for directory in directories])
     except Exception as error:
         if not isinstance(error, foreseen):
             traceback.print_exc()
         reason = one_line(error)
-        write_json(directory / DONE, {"status": "failed", "reason": reason})
+        if len(directories) == 1:
+            write_json(directories[0] / DONE, {"status": "failed", "reason": reason})
         print(reason, file=sys.stderr)
         sys.exit(1)
-    summary = read_summary(run_dir)
+    for directory, config, over in zip(directories, configs, finished, strict=True):
+        if over:
+            _finish(directory, config)
+    if not all(finished):
+        sys.exit(INTERRUPTED)
+
+
+def _train(configs: Sequence[TrainConfig], run_dirs: Sequence[Path]) -> list[bool]:
+    """Trains the runs; returns of each whether it is finished."""
+    from memoroids.runs.train import train, train_through_one_program
+
+    if len(configs) > 1:
+        outcomes = train_through_one_program(configs, run_dirs)
+    else:
+        outcomes = [train(configs[0], run_dirs[0], resume=(run_dirs[0] / CONFIG).exists())]
+    return [outcome.final is not None for outcome in outcomes]
+
+
+def _finish(directory: Path, config: TrainConfig) -> None:
+    """Measures the sensitivity of a finished run, where its agent has action values, and writes the cell's result."""
+    from memoroids._util.provenance import environment
+    from memoroids.runs import run_sensitivity as sensitivity
+    from memoroids.runs.run_directory import read_summary
+
+    summary = read_summary(directory / RUN)
     seconds = summary["seconds"] if summary else None  # including those before it was resumed
     try:
         if config.agent_type().traits.action_values:
-            sensitivity.run(run_dir, config.evaluation.eval_episodes, 0, None)
+            sensitivity.run(directory / RUN, config.evaluation.eval_episodes, 0, None)
     except Exception:  # the finished run is kept without its sensitivity
         traceback.print_exc()
     write_json(directory / DONE, {"status": "done", "seconds": seconds, "environment": environment()})
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(*map(Path, sys.argv[1:]))

@@ -1,10 +1,11 @@
-"""The process that runs one cell of a grid, as its parent sees it: the cell's files, its start and how it ended."""
+"""The process that runs cells of a grid, as its parent sees it: their files, its start and how it ended."""
 
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,9 @@ CELLS, CACHE = "cells", "cache"
 
 @dataclass
 class CellProcess:
-    """A running cell: its process, the slot whose cores and cache it uses, the attempt, and its start time."""
+    """A process and the cells that it runs, the slot whose cores and cache it uses, the attempt, and its start time."""
 
-    cell: Cell
+    cells: tuple[Cell, ...]
     popen: subprocess.Popen[bytes]
     slot: int
     tries: int
@@ -48,18 +49,24 @@ def status(root: Path, cell: Cell) -> dict[str, Any] | None:
         return None
 
 
-def start(root: Path, cell: Cell, slot: int, jobs: int) -> subprocess.Popen[bytes]:
-    """Starts the process of a cell, with the cores and the compilation cache of its slot, one of `jobs`.
+def start(root: Path, cells: Sequence[Cell], slot: int, jobs: int) -> subprocess.Popen[bytes]:
+    """Starts the process of these cells, with the cores and the compilation cache of its slot, one of `jobs`.
 
-    A cell that was interrupted resumes from its newest checkpoint; any other starts with an empty directory.
+    A cell that was interrupted resumes from its newest checkpoint; any other starts with an empty directory. What the
+    process prints is written to the log of each.
     """
-    directory = cell_dir(root, cell)
-    if _resumable(directory, cell):
-        (directory / DONE).unlink(missing_ok=True)
-    else:
-        shutil.rmtree(directory, ignore_errors=True)
-        directory.mkdir(parents=True)
-        atomic_write_text(directory / SETTINGS, to_json(cell.config) + "\n")
+    directories = [cell_dir(root, cell) for cell in cells]
+    for directory, cell in zip(directories, cells, strict=True):
+        if _resumable(directory, cell):
+            (directory / DONE).unlink(missing_ok=True)
+        else:
+            shutil.rmtree(directory, ignore_errors=True)
+            directory.mkdir(parents=True)
+            atomic_write_text(directory / SETTINGS, to_json(cell.config) + "\n")
+    log_path = directories[0] / LOG
+    for directory in directories[1:]:
+        (directory / LOG).unlink(missing_ok=True)
+        (directory / LOG).symlink_to(os.path.relpath(log_path, directory))
     # Cells that differ only in their seed compile to the same program. Each slot has a cache of its own, because two
     # processes must not write to the same cache.
     environment = os.environ | {
@@ -68,9 +75,9 @@ def start(root: Path, cell: Cell, slot: int, jobs: int) -> subprocess.Popen[byte
     }
     environment.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # processes may share an accelerator
     program = _PREAMBLE.format(parent=os.getpid(), cores=cores_of(slot, jobs)) + CELL_PROGRAM
-    with (directory / LOG).open("ab") as log:
+    with log_path.open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-c", program, str(directory)],
+            [sys.executable, "-c", program, *map(str, directories)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -116,7 +123,7 @@ CELL_PROGRAM = """
 import runpy
 runpy.run_module("memoroids.experiments.cell", run_name="__main__", alter_sys=True)
 """
-"""The Python program of a cell's process; its argument is the cell's directory."""
+"""The Python program of a process that runs cells; its arguments are their directories."""
 
 
 def cores_of(slot: int, jobs: int) -> list[int]:

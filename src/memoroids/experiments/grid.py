@@ -175,6 +175,7 @@ class Choice:
     segment_count: Literal["slots", "transitions"] = "slots"
     ablations: tuple[Change, ...] = ()
     seeds: int | None = None
+    first_seed: int = 0
     steps: int | None = None
     random_episodes: int | None = None
     train_episodes: int | None = None
@@ -224,7 +225,7 @@ def cells(choice: Choice) -> list[Cell]:
         raise ValueError(f"seeds must be at least 1, got {seeds}")
     found = [
         _cell(choice, figure, task, memory, batching, seed)
-        for seed in range(seeds)
+        for seed in range(choice.first_seed, choice.first_seed + seeds)
         for task, memory in pairs
         for batching in batchings
     ]

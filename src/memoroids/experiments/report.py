@@ -4,7 +4,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from memoroids._util.provenance import environment
-from memoroids.experiments import figures, observability, observability_report, results, suite, suite_report, tables
+from memoroids.experiments import (
+    figures,
+    observability,
+    observability_report,
+    results,
+    scoreboard,
+    suite,
+    suite_report,
+    tables,
+)
 from memoroids.experiments.report_html import document, escape, picture, table
 from memoroids.experiments.report_page import grid_page
 
@@ -32,13 +41,19 @@ def write(root: Path, directory: Path | None = None) -> Path:
     return _write_page(found, directory, tables.read(root / SPLIT) if (root / SPLIT).exists() else [])
 
 
-def write_joined(roots: Sequence[Path], directory: Path) -> Path:
+def write_joined(roots: Sequence[Path], directory: Path, kept: Path | None = None) -> Path:
     """Writes the report of several grids of one figure, as `write` does, to `directory`. Returns the path of the page.
 
-    Raises `ValueError` as `results.join`, and for grids whose report is a table and no page.
+    `kept`: a file of records (`records.csv` of an earlier report of POPGym's tasks), whose runs are compared with what
+    was published too. Raises `ValueError` as `results.join`, for grids whose report is a table and no page, and for
+    records of another figure or of none.
     """
     found = results.join(roots)
     figure = found.grid["choice"]["figure"]
+    if kept is not None:
+        if figure != "popgym":
+            raise ValueError(f"{kept}: records are of POPGym's tasks, and {roots[0]} is a grid of {figure}")
+        found = found._replace(kept=scoreboard.read_records(kept))
     if figure in (suite.NAME, observability.NAME):
         raise ValueError(f"{roots[0]} is a grid of {figure}, which cannot be joined with others")
     return _write_page(found, directory, [])

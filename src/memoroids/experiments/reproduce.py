@@ -22,7 +22,7 @@ def default_jobs() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def reproduce(choice: Choice, root: Path, *, jobs: int, retry: bool, command: str) -> bool:
+def reproduce(choice: Choice, root: Path, *, jobs: int, retry: bool, command: str, seeds_together: int = 1) -> bool:
     """Runs the unfinished cells of a grid and writes its report. Returns whether every cell is done.
 
     Raises `ValueError` if the choice is not a valid grid or `root` holds anything else.
@@ -31,7 +31,7 @@ def reproduce(choice: Choice, root: Path, *, jobs: int, retry: bool, command: st
     runner.prepare(root, choice, found, command)
     title = f"{choice.figure}, {FIGURES[choice.figure].title}"
     with GridDisplay(title, choice.scale, root, len(found), jobs) as display:
-        runner.run(root, found, jobs=jobs, retry=retry, watch=display.show)
+        runner.run(root, found, jobs=jobs, seeds_together=seeds_together, retry=retry, watch=display.show)
         done = [cell for cell in found if (end := cell_process.status(root, cell)) and end["status"] == "done"]
         if choice.figure == "figure5-training" and done and not (root / report.SPLIT).exists():
             display.console.print("timing the parts of a training episode: collecting, storing, sampling and updating")

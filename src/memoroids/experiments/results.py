@@ -46,11 +46,12 @@ class Gap(NamedTuple):
 
 
 class Results(NamedTuple):
-    """A grid: its description (grid.json), its finished runs and its gaps."""
+    """A grid: its description (grid.json), its finished runs and its gaps, and records kept of earlier runs."""
 
     grid: dict[str, Any]
     runs: list[Run]
     gaps: list[Gap]
+    kept: Sequence[dict[str, Any]] = ()
 
     @property
     def way(self) -> str:

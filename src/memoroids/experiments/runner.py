@@ -1,4 +1,4 @@
-"""Runs a grid, each cell in its own process; skips finished cells, records failures and continues with the rest."""
+"""Runs a grid, its cells in processes; skips finished cells, records failures and continues with the rest."""
 
 import contextlib
 import dataclasses
@@ -48,7 +48,11 @@ def prepare(root: Path, choice: Choice | SuiteChoice | GapChoice, cells: Sequenc
     grid = json.loads(json.dumps(grid, default=str))
     if (root / GRID).exists():
         before = load_grid(root)
-        if before["choice"] != grid["choice"] or cells_of(before) != list(cells):
+        plain = {
+            each.name: each.default for each in dataclasses.fields(choice) if each.default is not dataclasses.MISSING
+        }
+        asked = json.loads(json.dumps(plain)) | before["choice"]  # a grid may be older than an option
+        if asked != grid["choice"] or cells_of(before) != list(cells):
             raise ValueError(f"{root} holds another grid ({before['command']}): choose another --output")
         return
     # A partial grid.json, left by an interrupted write, does not count.
@@ -83,40 +87,50 @@ def cells_of(grid: dict[str, Any]) -> list[Cell]:
 
 
 def run(
-    root: Path, cells: Sequence[Cell], *, jobs: int, retry: bool = False, watch: Callable[[GridProgress], None]
+    root: Path,
+    cells: Sequence[Cell],
+    *,
+    jobs: int,
+    seeds_together: int = 1,
+    retry: bool = False,
+    watch: Callable[[GridProgress], None],
 ) -> None:
-    """Runs all cells that have not ended, `jobs` at a time, each on an equal share of the processor cores.
+    """Runs all cells that have not ended, `jobs` processes at a time, each on an equal share of the processor cores.
 
-    An interrupted cell resumes from its newest checkpoint and gives the same result as an uninterrupted one. If a cell
-    fails, its reason is recorded and the other cells continue; `retry` runs failed cells again from the start. Ctrl-C
-    ends the running cells. `watch` is called with the progress after every poll.
+    A process runs one cell, or up to `seeds_together` that differ in nothing but their seeds and run on device, through
+    one compiled program. An interrupted cell resumes from its newest checkpoint and gives the same result as an
+    uninterrupted one. If a cell fails, its reason is recorded and the other cells continue; `retry` runs failed cells
+    again from the start. Cells whose process failed are run again one by one. Ctrl-C ends the running cells. `watch` is
+    called with the progress after every poll.
 
     Raises `ValueError` if another process is running this grid.
     """
-    waiting: list[tuple[Cell, int]] = []
+    unfinished: list[Cell] = []
     done = failed = 0
     for cell in cells:
         end = status(root, cell)
         if end is None or (end["status"] == "failed" and (retry or end.get("killed", False))):
-            waiting.append((cell, 1))
+            unfinished.append(cell)
         elif end["status"] == "done":
             done += 1
         else:
             failed += 1
+    waiting = [(group, 1) for group in _groups(unfinished, seeds_together)]
     running: list[CellProcess] = []
     free = list(range(jobs))[::-1]
     spent: list[float] = []
 
     def report_progress(news: str | None = None) -> None:
-        watch(_progress(root, done, failed, cells, running, waiting, spent, jobs, news))
+        left = [cell for group, _ in waiting for cell in group]
+        watch(_progress(root, done, failed, cells, running, left, spent, jobs, news))
 
     with _lock(root), _terminating(running):
         report_progress()
         while waiting or running:
             while waiting and free:
-                cell, tries = waiting.pop(0)
+                group, tries = waiting.pop(0)
                 slot = free.pop()
-                running.append(CellProcess(cell, start(root, cell, slot, jobs), slot, tries, time.monotonic()))
+                running.append(CellProcess(group, start(root, group, slot, jobs), slot, tries, time.monotonic()))
             time.sleep(POLL_SECONDS)
             for process in list(running):
                 code = process.popen.poll()
@@ -124,25 +138,49 @@ def run(
                     continue
                 running.remove(process)
                 free.append(process.slot)
-                cell = process.cell
-                end = status(root, cell)
-                killed = f"killed by signal {-code}" if code < 0 else "interrupted" if code == INTERRUPTED else None
-                if end is None and (killed is None or process.tries == TRIES):
-                    reason = killed or failure_reason(root, cell, code)
-                    end = {"status": "failed", "reason": reason, "killed": killed is not None}
-                    write_json(cell_dir(root, cell) / DONE, end)
-                if end is None:
-                    news = f"{cell.name} was {killed}; restarting it"
-                    waiting.insert(0, (cell, process.tries + 1))
-                elif end["status"] == "done":
-                    done += 1
-                    spent.append(time.monotonic() - process.started)
-                    news = f"{cell.name} done in {end['seconds']:.0f} s"
-                else:
-                    failed += 1
-                    news = f"{cell.name} failed: {end['reason']}"
-                report_progress(news)
+                again = []
+                for cell in process.cells:
+                    end, killed = _end(root, cell, code, process)
+                    if end is None:
+                        news = f"{cell.name} {killed or 'did not end with the others'}; restarting it"
+                        again.append(((cell,), process.tries + (killed is not None)))
+                    elif end["status"] == "done":
+                        done += 1
+                        spent.append((time.monotonic() - process.started) / len(process.cells))
+                        news = f"{cell.name} done in {end['seconds']:.0f} s"
+                    else:
+                        failed += 1
+                        news = f"{cell.name} failed: {end['reason']}"
+                    report_progress(news)
+                waiting[:0] = again
             report_progress()
+
+
+def _groups(cells: Sequence[Cell], seeds_together: int) -> list[tuple[Cell, ...]]:
+    """The cells of each process: up to `seeds_together` that differ in nothing but their seeds and run on device."""
+    if seeds_together == 1:
+        return [(cell,) for cell in cells]
+    alike: dict[str, list[Cell]] = {}
+    for cell in cells:
+        what = to_json(cell.config.replace(seed=0)) if cell.config.env.on_device else cell.name
+        alike.setdefault(what, []).append(cell)
+    size = seeds_together
+    return [tuple(each[i : i + size]) for each in alike.values() for i in range(0, len(each), size)]
+
+
+def _end(root: Path, cell: Cell, code: int, process: CellProcess) -> tuple[dict[str, Any] | None, str | None]:
+    """How a cell ended whose process ended with `code`, recorded if it failed; None if it is to be run again.
+
+    The second is how the process was stopped from outside, None if it was not.
+    """
+    end = status(root, cell)
+    killed = f"was killed by signal {-code}" if code < 0 else "was interrupted" if code == INTERRUPTED else None
+    alone = len(process.cells) == 1
+    if end is None and alone and (killed is None or process.tries == TRIES):
+        reason = killed.removeprefix("was ") if killed else failure_reason(root, cell, code)
+        end = {"status": "failed", "reason": reason, "killed": killed is not None}
+        write_json(cell_dir(root, cell) / DONE, end)
+    return end, killed
 
 
 def _progress(
@@ -151,12 +189,12 @@ def _progress(
     failed: int,
     cells: Sequence[Cell],
     running: list[CellProcess],
-    waiting: list[tuple[Cell, int]],
+    waiting: Sequence[Cell],
     spent: list[float],
     jobs: int,
     news: str | None,
 ) -> GridProgress:
-    shares = [(process.cell, share_done(root, process.cell)) for process in running]
+    shares = [(cell, share_done(root, cell)) for process in running for cell in process.cells]
     left = None
     if spent:
         rest = len(waiting) + sum(1 - share for _, share in shares)

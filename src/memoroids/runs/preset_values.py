@@ -233,8 +233,8 @@ SEARCHED_POSITIONS: dict[str, Any] = SEARCHED_ANSWERS | {"step_periods": (4, 8, 
 SEARCHED_PPO: dict[tuple[str, str], dict[str, Any]] = {
     **{
         (f"HigherLower{level}", ""): SEARCHED_ANSWERS
-        | {"num_envs": 64, "steps": 1_200_000, "eval_every": PUBLISHED_BATCH // length}
-        for level, length in (("Easy", 51), ("Medium", 103), ("Hard", 155))
+        | {"num_envs": 64, "steps": steps, "eval_every": PUBLISHED_BATCH // length}
+        for level, steps, length in (("Easy", 2_400_000, 51), ("Medium", 1_200_000, 103), ("Hard", 3_000_000, 155))
     },
     # Counts are sums: nothing may be forgotten within an episode.
     ("CountRecallHard", "lru"): SEARCHED_ANSWERS
@@ -283,7 +283,7 @@ SEARCHED_PPO: dict[tuple[str, str], dict[str, Any]] = {
         }
         for level, steps in (("Easy", 1_400_000), ("Medium", 300_000), ("Hard", 600_000))
     },
-    ("RepeatPreviousEasy", "lru"): SEARCHED_ANSWERS | {"steps": 400_000},
+    ("RepeatPreviousEasy", "lru"): SEARCHED_ANSWERS | {"steps": 800_000},
     # A gate that opens at the first card and closes for good: nothing has to be learned of how fast to forget.
     ("RepeatFirstEasy", "min_lstm"): SEARCHED_ANSWERS | {"num_envs": 16, "steps": 300_000},
     ("RepeatFirstMedium", "min_lstm"): SEARCHED_ANSWERS | {"num_envs": 16, "rollout": 104, "steps": 800_000},

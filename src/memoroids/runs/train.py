@@ -4,7 +4,7 @@ import dataclasses
 import gc
 import shlex
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -257,14 +257,7 @@ def _train_together(
     """Trains several seeds through one program, each as in a run of its own."""
     restored = [_restored_seed(each, build_device(each), run_dir, resume=resume) for each in seed_configs(config)]
     reports: list[Progress] = []
-    recorders: list[Recorder] = []
-    try:
-        for each in restored:
-            recorders.append(each.recorder(seed_dir(directory, each.config.seed), reports.append))
-    except BaseException:
-        for recorder in recorders:
-            recorder.close()
-        raise
+    recorders = _recorders(restored, seed_dirs(config, directory), reports.append)
     config = _begun(config, restored[0], directory, resume=resume)
 
     def report() -> None:
@@ -276,3 +269,43 @@ def _train_together(
         watch(dataclasses.replace(slowest, config=config, row=row[0] if row else None))
 
     return joined(config, run_dir, _train_device(config, placement, restored, recorders, report), directory)
+
+
+def train_through_one_program(configs: Sequence[TrainConfig], run_dirs: Sequence[Path]) -> list[Outcome]:
+    """Trains runs on device that differ in nothing but their seeds, each in a run directory of its own.
+
+    They are called through one compiled program, as the seeds of one run are, and each is the run that it would be
+    alone: runs that have begun are resumed. The outcomes are in the order of `configs`.
+
+    Raises what `train` does, and `ValueError` for settings that differ in more than their seeds.
+    """
+    config = configs[0].replace(seeds=len(configs))
+    if (
+        any(each.replace(seed=config.seed, seeds=len(configs)) != config for each in configs)
+        or not config.env.on_device
+    ):
+        raise ValueError("only runs on device that differ in nothing but their seeds can share a program")
+    with ExitStack() as locks:
+        for path in run_dirs:
+            locks.enter_context(locked(path))
+        restored = [
+            RestoredRun(each, build_device(each), path, resume=(path / CONFIG).exists())
+            for each, path in zip(configs, run_dirs, strict=True)
+        ]
+        recorders = _recorders(restored, run_dirs, lambda _: None)
+        return _train_device(config, Placement(config), restored, recorders, lambda: None)
+
+
+def _recorders(
+    restored: Sequence[RestoredRun[Any]], directories: Sequence[Path], watch: Callable[[Progress], None]
+) -> list[Recorder]:
+    """Opens the output files of several runs; if one cannot be opened, those of the others are closed."""
+    recorders: list[Recorder] = []
+    try:
+        for each, directory in zip(restored, directories, strict=True):
+            recorders.append(each.recorder(directory, watch))
+    except BaseException:
+        for recorder in recorders:
+            recorder.close()
+        raise
+    return recorders
