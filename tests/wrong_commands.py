@@ -109,6 +109,7 @@ def _commands() -> Iterator[Case]:
         "report",
         "reproduce",
         "gap",
+        "grid",
         "list",
     ):
         yield _case("command", [command], f"{command}: .*(required|missing)")
@@ -130,6 +131,7 @@ def _unknown_options() -> Iterator[Case]:
         ("watch", "run"),
         ("reproduce", "figure4"),
         ("gap", "device:RepeatFirstEasy"),
+        ("grid", "grid.toml"),
         ("report", "grid"),
         ("bench", "update"),
         ("list", "envs"),
@@ -757,6 +759,11 @@ def _reproductions() -> Iterator[Case]:
         ("device:RepeatFirstEasy --steps many", "--steps.*'many'"),
     ):
         yield _case("gap", f"gap {line}", says)
+    for text, says in (("[axes]\nlearning_rat = [1]", "unknown setting .learning_rat"), ("[axes", "grid.toml: .*']'")):
+        yield _case("grid", "grid grid.toml", says, _file("grid.toml", text), text)
+    yield _case("grid", "grid grid.toml", "grid.toml cannot be read")
+    yield _case("grid", "grid grid.toml --jobs 0", "jobs must be at least 1, got 0")
+    yield _case("grid", "grid grid.toml --seeds-together 0", "seeds_together must be at least 1, got 0")
     start = "reproduce figure4 --scale smoke --output grid"
     yield _case("reproduce", start, "grid is not an empty directory", _file("grid/notes.txt", "mine"), "other things")
     yield _case("reproduce", start, "grid", _file("grid", "a file"), "a file")

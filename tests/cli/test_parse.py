@@ -13,7 +13,7 @@ from memoroids.agents.dqn import DQNConfig
 from memoroids.cli.bench_command import BenchOptions
 from memoroids.cli.commands import COMMANDS
 from memoroids.cli.doctor_command import DoctorOptions
-from memoroids.cli.experiment_commands import GapOptions, ReportOptions, ReproduceOptions
+from memoroids.cli.experiment_commands import GapOptions, GridOptions, ReportOptions, ReproduceOptions
 from memoroids.cli.export_command import ExportOptions
 from memoroids.cli.inspect_commands import CompareOptions, EvaluateOptions, SensitivityOptions
 from memoroids.cli.list_command import ListOptions
@@ -35,6 +35,7 @@ OPTIONS: dict[str, Any] = {
     "record": RecordOptions,
     "watch": WatchOptions,
     "gap": GapOptions,
+    "grid": GridOptions,
     "train": TrainConfig,
     "resume": ResumeOptions,
     "evaluate": EvaluateOptions,
@@ -85,6 +86,7 @@ def test_every_option_has_its_sentence_in_the_help(command: str, terminal: Calla
         expected = {field.name for field in dataclasses.fields(OPTIONS[command])}
     positional = {"run": "PATH", "runs": "[[PATH", "what": "{envs" if command == "list" else "WHAT"}
     positional |= {"figure": "{figure3", "grid": "PATH"} | ({"env": "ENV"} if command == "gap" else {})
+    positional |= {"file": "FILE.toml"} if command == "grid" else {}
     for field in expected:
         text = described[positional.get(field, "--" + re.sub("_(?=.)", "-", field))]
         assert len(re.findall(r"[A-Za-z]{2,}", text.partition("(default")[0])) >= 3, f"{field}: {text!r}"

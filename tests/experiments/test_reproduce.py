@@ -13,7 +13,7 @@ from memoroids.benchmarks import batching as timing
 from memoroids.cli.main import main
 from memoroids.experiments import figures
 from memoroids.experiments.grid import Choice, cells
-from memoroids.experiments.reproduce import reproduce
+from memoroids.experiments.reproduce import Execution, reproduce
 
 
 @pytest.mark.usefixtures("faked")
@@ -64,10 +64,10 @@ def test_the_time_of_a_training_episode_is_measured_once_where_anything_was_trai
     orders = tmp_path / "orders.json"
     orders.write_text(json.dumps({cell.name: "refuse" for cell in cells(choice)}))
     root = tmp_path / "grid"
-    assert not reproduce(choice, root, jobs=1, retry=False, command="memoroids reproduce")
+    assert not reproduce(choice, root, Execution(1, "memoroids reproduce"))
     assert asked == [] and "No run has finished yet" in Page(root / "report" / "index.html").text
     orders.unlink()
     for retry in (True, False):
-        assert reproduce(choice, root, jobs=1, retry=retry, command="memoroids reproduce")
+        assert reproduce(choice, root, Execution(1, "memoroids reproduce", retry=retry))
         assert asked == [("popgym-RepeatFirstEasy-v0", "lru", 10, 20)]
     assert "RepeatFirstEasy lru TBB 1.500 2" in Page(root / "report" / "index.html").text

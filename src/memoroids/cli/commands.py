@@ -75,6 +75,11 @@ COMMANDS = {
         "memoroids.cli.experiment_commands",
         "reproduce",
     ),
+    "grid": Command(
+        "Run a grid of your own, all combinations of the settings in a file, or resume it, and write its report.",
+        "memoroids.cli.experiment_commands",
+        "grid",
+    ),
     "gap": Command(
         "Measure what memories are worth on an environment, and what they cost on its twin that hides nothing.",
         "memoroids.cli.experiment_commands",

@@ -1,15 +1,18 @@
-"""`memoroids reproduce` and `memoroids report`: the paper's figures and the suite, from grids of runs to reports."""
+"""`memoroids reproduce`, `gap`, `grid` and `report`: from grids of runs to reports."""
 
 import dataclasses
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from memoroids.cli.failures import CommandFailed, UsageError
 from memoroids.cli.parse import parse
+
+if TYPE_CHECKING:
+    from memoroids.experiments.reproduce import Execution
 
 
 def _check_counts(options: Any, *names: str) -> None:
@@ -19,8 +22,24 @@ def _check_counts(options: Any, *names: str) -> None:
             raise ValueError(f"{name} must be at least 1, got {value}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Options of every command that runs a grid. Raises `ValueError` for numbers out of range."""
+
+    jobs: int | None = None
+    """Processes at a time; by default one for each core."""
+    seeds_together: int = 1
+    """How many seeds of a run on device go through one compiled program in one process: mapped on an accelerator, in
+    turns on a CPU, where their seconds are those of all."""
+    retry: bool = False
+    """Also rerun the cells that failed before."""
+
+    def __post_init__(self) -> None:
+        _check_counts(self, "seeds_together", "jobs")
+
+
 @dataclass(frozen=True)
-class ReproduceOptions:
+class ReproduceOptions(RunOptions):
     """Options of `memoroids reproduce`. Raises `ValueError` for numbers out of range."""
 
     figure: Annotated[
@@ -69,18 +88,12 @@ class ReproduceOptions:
     """Random episodes of every run, in place of its preset's."""
     train_episodes: int | None = None
     """Training episodes of every run, in place of its preset's."""
-    jobs: int | None = None
-    """Processes at a time; by default one for each core."""
-    seeds_together: int = 1
-    """How many seeds of a run on device go through one compiled program in one process: mapped on an accelerator, in
-    turns on a CPU, where their seconds are those of all."""
     output: Path | None = None
     """Directory of the grid; by default runs/FIGURE-SCALE."""
-    retry: bool = False
-    """Also rerun the cells that failed before."""
 
     def __post_init__(self) -> None:
-        _check_counts(self, "seeds", "seeds_together", "steps", "train_episodes", "jobs")
+        super().__post_init__()
+        _check_counts(self, "seeds", "steps", "train_episodes")
         for name in ("random_episodes", "first_seed"):
             if (value := getattr(self, name)) is not None and value < 0:
                 raise ValueError(f"{name} must be at least 0, got {value}")
@@ -89,7 +102,7 @@ class ReproduceOptions:
 
 
 @dataclass(frozen=True)
-class GapOptions:
+class GapOptions(RunOptions):
     """Options of `memoroids gap`. Raises `ValueError` for numbers out of range."""
 
     env: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV")]
@@ -104,15 +117,22 @@ class GapOptions:
     """Number of seeds of each run, counted from 0."""
     steps: int | None = None
     """Environment steps of each run; by default what `memoroids train` takes."""
-    jobs: int | None = None
-    """Runs at a time; by default one for each core."""
     output: Path | None = None
     """Directory of the runs and of the table; by default runs/gap-ENV."""
-    retry: bool = False
-    """Also rerun the cells that failed before."""
 
     def __post_init__(self) -> None:
-        _check_counts(self, "seeds", "steps", "jobs")
+        super().__post_init__()
+        _check_counts(self, "seeds", "steps")
+
+
+@dataclass(frozen=True)
+class GridOptions(RunOptions):
+    """Options of `memoroids grid`. Raises `ValueError` for numbers out of range."""
+
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE.toml")]
+    """The grid: [settings] that all runs share, named as options of `memoroids train`, and [axes], lists of values."""
+    output: Path | None = None
+    """Directory of the grid; by default runs/FILE."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +167,7 @@ def reproduce(arguments: list[str]) -> None:
     elif options.figure == "suite":
         _run_suite(options, root, command)
     else:
-        _run_grid(options, root, command)
+        _run_figure(options, root, command)
 
 
 def _time_returns(options: ReproduceOptions, root: Path, command: str) -> None:
@@ -170,31 +190,34 @@ def _given(options: ReproduceOptions) -> set[str]:
 
 
 def _run_suite(options: ReproduceOptions, root: Path, command: str) -> None:
-    from memoroids.experiments.reproduce import default_jobs, reproduce_suite
+    from memoroids.experiments.reproduce import reproduce_suite
     from memoroids.experiments.suite import SuiteChoice
 
     names = {field.name for field in dataclasses.fields(SuiteChoice)}
-    if unused := _given(options) - names - {"jobs", "output", "retry"}:
+    if unused := _given(options) - names - {"jobs", "seeds_together", "output", "retry"}:
         raise UsageError(f"reproduce suite trains agents with their defaults: it takes no {min(unused)}")
     if options.scale == "paper":
         raise UsageError("reproduce suite has the scales smoke and laptop, got paper")
     choice = SuiteChoice(**{name: getattr(options, name) for name in names})
-    if not reproduce_suite(choice, root, jobs=options.jobs or default_jobs(), retry=options.retry, command=command):
+    if not reproduce_suite(choice, root, _execution(options, command)):
         raise CommandFailed(f"some runs failed; the table says which and why: {root / 'report' / 'suite.md'}")
 
 
-def _run_grid(options: ReproduceOptions, root: Path, command: str) -> None:
+def _execution(options: RunOptions, command: str) -> "Execution":
+    from memoroids.experiments.reproduce import Execution, default_jobs
+
+    return Execution(options.jobs or default_jobs(), command, options.seeds_together, options.retry)
+
+
+def _run_figure(options: ReproduceOptions, root: Path, command: str) -> None:
     from memoroids.experiments import report
     from memoroids.experiments.grid import Choice
-    from memoroids.experiments.reproduce import default_jobs
-    from memoroids.experiments.reproduce import reproduce as run_grid
+    from memoroids.experiments.reproduce import reproduce as run_figure
 
     if options.algorithms:
         raise UsageError(f"algorithms is for reproduce suite, got it for {options.figure}")
     choice = Choice(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Choice)})
-    jobs = options.jobs or default_jobs()
-    together = options.seeds_together
-    if not run_grid(choice, root, jobs=jobs, retry=options.retry, command=command, seeds_together=together):
+    if not run_figure(choice, root, _execution(options, command)):
         raise CommandFailed(f"some cells failed; the report says which and why: {root / report.REPORT / report.PAGE}")
 
 
@@ -206,14 +229,30 @@ def gap(arguments: list[str]) -> None:
     keep_freed_memory()
     from memoroids.experiments.figures import slug
     from memoroids.experiments.observability import GapChoice
-    from memoroids.experiments.reproduce import default_jobs, measure_gap
+    from memoroids.experiments.reproduce import measure_gap
 
     root = options.output or Path("runs") / f"gap-{slug(options.env)}"
     names = {field.name for field in dataclasses.fields(GapChoice)} - {"figure"}
     choice = GapChoice(**{name: getattr(options, name) for name in names})
     command = shlex.join(("memoroids", "gap", *arguments))
-    if not measure_gap(choice, root, jobs=options.jobs or default_jobs(), retry=options.retry, command=command):
+    if not measure_gap(choice, root, _execution(options, command)):
         raise CommandFailed(f"some runs failed; the table says which and why: {root / 'report' / 'gap.md'}")
+
+
+def grid(arguments: list[str]) -> None:
+    """Runs a grid of the user's own and writes its report."""
+    options: GridOptions = parse(GridOptions, "grid", arguments)
+    from memoroids._util.allocator import keep_freed_memory
+
+    keep_freed_memory()
+    from memoroids.experiments import report
+    from memoroids.experiments.grid_file import read_grid
+    from memoroids.experiments.reproduce import run_grid
+
+    root = options.output or Path("runs") / options.file.stem
+    command = shlex.join(("memoroids", "grid", *arguments))
+    if not run_grid(read_grid(options.file), root, _execution(options, command)):
+        raise CommandFailed(f"some cells failed; the report says which and why: {root / report.REPORT / report.PAGE}")
 
 
 def report(arguments: list[str]) -> None:

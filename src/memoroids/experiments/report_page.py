@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from memoroids.envs import DEVICE_PREFIX
-from memoroids.experiments.grid import FIGURES, RML_10
+from memoroids.experiments.grid import FIGURES, RML_10, FigureSpec
 from memoroids.experiments.popgym import SOURCES
 from memoroids.experiments.report_html import document, escape, interval, number, picture, table
 from memoroids.experiments.results import Results
@@ -35,7 +35,8 @@ def grid_page(found: Results, rows: dict[str, list[Row]], captions: dict[str, st
     The pictures are read from `directory`/figures and become part of the page.
     """
     choice = found.grid["choice"]
-    figure = FIGURES[choice["figure"]]
+    name = choice["figure"]
+    figure = FIGURES.get(name) or FigureSpec(choice["title"], choice["about"], (), published=False)
     total, done = len(found.grid["cells"]), len(found.runs)
     parts = [f"<h1>{escape(figure.title)}</h1>", f"<p>{escape(figure.about)}</p>", _ABOUT.format(way=found.way)]
     source = (
@@ -43,11 +44,10 @@ def grid_page(found: Results, rows: dict[str, list[Row]], captions: dict[str, st
         if not figure.published
         else " of Morad et al. 2024, <em>Recurrent Reinforcement Learning with Memoroids</em>"
     )
-    parts.append(
-        f'<p class="note">{escape(choice["figure"])}{source}, at scale {escape(choice["scale"])}: '
-        f"{done} of {total} runs done.</p>"
-    )
-    if choice["scale"] == "smoke":
+    scale = choice.get("scale", "")
+    at_scale = f", at scale {escape(scale)}" if scale else ""
+    parts.append(f'<p class="note">{escape(name)}{source}{at_scale}: {done} of {total} runs done.</p>')
+    if scale == "smoke":
         parts.append(
             '<p class="gap">A smoke run: it checks that every part works, but is too short for learning. Its scores '
             "mean nothing.</p>"
@@ -64,7 +64,7 @@ def grid_page(found: Results, rows: dict[str, list[Row]], captions: dict[str, st
         parts += [*_scores(rows, captions, directory), *_comparisons(rows, captions, directory)]
         parts += [*_sensitivity(rows, captions, directory), *_cost(rows)]
     parts += _provenance(found)
-    return document(f"{choice['figure']}: {figure.title}", parts)
+    return document(f"{name}: {figure.title}", parts)
 
 
 def _scores(rows: dict[str, list[Row]], captions: dict[str, str], directory: Path) -> list[str]:

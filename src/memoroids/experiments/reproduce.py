@@ -1,8 +1,11 @@
-"""`memoroids reproduce` and `gap`: runs the grid of a figure, of the suite or of two environments, and reports it."""
+"""Runs a grid, of a figure, the suite, two environments or the user's own; shows its progress and writes its report."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -12,6 +15,7 @@ from memoroids.benchmarks import batching
 from memoroids.envs import task_of
 from memoroids.experiments import cell_process, random_returns, report, results, runner, tables
 from memoroids.experiments.grid import FIGURES, Cell, Choice, Scale, cells
+from memoroids.experiments.grid_file import GridFile, grid_cells
 from memoroids.experiments.observability import GapChoice, gap_cells
 from memoroids.experiments.runner import GridProgress
 from memoroids.experiments.suite import SuiteChoice, suite_cells
@@ -22,45 +26,67 @@ def default_jobs() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def reproduce(choice: Choice, root: Path, *, jobs: int, retry: bool, command: str, seeds_together: int = 1) -> bool:
-    """Runs the unfinished cells of a grid and writes its report. Returns whether every cell is done.
+@dataclass(frozen=True)
+class Execution:
+    """How a grid is run: processes at a time, the command, seeds that share a process, whether failures run again."""
+
+    jobs: int
+    command: str
+    seeds_together: int = 1
+    retry: bool = False
+
+
+def reproduce(choice: Choice, root: Path, execution: Execution) -> bool:
+    """Runs the unfinished cells of a figure's grid and writes its report. Returns whether every cell is done.
 
     Raises `ValueError` if the choice is not a valid grid or `root` holds anything else.
     """
-    found = cells(choice)
-    runner.prepare(root, choice, found, command)
-    title = f"{choice.figure}, {FIGURES[choice.figure].title}"
-    with GridDisplay(title, choice.scale, root, len(found), jobs) as display:
-        runner.run(root, found, jobs=jobs, seeds_together=seeds_together, retry=retry, watch=display.show)
+
+    def time_parts(found: Sequence[Cell], console: Console) -> None:
         done = [cell for cell in found if (end := cell_process.status(root, cell)) and end["status"] == "done"]
         if choice.figure == "figure5-training" and done and not (root / report.SPLIT).exists():
-            display.console.print("timing the parts of a training episode: collecting, storing, sampling and updating")
+            console.print("timing the parts of a training episode: collecting, storing, sampling and updating")
             tables.write(_split(choice.scale, done), root / report.SPLIT)
-    return _report(root, display)
+
+    title = f"{choice.figure}, {FIGURES[choice.figure].title}"
+    return _run(choice, cells(choice), title, root, execution, scale=choice.scale, after=time_parts)
 
 
-def reproduce_suite(choice: SuiteChoice, root: Path, *, jobs: int, retry: bool, command: str) -> bool:
-    """Runs the unfinished runs of the suite and writes its table. Returns whether every run is done.
-
-    Raises `ValueError` if the choice is not a valid grid or `root` holds anything else.
-    """
-    found = suite_cells(choice)
-    runner.prepare(root, choice, found, command)
-    random_returns.measure(root, found)
-    with GridDisplay("suite, agents with their defaults", choice.scale, root, len(found), jobs) as display:
-        runner.run(root, found, jobs=jobs, retry=retry, watch=display.show)
-    return _report(root, display)
+def reproduce_suite(choice: SuiteChoice, root: Path, execution: Execution) -> bool:
+    """Runs the unfinished runs of the suite and writes its table, as `reproduce` does."""
+    title = "suite, agents with their defaults"
+    measured = partial(random_returns.measure, root)
+    return _run(choice, suite_cells(choice), title, root, execution, scale=choice.scale, before=measured)
 
 
-def measure_gap(choice: GapChoice, root: Path, *, jobs: int, retry: bool, command: str) -> bool:
-    """Runs the unfinished runs on an environment and its twin and writes their table. Returns whether all are done.
+def measure_gap(choice: GapChoice, root: Path, execution: Execution) -> bool:
+    """Runs the unfinished runs on an environment and its twin and writes their table, as `reproduce` does."""
+    return _run(choice, gap_cells(choice), f"{choice.env} and its twin", root, execution)
 
-    Raises `ValueError` if the choice is not a valid grid or `root` holds anything else.
-    """
-    found = gap_cells(choice)
-    runner.prepare(root, choice, found, command)
-    with GridDisplay(f"{choice.env} and its twin", "", root, len(found), jobs) as display:
-        runner.run(root, found, jobs=jobs, retry=retry, watch=display.show)
+
+def run_grid(grid: GridFile, root: Path, execution: Execution) -> bool:
+    """Runs the unfinished cells of a grid of the user's own and writes its report, as `reproduce` does."""
+    return _run(grid, grid_cells(grid), grid.title, root, execution)
+
+
+def _run(
+    choice: Choice | SuiteChoice | GapChoice | GridFile,
+    found: list[Cell],
+    title: str,
+    root: Path,
+    execution: Execution,
+    *,
+    scale: str = "",
+    before: Callable[[Sequence[Cell]], Any] = lambda found: None,
+    after: Callable[[Sequence[Cell], Console], None] = lambda found, console: None,
+) -> bool:
+    """Runs the unfinished cells between `before` and `after`, then writes the report. Returns whether all are done."""
+    runner.prepare(root, choice, found, execution.command)
+    before(found)
+    jobs, together = execution.jobs, execution.seeds_together
+    with GridDisplay(title, scale, root, len(found), jobs) as display:
+        runner.run(root, found, jobs=jobs, seeds_together=together, retry=execution.retry, watch=display.show)
+        after(found, display.console)
     return _report(root, display)
 
 

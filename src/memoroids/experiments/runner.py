@@ -14,6 +14,7 @@ from memoroids._version import __version__
 from memoroids.experiments.cell import DONE, INTERRUPTED, write_json
 from memoroids.experiments.cell_process import CellProcess, cell_dir, failure_reason, share_done, start, status
 from memoroids.experiments.grid import Cell, Choice
+from memoroids.experiments.grid_file import GridFile
 from memoroids.experiments.observability import GapChoice
 from memoroids.experiments.suite import SuiteChoice
 from memoroids.runs.settings_file import from_json, to_json
@@ -37,7 +38,9 @@ class GridProgress(NamedTuple):
     """A message about a cell that has just ended."""
 
 
-def prepare(root: Path, choice: Choice | SuiteChoice | GapChoice, cells: Sequence[Cell], command: str) -> None:
+def prepare(
+    root: Path, choice: Choice | SuiteChoice | GapChoice | GridFile, cells: Sequence[Cell], command: str
+) -> None:
     """Writes the description of a grid to `root`/grid.json. Raises `ValueError` if `root` holds anything else."""
     grid = {
         "version": __version__,

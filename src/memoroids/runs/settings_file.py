@@ -11,7 +11,7 @@ from typing import Any, Literal
 from memoroids._util.messages import printable, suggest
 from memoroids._version import __version__
 from memoroids.agents.agent_registry import resolve_agent
-from memoroids.runs.settings import TrainConfig
+from memoroids.runs.settings import TrainConfig, options
 
 SCHEMA = 2
 """Version of the layout of the settings; files with another version are refused."""
@@ -47,6 +47,22 @@ def from_json(text: str) -> TrainConfig:
         if version == __version__:
             raise
         raise ValueError(f"written by memoroids {version}, this is {__version__}: {error}") from error
+
+
+def check_types(values: dict[str, Any], algorithm: str) -> None:
+    """Checks the types of settings read from a file, by the names of options or of the agent's settings.
+
+    Raises `ValueError` for the first that is of another type. Names that are unknown are left to `TrainConfig.of`.
+    """
+    agent = resolve_agent(algorithm).settings
+    own = {f.name: (agent, f.name) for f in dataclasses.fields(agent)} if dataclasses.is_dataclass(agent) else {}
+    groups = typing.get_type_hints(TrainConfig)
+    known = own | {name: (groups[group] if group else TrainConfig, field) for name, (group, field) in options().items()}
+    for name, value in values.items():
+        owner, field = known.get(name, (None, ""))
+        hint = typing.get_type_hints(owner)[field] if owner else Any
+        if not _fits(value, hint):
+            raise ValueError(f"{name} must be {getattr(hint, '__name__', hint)}, got {value!r}")
 
 
 def with_typed_agent(config: TrainConfig) -> TrainConfig:

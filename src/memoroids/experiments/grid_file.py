@@ -1,0 +1,204 @@
+"""Grids of the user's own, read from a TOML file: the settings that all runs share, axes, and cells to leave out."""
+
+import itertools
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from memoroids._util.messages import suggest
+from memoroids.envs import resolve, task_of
+from memoroids.experiments.grid import Batching, Cell
+from memoroids.memory.registry import resolve_memory
+from memoroids.runs.presets import PRESETS
+from memoroids.runs.settings import TrainConfig
+from memoroids.runs.settings_file import check_types
+
+NAME = "grid"
+MAX_CELLS = 10_000
+"""More runs than anybody waits for: a grid of more is taken for a mistake."""
+_OF_THE_GRID = {
+    "seed": "count seeds with `seeds = 3` and `first_seed = 0`",
+    "seeds": "count seeds with `seeds = 3`, outside the tables",
+    "run_dir": "every run has a directory within the grid's",
+}
+"""Settings that a grid decides itself, and what to do instead."""
+_NAMED_APART = ("env", "memory", "batching", "segment_length")
+"""Settings that have a column of their own in tables, or are part of a batching's name."""
+
+Settings = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class GridFile:
+    """What a grid file says.
+
+    `axes`: all combinations of their values are run. `zip`: tables of lists of the same length, whose first values
+    belong together, then the second ones, and so on; each is an axis. `exclude`: a cell is left out if it has all the
+    values of one of these tables. `seeds`, `first_seed`: every cell is run with so many seeds, from the first one on.
+    """
+
+    title: str
+    about: str = ""
+    preset: str = PRESETS[0]
+    seeds: int = 3
+    first_seed: int = 0
+    settings: Settings = field(default_factory=dict)
+    axes: dict[str, list[Any]] = field(default_factory=dict)
+    zip: list[dict[str, list[Any]]] = field(default_factory=list)
+    exclude: list[Settings] = field(default_factory=list)
+    figure: str = NAME
+
+
+def read_grid(path: Path) -> GridFile:
+    """Reads a grid file. Raises `ValueError`, naming the file, for one that is not valid TOML or not a grid."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        return _checked(values, path.stem)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:  # tomllib's is one too
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _checked(values: dict[str, Any], stem: str) -> GridFile:
+    types = {"title": str, "about": str, "preset": str, "seeds": int, "first_seed": int, "settings": dict}
+    types |= {"axes": dict, "zip": list, "exclude": list}
+    for name, value in values.items():
+        if name not in types:
+            raise ValueError(f"unknown key {name!r}{suggest(name, types)}")
+        if not isinstance(value, types[name]) or isinstance(value, bool):
+            raise ValueError(f"{name} must be {_KINDS[types[name]]}, got {value!r}")
+        if types[name] is list and not all(isinstance(each, dict) for each in value):
+            raise ValueError(f"{name} must be written as tables, [[{name}]]")
+    told: Any = {"title": stem} | values
+    grid = GridFile(**told)
+    if grid.seeds < 1 or grid.first_seed < 0:
+        raise ValueError(f"seeds must be at least 1 and first_seed at least 0, got {grid.seeds} and {grid.first_seed}")
+    places: dict[str, str] = {}
+    for place, table in _tables(grid):
+        for name in table:
+            if name in _OF_THE_GRID:
+                raise ValueError(f"{place} sets {name}: {_OF_THE_GRID[name]}")
+            if name in places:
+                raise ValueError(f"{name} is set by {places[name]} and by {place}: set it in one place")
+            places[name] = place
+    for place, table in _tables(grid)[1:]:
+        for name, options in table.items():
+            if not isinstance(options, list) or not options:
+                raise ValueError(f"{place}: {name} must be a list of one value or more, got {options!r}")
+            if any(value in options[:i] for i, value in enumerate(options)) and place == "[axes]":
+                raise ValueError(f"{place}: {name} has a value twice, in {options}")
+        lengths = {name: len(options) for name, options in table.items()}
+        if place != "[axes]" and len(set(lengths.values())) > 1:
+            counts = ", ".join(f"{name} has {length}" for name, length in lengths.items())
+            raise ValueError(f"{place}: lists that belong together must have one length: {counts}")
+    for number, table in enumerate(grid.exclude, start=1):
+        for name in table:
+            if not table or name not in places:
+                raise ValueError(f"exclude table {number} names {name}, which no axis or setting of this file does")
+    return grid
+
+
+_KINDS: dict[type, str] = {str: "text", int: "a whole number", dict: "a table", list: "a list of tables"}
+
+
+def _tables(grid: GridFile) -> list[tuple[str, dict[str, Any]]]:
+    """The tables that set something, with what they are called in errors: the settings, and those with lists."""
+    zips = [(f"zip table {number}", table) for number, table in enumerate(grid.zip, start=1)]
+    return [("[settings]", grid.settings), ("[axes]", grid.axes), *zips]
+
+
+def grid_cells(grid: GridFile) -> list[Cell]:
+    """The runs of a grid, seeds outermost, so that every comparison has its first results early.
+
+    Raises `ValueError` for settings that are unknown, of the wrong type or not possible together, for cells that are
+    the same run, and for too many cells, before any of them is made.
+    """
+    combinations = _combinations(grid)
+    seeds = range(grid.first_seed, grid.first_seed + grid.seeds)
+    configs = {(i, seed): _config(grid, each, seed) for seed in seeds for i, each in enumerate(combinations)}
+    first = [configs[i, seeds[0]] for i in range(len(combinations))]
+    labels = _labels(combinations, first)
+    found = []
+    for (i, seed), config in configs.items():
+        task, memory, label = labels[i]
+        name = "".join(c if c.isalnum() or c in "._=" else "-" for c in f"{task}-{memory}-{label}-seed{seed}")
+        found.append(Cell(name, task, memory, label, seed, config))
+    names = [cell.name for cell in found]
+    if len(set(names)) < len(names):
+        twice = next(name for i, name in enumerate(names) if name in names[:i])
+        raise ValueError(f"two cells are the same run, {twice}: give each other settings, or exclude one")
+    return found
+
+
+def _combinations(grid: GridFile) -> list[Settings]:
+    """Every combination of the values of the axes that is not excluded."""
+    axes: list[list[Settings]] = [[{name: value} for value in options] for name, options in grid.axes.items()]
+    axes += [
+        [dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)] for table in grid.zip
+    ]
+    number = grid.seeds
+    for axis in axes:
+        number *= len(axis)
+    if number > MAX_CELLS:
+        counts = " × ".join(str(len(axis)) for axis in axes)
+        raise ValueError(
+            f"the grid has {number:,} runs ({counts} and {grid.seeds} seeds), more than {MAX_CELLS:,}: leave out values"
+        )
+    every: list[Settings] = [{k: v for part in parts for k, v in part.items()} for parts in itertools.product(*axes)]
+    kept = list(every)
+    for number, table in enumerate(grid.exclude, start=1):
+        left = [each for each in kept if not _has_all(grid.settings | each, table)]
+        if len(left) == len(kept):
+            raise ValueError(f"exclude table {number} leaves out nothing: no cell that is left has {table}")
+        kept = left
+    if not kept:
+        raise ValueError("every cell is excluded")
+    return kept
+
+
+def _has_all(settings: Settings, table: Settings) -> bool:
+    return all(settings[name] == value for name, value in table.items())
+
+
+def _config(grid: GridFile, combination: Settings, seed: int) -> TrainConfig:
+    """The settings of a cell. Raises `ValueError`, naming the cell, as `TrainConfig.of` and for other types."""
+    values = grid.settings | combination
+    try:
+        check_types(values, values.get("algorithm", TrainConfig().algorithm))
+        if "memory" in values:
+            resolve_memory(values["memory"])
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        config = TrainConfig.of(preset=grid.preset, **values, seed=seed)
+        return config.replace(env=resolve(config.env.id))
+    except ValueError as error:
+        where = ", ".join(f"{name} {value}" for name, value in combination.items())
+        raise ValueError(f"{error} (in the cell {where})" if where else str(error)) from error
+
+
+def _labels(combinations: Sequence[Settings], configs: Sequence[TrainConfig]) -> list[tuple[str, str, str]]:
+    """The task, the memory and what else tells a cell from the others of this task and memory, for tables and figures.
+
+    That is the name of the batching, and each setting that differs between them.
+    """
+    pairs = [(task_of(config.env.id), config.network.memory) for config in configs]
+    varied: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for pair, combination in zip(pairs, combinations, strict=True):
+        for name, value in combination.items():
+            varied.setdefault(pair, {}).setdefault(name, []).append(_text(value))
+    out = []
+    for pair, combination, config in zip(pairs, combinations, configs, strict=True):
+        told = [name for name in combination if name not in _NAMED_APART and len(set(varied[pair][name])) > 1]
+        length = config.replay.segment_length if config.replay.batching == "segments" else None
+        out.append(
+            (*pair, ", ".join([Batching(length).label, *(f"{name}={_text(combination[name])}" for name in told)]))
+        )
+    return out
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return " ".join(f"{name} {each}" for name, each in value.items())
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
