@@ -110,6 +110,7 @@ def _commands() -> Iterator[Case]:
         "reproduce",
         "gap",
         "grid",
+        "tune",
         "list",
     ):
         yield _case("command", [command], f"{command}: .*(required|missing)")
@@ -132,6 +133,7 @@ def _unknown_options() -> Iterator[Case]:
         ("reproduce", "figure4"),
         ("gap", "device:RepeatFirstEasy"),
         ("grid", "grid.toml"),
+        ("tune", "tune.toml"),
         ("report", "grid"),
         ("bench", "update"),
         ("list", "envs"),
@@ -762,6 +764,16 @@ def _reproductions() -> Iterator[Case]:
     for text, says in (("[axes]\nlearning_rat = [1]", "unknown setting .learning_rat"), ("[axes", "grid.toml: .*']'")):
         yield _case("grid", "grid grid.toml", says, _file("grid.toml", text), text)
     yield _case("grid", "grid grid.toml", "grid.toml cannot be read")
+    yield _case("tune", "tune tune.toml", "tune.toml cannot be read")
+    yield _case("tune", "tune tune.toml", "names no setting", _file("tune.toml", "trials = 3"), "no search")
+    yield _case("tune", "tune tune.toml --jobs 0", "jobs must be at least 1, got 0")
+    searched = _file("tune.toml", "[search]\nwidth = [8, 16]")
+
+    def beside(where: Path) -> None:
+        searched(where)
+        _file("out/notes.txt", "mine")(where)
+
+    yield _case("tune", "tune tune.toml --output out", "out is not an empty directory", beside, "other things")
     yield _case("grid", "grid grid.toml --jobs 0", "jobs must be at least 1, got 0")
     yield _case("grid", "grid grid.toml --seeds-together 0", "seeds_together must be at least 1, got 0")
     start = "reproduce figure4 --scale smoke --output grid"

@@ -21,6 +21,7 @@ from memoroids.cli.look_command import LookOptions
 from memoroids.cli.main import main
 from memoroids.cli.record_command import RecordOptions
 from memoroids.cli.train_command import ResumeOptions
+from memoroids.cli.tune_command import TuneOptions
 from memoroids.cli.watch_command import WatchOptions
 from memoroids.replay import PriorityConfig
 from memoroids.runs.settings import TrainConfig, options
@@ -36,6 +37,7 @@ OPTIONS: dict[str, Any] = {
     "watch": WatchOptions,
     "gap": GapOptions,
     "grid": GridOptions,
+    "tune": TuneOptions,
     "train": TrainConfig,
     "resume": ResumeOptions,
     "evaluate": EvaluateOptions,
@@ -86,7 +88,7 @@ def test_every_option_has_its_sentence_in_the_help(command: str, terminal: Calla
         expected = {field.name for field in dataclasses.fields(OPTIONS[command])}
     positional = {"run": "PATH", "runs": "[[PATH", "what": "{envs" if command == "list" else "WHAT"}
     positional |= {"figure": "{figure3", "grid": "PATH"} | ({"env": "ENV"} if command == "gap" else {})
-    positional |= {"file": "FILE.toml"} if command == "grid" else {}
+    positional |= {"file": "FILE.toml"} if command in ("grid", "tune") else {}
     for field in expected:
         text = described[positional.get(field, "--" + re.sub("_(?=.)", "-", field))]
         assert len(re.findall(r"[A-Za-z]{2,}", text.partition("(default")[0])) >= 3, f"{field}: {text!r}"

@@ -80,6 +80,11 @@ COMMANDS = {
         "memoroids.cli.experiment_commands",
         "grid",
     ),
+    "tune": Command(
+        "Search settings with Optuna, in several processes if you like, and compare what it found on fresh seeds.",
+        "memoroids.cli.tune_command",
+        "tune",
+    ),
     "gap": Command(
         "Measure what memories are worth on an environment, and what they cost on its twin that hides nothing.",
         "memoroids.cli.experiment_commands",

@@ -2,7 +2,7 @@
 
 import dataclasses
 import typing
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 
@@ -12,7 +12,10 @@ from memoroids.cli.failures import UsageError
 from memoroids.runs.presets import PRESETS
 from memoroids.runs.settings import RENAMED, TrainConfig, options
 
-PRESET_HELP = "Where settings that are not given come from: tuned (ours), paper or atari (as published; for dqn)."
+PRESET_HELP = (
+    "Where settings that are not given come from: tuned (ours), paper or atari (as published; for dqn), or a file of "
+    "your own, as `memoroids tune` writes one."
+)
 
 
 def flagged(config: TrainConfig) -> TrainConfig:
@@ -72,7 +75,7 @@ def _fields(settings: Any) -> dict[str, Any]:
 
 def _flagged_type(config: TrainConfig) -> Any:
     # Read before tyro reads the options, see `read_settings`: an option of the command line, but not a setting.
-    source = Annotated[Literal[PRESETS], tyro.conf.arg(help=PRESET_HELP)]
+    source = Annotated[str, tyro.conf.arg(help=PRESET_HELP, metavar=f"{{{','.join(PRESETS)},FILE.toml}}")]
     fields: list[Any] = [("preset", source, dataclasses.field(default=PRESETS[0]))]
     for each in dataclasses.fields(config):
         value = getattr(config, each.name)

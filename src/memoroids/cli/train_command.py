@@ -41,22 +41,24 @@ def read_settings(arguments: list[str]) -> "TrainConfig":
     from memoroids.cli.setting_flags import flagged, plain, without_prefix
     from memoroids.envs import resolve
     from memoroids.memory.registry import resolve_memory
-    from memoroids.runs.presets import PRESETS, preset
+    from memoroids.runs.presets import PRESETS, named_by, preset
     from memoroids.runs.settings import TrainConfig
 
     # The preset, which supplies tyro's defaults, depends on these options: they are read before tyro reads all.
-    asked = {name: TrainConfig().get(name) for name in ("env", "memory", "algorithm")} | {"preset": PRESETS[0]}
+    asked: dict[str, str] = {"preset": PRESETS[0]}
+    options = ("env", "memory", "algorithm", "preset")
     for i, argument in enumerate(arguments):
         name, _, value = argument.partition("=")
         key = name.removeprefix("--")
-        if name.startswith("--") and key in asked:
+        if name.startswith("--") and key in options:
             asked[key] = value or next(iter(arguments[i + 1 : i + 2]), "")
+    asked = {name: TrainConfig().get(name) for name in options[:3]} | named_by(asked["preset"]) | asked
     helping = any(argument in ("-h", "--help") for argument in arguments)
     if not helping:
         resolve_memory(asked["memory"])
     values = preset(asked["preset"], asked["env"], asked["memory"], asked["algorithm"])
     sizes = values.get("memory_sizes", {})
-    chosen = TrainConfig.of(env=asked["env"], algorithm=asked["algorithm"], **values)
+    chosen = TrainConfig.of(env=asked["env"], memory=asked["memory"], algorithm=asked["algorithm"], **values)
     arguments = without_prefix(arguments, asked["algorithm"])
     default = flagged(chosen)
     config = plain(parse(type(default), "train", arguments, default))

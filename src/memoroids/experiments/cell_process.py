@@ -49,8 +49,12 @@ def status(root: Path, cell: Cell) -> dict[str, Any] | None:
         return None
 
 
-def start(root: Path, cells: Sequence[Cell], slot: int, jobs: int) -> subprocess.Popen[bytes]:
+def start(
+    root: Path, cells: Sequence[Cell], slot: int, jobs: int, *, cache: Path | None = None
+) -> subprocess.Popen[bytes]:
     """Starts the process of these cells, with the cores and the compilation cache of its slot, one of `jobs`.
+
+    `cache`: another directory for what is compiled, which no other process writes to.
 
     A cell that was interrupted resumes from its newest checkpoint; any other starts with an empty directory. What the
     process prints is written to the log of each.
@@ -70,7 +74,7 @@ def start(root: Path, cells: Sequence[Cell], slot: int, jobs: int) -> subprocess
     # Cells that differ only in their seed compile to the same program. Each slot has a cache of its own, because two
     # processes must not write to the same cache.
     environment = os.environ | {
-        "JAX_COMPILATION_CACHE_DIR": str((root / CACHE / str(slot)).absolute()),
+        "JAX_COMPILATION_CACHE_DIR": str((cache or root / CACHE / str(slot)).absolute()),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
     environment.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # processes may share an accelerator

@@ -1,13 +1,12 @@
 """Grids of the user's own, read from a TOML file: the settings that all runs share, axes, and cells to leave out."""
 
 import itertools
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from memoroids._util.messages import suggest
+from memoroids._util.toml_tables import read_toml
 from memoroids.envs import resolve, task_of
 from memoroids.experiments.grid import Batching, Cell
 from memoroids.memory.registry import resolve_memory
@@ -53,27 +52,15 @@ class GridFile:
 
 def read_grid(path: Path) -> GridFile:
     """Reads a grid file. Raises `ValueError`, naming the file, for one that is not valid TOML or not a grid."""
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-        return _checked(values, path.stem)
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:  # tomllib's is one too
-        raise ValueError(f"{path}: {error}") from error
+    return read_toml(path, _KEYS, lambda values: _checked({"title": path.stem} | values))
 
 
-def _checked(values: dict[str, Any], stem: str) -> GridFile:
-    types = {"title": str, "about": str, "preset": str, "seeds": int, "first_seed": int, "settings": dict}
-    types |= {"axes": dict, "zip": list, "exclude": list}
-    for name, value in values.items():
-        if name not in types:
-            raise ValueError(f"unknown key {name!r}{suggest(name, types)}")
-        if not isinstance(value, types[name]) or isinstance(value, bool):
-            raise ValueError(f"{name} must be {_KINDS[types[name]]}, got {value!r}")
-        if types[name] is list and not all(isinstance(each, dict) for each in value):
-            raise ValueError(f"{name} must be written as tables, [[{name}]]")
-    told: Any = {"title": stem} | values
-    grid = GridFile(**told)
+_KEYS = {"title": str, "about": str, "preset": str, "seeds": int, "first_seed": int, "settings": dict}
+_KEYS |= {"axes": dict, "zip": list, "exclude": list}
+
+
+def _checked(values: Any) -> GridFile:
+    grid = GridFile(**values)
     if grid.seeds < 1 or grid.first_seed < 0:
         raise ValueError(f"seeds must be at least 1 and first_seed at least 0, got {grid.seeds} and {grid.first_seed}")
     places: dict[str, str] = {}
@@ -99,9 +86,6 @@ def _checked(values: dict[str, Any], stem: str) -> GridFile:
             if not table or name not in places:
                 raise ValueError(f"exclude table {number} names {name}, which no axis or setting of this file does")
     return grid
-
-
-_KINDS: dict[type, str] = {str: "text", int: "a whole number", dict: "a table", list: "a list of tables"}
 
 
 def _tables(grid: GridFile) -> list[tuple[str, dict[str, Any]]]:

@@ -127,7 +127,7 @@ def run(
         left = [cell for group, _ in waiting for cell in group]
         watch(_progress(root, done, failed, cells, running, left, spent, jobs, news))
 
-    with _lock(root), _terminating(running):
+    with _lock(root), terminating(lambda: running):
         report_progress()
         while waiting or running:
             while waiting and free:
@@ -216,8 +216,8 @@ def _lock(root: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _terminating(running: list[CellProcess]) -> Iterator[None]:
-    """Ends the running cells when the grid ends, for whatever reason; treats SIGTERM like Ctrl-C."""
+def terminating(running: Callable[[], Sequence[CellProcess]]) -> Iterator[None]:
+    """Ends the processes that are running when the caller ends, for whatever reason; treats SIGTERM like Ctrl-C."""
 
     def interrupt(number: Any, frame: Any) -> None:
         raise KeyboardInterrupt
@@ -227,7 +227,7 @@ def _terminating(running: list[CellProcess]) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-        for process in running:
+        for process in running():
             process.popen.kill()
-        for process in running:
+        for process in running():
             process.popen.wait()

@@ -1,13 +1,16 @@
 """Presets: the settings of everything that the user does not set."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 from memoroids._util.messages import suggest
 from memoroids.agents.agent_registry import REGISTRY, resolve_agent
 from memoroids.envs import DEVICE_PREFIX, is_atari, resolve, task_of
 from memoroids.runs import preset_values as values
+from memoroids.runs.preset_file import WHAT, is_file, read_preset
 from memoroids.runs.settings import options
+from memoroids.runs.settings_file import check_types
 
 TASKS = tuple(values.PAPER)
 """The paper's nine tasks, by their POPGym names without prefix and version."""
@@ -28,9 +31,19 @@ def preset(name: str, env: str, memory: str, algorithm: str = "dqn") -> dict[str
     since a replay as long as that of the nine tasks would not fit into memory. Options that the agent does not have are
     left out.
 
-    Raises `ValueError` for an unknown preset, environment or agent, and for an agent without replay if the preset is
-    `paper` or `atari`, which publish no settings for these.
+    A name that ends with .toml is a file of the user's own (`read_preset`), whose settings replace those of the preset
+    on which it builds; all of them have to be the agent's.
+
+    Raises `ValueError` for an unknown preset, environment or agent, for an agent without replay if the preset is
+    `paper` or `atari`, which publish no settings for these, and for a file that is no preset.
     """
+    if is_file(name):
+        base, settings = read_preset(Path(name))
+        check_types(settings, algorithm)
+        found = preset(base, env, memory, algorithm)
+        own = {option: tuple(v) if isinstance(v, list) else v for option, v in settings.items() if option not in WHAT}
+        sizes = found.get("memory_sizes", {}) | own.get("memory_sizes", {})
+        return found | own | ({"memory_sizes": sizes} if sizes else {})
     if name not in PRESETS:
         raise ValueError(f"unknown preset {name!r}{suggest(name, PRESETS)}")
     kind = resolve_agent(algorithm)
@@ -55,6 +68,11 @@ def preset(name: str, env: str, memory: str, algorithm: str = "dqn") -> dict[str
     if algorithm in REGISTRY:  # what the settings of a user's agent are best at, its own defaults say
         known |= kind.setting_names
     return copy.deepcopy({option: value for option, value in found.items() if option in known})
+
+
+def named_by(name: str) -> dict[str, str]:
+    """The environment, memory and algorithm that a preset names; only those of the user's own do."""
+    return read_preset(Path(name)).what if is_file(name) else {}
 
 
 def _sizes(memory: str, changes: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -180,7 +180,8 @@ class TrainConfig:
     def of(cls, *, preset: str | None = None, **values: Any) -> "TrainConfig":
         """Defaults with these values, named as command-line options or as fields of the agent's settings.
 
-        `preset`: tuned, paper or atari, from which settings that are not among `values` come, as on the command line.
+        `preset`: tuned, paper, atari or a file of the user's own, from which settings that are not among `values` come,
+        as on the command line.
         `env` may also be an environment or a callable that makes one, `memory` and `algorithm` the objects themselves;
         the settings hold their names, which for objects that cannot be imported are valid in this process only.
 
@@ -191,7 +192,9 @@ class TrainConfig:
             from memoroids.runs import presets  # which reads the names of the settings from here
 
             asked = {"env": EnvSettings().id, "memory": NetworkSettings().memory, "algorithm": defaults["algorithm"]}
-            known = presets.preset(preset, **{name: values.get(name, default) for name, default in asked.items()})
+            asked |= presets.named_by(preset)
+            asked = {name: values.get(name, default) for name, default in asked.items()}
+            known = asked | presets.preset(preset, **asked)
             sizes = known.get("memory_sizes", {}) | values.get("memory_sizes", {})
             values = known | values | ({"memory_sizes": sizes} if sizes else {})
         return cls(**_changed(defaults, values))

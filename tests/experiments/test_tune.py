@@ -1,0 +1,181 @@
+"""A search from its first trial to the report: trials that fail, are ended early or killed, and several processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import fake_cell
+import pytest
+from test_runner import alive, wait_until
+
+from memoroids.experiments import cell_process, results, tune
+from memoroids.experiments.study import Study
+from memoroids.experiments.tune import TuneProgress
+from memoroids.experiments.tune_file import Range, TuneFile
+from memoroids.runs.preset_file import read_preset
+from memoroids.runs.settings import TrainConfig
+
+SEARCH: dict[str, Range | list[Any]] = {"learning_rate": Range(1e-4, 1e-2, log=True), "width": [8, 16]}
+
+
+def told(**changes: Any) -> TuneFile:
+    settings = {"env": "RepeatFirstEasy", "memory": "gru", "train_episodes": 40}
+    return TuneFile(**{"title": "a search", "trials": 3, "settings": settings, "search": SEARCH} | changes)
+
+
+class Search:
+    """A search in a directory, whose runs do as they are ordered."""
+
+    def __init__(self, place: Path, tuned: TuneFile):
+        self.place, self.root, self.tune = place, place / "search", tuned
+        tune.prepare(self.root, tuned)
+
+    def order(self, orders: dict[str, str]) -> None:
+        (self.place / "orders.json").write_text(json.dumps(orders))
+
+    def run(self, jobs: int = 1) -> tuple[Study, list[str]]:
+        """Runs what is left of the trials. Returns the study, and what was said."""
+        said: list[str] = []
+
+        def watch(moment: TuneProgress) -> None:
+            if moment.news is not None:
+                said.append(moment.news)
+
+        return tune.search(self.root, self.tune, jobs=jobs, watch=watch), said
+
+    def starts(self) -> list[str]:
+        path = self.place / "starts"
+        return [json.loads(line)["name"] for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_a_search_ends_with_the_best_settings_as_a_preset_and_a_comparison_on_other_seeds(tmp_path: Path, faked: None):
+    search = Search(tmp_path, told())
+    search.order({"trial0000-seed100": "reach 0.25", "trial0001-seed100": "reach 0.75", "trial0002-seed100": "raise"})
+    study, said = search.run()
+    assert [row["state"] for row in study.rows()] == ["complete", "complete", "fail"]
+    best = study.best()
+    assert best is not None and best[:2] == (1, 0.875)  # what a fake run reaches in the end is 0.125 more
+    assert said[1].startswith("trial 1 has 0.875: learning_rate ")
+    assert "ZeroDivisionError: divided by nothing" in said[2]
+
+    path = tune.write(search.root, search.tune, study)
+    assert path is not None
+    assert read_preset(path) == ("tuned", search.tune.settings | best[2])
+    found = TrainConfig.of(preset=str(path), seed=5)
+    assert found == TrainConfig.of(preset="tuned", **search.tune.settings, **best[2], seed=5)
+    assert (search.root / "trials.csv").read_text().count("\n") == 4
+
+    page = tune.compare(search.root, search.tune, best[2], jobs=2, command="memoroids tune")
+    assert page.exists() and "before and after the search" in page.read_text()
+    runs = results.load(search.root / tune.COMPARISON).runs
+    assert sorted((run.cell.batching, run.cell.seed) for run in runs) == [
+        (f"TBB, {side}", seed) for side in ("before the search", "found") for seed in range(3)
+    ]
+    assert {run.cell.config.agent.learning_rate for run in runs if "found" in run.cell.batching} == {
+        best[2]["learning_rate"]
+    }
+    sides = tune.finals(search.root)
+    assert {side: len(values) for side, values in sides.items()} == {"found": 3, "before the search": 3}
+
+    before = search.starts()
+    assert search.run()[1] == [] and search.starts() == before, "a finished search runs nothing"
+
+
+def test_the_value_of_a_trial_is_the_mean_over_its_seeds(tmp_path: Path, faked: None):
+    search = Search(tmp_path, told(trials=1, seeds=2))
+    search.order({"trial0000-seed100": "reach 0.25", "trial0000-seed101": "reach 0.5"})
+    study, _ = search.run()
+    assert study.best() is not None and study.rows()[0]["value"] == pytest.approx(0.5)
+    assert search.starts() == ["trial0000-seed100", "trial0000-seed101"]
+
+
+def test_a_trial_that_is_worse_than_most_is_ended_early(tmp_path: Path, faked: None):
+    search = Search(tmp_path, told(trials=6))
+    orders = {f"trial{i:04d}-seed100": f"reach {0.5 + 0.1 * i}" for i in range(5)}
+    search.order(orders | {"trial0005-seed100": "stay at 0.1"})
+    study, said = search.run()
+    assert [row["state"] for row in study.rows()] == ["complete"] * 5 + ["pruned"]
+    assert said[-1].startswith("trial 5 ended early, worse than most")
+
+
+PARENT = """
+from pathlib import Path
+import fake_cell
+from test_tune import told
+from memoroids.experiments import cell_process, tune
+cell_process.CELL_PROGRAM = fake_cell.PROGRAM
+tune.search(Path({root!r}), told(trials=4), jobs=1, watch=lambda moment: None)
+"""
+
+
+def test_two_processes_share_a_search_and_what_a_killed_one_leaves_is_gone_on_with(tmp_path: Path, faked: None):
+    search = Search(tmp_path, told(trials=4))
+    search.order({"trial0000-seed100": "hang once"})
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT.format(root=str(search.root))],
+        env=os.environ | {"PYTHONPATH": path},
+        stdout=subprocess.DEVNULL,
+    ) as parent:
+        try:
+            wait_until(lambda: search.starts() == ["trial0000-seed100"])
+            study, _ = search.run()  # runs the others while the first hangs in the other process
+            assert [row["state"] for row in study.rows()] == ["running"] + ["complete"] * 3
+            tried = study.rows()[0]
+        finally:
+            parent.kill()
+    pids = [json.loads(line)["pid"] for line in (tmp_path / "starts").read_text().splitlines()]
+    wait_until(lambda: not any(map(alive, pids)))
+    study, said = search.run()
+    assert len(said) == 1 and study.rows()[0] == tried | {"state": "complete", "value": study.rows()[0]["value"]}
+    assert sorted(search.starts()) == ["trial0000-seed100"] * 2 + [f"trial000{i}-seed100" for i in (1, 2, 3)]
+
+
+def test_ctrl_c_ends_the_runs_and_the_search_goes_on_later(tmp_path: Path, faked: None):
+    search = Search(tmp_path, told(trials=2))
+    search.order({"trial0000-seed100": "hang once"})
+
+    def watch(moment: TuneProgress) -> None:
+        if search.starts():
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt):
+        tune.search(search.root, search.tune, jobs=1, watch=watch)
+    pids = [json.loads(line)["pid"] for line in (tmp_path / "starts").read_text().splitlines()]
+    assert not any(map(alive, pids))
+    study, _ = search.run()
+    assert [row["state"] for row in study.rows()] == ["complete"] * 2
+
+
+def test_a_search_in_which_nothing_finishes_has_no_best(tmp_path: Path, faked: None):
+    search = Search(tmp_path, told(trials=2))
+    search.order({f"trial000{i}-seed100": "refuse" for i in range(2)})
+    study, said = search.run()
+    assert study.best() is None and tune.write(search.root, search.tune, study) is None
+    assert all(fake_cell.NASTY in line for line in said)
+    assert (search.root / "trials.csv").exists() and not (search.root / "best.toml").exists()
+
+
+def test_a_directory_that_holds_something_else_is_refused(tmp_path: Path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").touch()
+    with pytest.raises(ValueError, match="is not an empty directory and holds no search"):
+        tune.prepare(tmp_path / "full", told())
+    tune.prepare(tmp_path / "mine", told())
+    tune.prepare(tmp_path / "mine", told())
+    with pytest.raises(ValueError, match="holds another search"):
+        tune.prepare(tmp_path / "mine", told(trials=9))
+    (tmp_path / "mine" / tune.DESCRIPTION).write_text("{")
+    with pytest.raises(ValueError, match="is not a valid description of a search"):
+        tune.prepare(tmp_path / "mine", told())
+
+
+def test_the_programs_of_two_processes_are_cached_apart(tmp_path: Path, faked: None):
+    search = Search(tmp_path, told(trials=1))
+    search.run()
+    (start,) = [json.loads(line) for line in (tmp_path / "starts").read_text().splitlines()]
+    assert start["cache"].endswith("cache/0-0") and cell_process.CACHE == "cache"
