@@ -30,7 +30,7 @@ def test_the_code_of_the_readme_runs(number):
     exec(compile(blocks(README, "python")[number], f"README.md block {number}", "exec"), {"__name__": "readme"})
 
 
-@pytest.mark.parametrize("page", ["own_memory", "interop", "python"])
+@pytest.mark.parametrize("page", ["concepts", "own_environment", "own_memory", "interop", "python"])
 def test_the_code_of_a_guide_runs_and_prints_what_the_page_says(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "docs" / f"{page}.md").read_text()
