@@ -129,6 +129,14 @@ def test_a_processor_without_the_instructions_gets_the_portable_library(monkeypa
     assert native._fastest()._name == str(native.PORTABLE)
 
 
+def test_the_portable_library_can_be_asked_for(monkeypatch):
+    monkeypatch.setenv("MEMOROIDS_KERNEL", "portable")
+    assert native._fastest()._name == str(native.PORTABLE)
+    monkeypatch.setenv("MEMOROIDS_KERNEL", "fast")
+    with pytest.raises(ValueError, match="MEMOROIDS_KERNEL must be portable or not set, got 'fast'"):
+        native.missing.__wrapped__()
+
+
 def test_without_a_library_the_reason_is_told(monkeypatch, tmp_path):
     monkeypatch.setattr(native, "PORTABLE", tmp_path / "_recurrence.so")
     reason = native.missing.__wrapped__()

@@ -1,12 +1,14 @@
 """The linear recurrence in C++ for CPUs, called by XLA through its foreign function interface (recurrence.cpp).
 
 It is compiled when the package is installed, as a library for every processor and, on x86, one for those with AVX2 and
-FMA. If that was not possible, the other backends of `memoroids.linear_recurrence` remain available.
+FMA. If that was not possible, the other backends of `memoroids.linear_recurrence` remain available. Setting the
+environment variable MEMOROIDS_KERNEL=portable chooses the library for every processor.
 """
 
 import contextlib
 import ctypes
 import functools
+import os
 from pathlib import Path
 
 import jax
@@ -14,12 +16,18 @@ import numpy as np
 
 TARGETS = ("memoroids_forward", "memoroids_backward")
 DTYPES = ("float32", "float64", "bfloat16", "complex64", "complex128")
+SWITCH = "MEMOROIDS_KERNEL"
 PORTABLE, AVX2 = (Path(__file__).with_name(name) for name in ("_recurrence.so", "_recurrence_avx2.so"))
 
 
 @functools.cache
 def missing() -> str | None:
-    """Why the kernel cannot be used, or None if it can; its functions are then registered with XLA."""
+    """Why the kernel cannot be used, or None if it can; its functions are then registered with XLA.
+
+    Raises `ValueError` if MEMOROIDS_KERNEL is set to something else than `portable`.
+    """
+    if os.environ.get(SWITCH, "portable") != "portable":
+        raise ValueError(f"{SWITCH} must be portable or not set, got {os.environ[SWITCH]!r}")
     if not PORTABLE.exists():
         return "it was not compiled when memoroids was installed, which needs a C++ compiler"
     try:
@@ -32,9 +40,9 @@ def missing() -> str | None:
 
 
 def _fastest() -> ctypes.CDLL:
-    """The fastest library that this processor can run; the portable one knows what that is."""
+    """The fastest library that this processor can run, which the portable one knows, or the one that is asked for."""
     library = ctypes.cdll.LoadLibrary(str(PORTABLE))
-    if library.memoroids_has_avx2() and AVX2.exists():
+    if SWITCH not in os.environ and library.memoroids_has_avx2() and AVX2.exists():
         with contextlib.suppress(OSError):
             return ctypes.cdll.LoadLibrary(str(AVX2))
     return library
