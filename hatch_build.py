@@ -22,6 +22,15 @@ def libraries(machine: str) -> dict[str, list[str]]:
     return {"_recurrence.so": ["-march=x86-64"], "_recurrence_avx2.so": ["-march=x86-64", "-mavx2", "-mfma"]}
 
 
+def platform_tag(system: str, machine: str) -> str:
+    """The wheel's tag of a platform, from sysconfig's name for it; libraries are compiled for one processor only."""
+    tag = system.replace("-", "_").replace(".", "_")
+    if not tag.endswith("_universal2"):
+        return tag
+    # macOS 11 is the first on arm64.
+    return "macosx_11_0_arm64" if machine == "arm64" else tag.replace("universal2", machine)
+
+
 class KernelBuildHook(BuildHookInterface):
     """Adds the compiled libraries to the wheel, or to the source folder of an editable installation."""
 
@@ -39,7 +48,7 @@ class KernelBuildHook(BuildHookInterface):
                 return
             build_data["artifacts"].append(library.as_posix())
             build_data["pure_python"] = False
-            build_data["tag"] = f"py3-none-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"
+            build_data["tag"] = f"py3-none-{platform_tag(sysconfig.get_platform(), platform.machine())}"
 
     def _compile(self, name: str, flags: list[str]) -> Path:
         import jaxlib
