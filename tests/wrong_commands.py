@@ -774,6 +774,10 @@ def _reproductions() -> Iterator[Case]:
         _file("out/notes.txt", "mine")(where)
 
     yield _case("tune", "tune tune.toml --output out", "out is not an empty directory", beside, "other things")
+    yield _case("grid", "grid grid.toml --executor kubernetes", "'kubernetes'")
+    grid = _file("grid.toml", "seeds = 1")
+    yield _case("grid", "grid grid.toml --resources time 3", "resources are for the executors slurm and ray", grid)
+    yield _case("grid", "grid grid.toml --resources time", "pairs of a name and a value")
     yield _case("grid", "grid grid.toml --jobs 0", "jobs must be at least 1, got 0")
     yield _case("grid", "grid grid.toml --seeds-together 0", "seeds_together must be at least 1, got 0")
     start = "reproduce figure4 --scale smoke --output grid"

@@ -6,7 +6,7 @@ import fake_cell
 import pytest
 from written_grids import CHOICE, make
 
-from memoroids.experiments import cell_process, report, results, runner
+from memoroids.experiments import cell_launch, report, results, runner
 from memoroids.experiments.results import Results
 
 
@@ -22,5 +22,5 @@ def complete(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
 @pytest.fixture
 def faked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cells run `fake_cell` instead of training."""
-    monkeypatch.setattr(cell_process, "CELL_PROGRAM", fake_cell.PROGRAM)
+    monkeypatch.setattr(cell_launch, "CELL_PROGRAM", fake_cell.PROGRAM)
     monkeypatch.setattr(runner, "POLL_SECONDS", 0.02)

@@ -140,6 +140,8 @@ def run(directory: Path, together: int) -> None:
     if started == 1 or not order.endswith(" once"):
         obey(order.removesuffix(" once"), directory, settings)
     write_run(directory, settings, returns_of(settings))
+    with (place / "ends").open("a") as file:
+        file.write(f"{directory.name}\n")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from memoroids.experiments import cell, cell_process, results, runner
+from memoroids.experiments.executors import Local
 from memoroids.experiments.grid import Cell, Choice
 from memoroids.runs import metrics
 from memoroids.runs import train as training
@@ -139,7 +140,7 @@ def test_a_cell_is_run_in_a_process_of_its_own(tmp_path: Path):
     found = Cell("one", "RepeatPrevious", "mlp", "SBB L=10", 0, settings(env_options={"decks": 2}))
     root = tmp_path / "grid"
     runner.prepare(root, Choice("figure3"), [found], "memoroids reproduce figure3")
-    runner.run(root, [found], jobs=1, watch=lambda moment: None)
+    runner.run(root, [found], executor=Local(1), watch=lambda moment: None)
     end = cell_process.status(root, found)
     assert end is not None and end["reason"].startswith("ValueError: cannot make environment")
     assert (cell_process.cell_dir(root, found) / "log.txt").read_text() == end["reason"] + "\n"

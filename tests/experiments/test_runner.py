@@ -16,6 +16,7 @@ import pytest
 
 from memoroids import __version__
 from memoroids.experiments import cell_process, results, runner, tables
+from memoroids.experiments.executors import Local
 from memoroids.experiments.grid import Cell, Choice, cells
 from memoroids.experiments.runner import GridProgress
 
@@ -36,10 +37,12 @@ class Grid:
         """Sets the orders of cells, named c and their number; the others run normally."""
         (self.place / "orders.json").write_text(json.dumps({self.names[int(k[1:])]: v for k, v in what.items()}))
 
-    def run(self, *, watch: Callable[[GridProgress], None] = lambda _: None, **options: Any) -> list[str]:
+    def run(
+        self, *, jobs: int = 2, watch: Callable[[GridProgress], None] = lambda _: None, **options: Any
+    ) -> list[str]:
         """Runs the unfinished cells. Returns those that were started, in order, as c and their number."""
         before = len(self.starts())
-        runner.run(self.root, self.cells, **({"jobs": 2} | options), watch=watch)
+        runner.run(self.root, self.cells, executor=Local(jobs), watch=watch, **options)
         return [f"c{self.names.index(start['name'])}" for start in self.starts()[before:]]
 
     def starts(self) -> list[dict[str, Any]]:
@@ -223,10 +226,11 @@ PARENT = """
 from pathlib import Path
 import fake_cell
 from test_runner import CHOICE
-from memoroids.experiments import cell_process, runner
+from memoroids.experiments import cell_launch, runner
+from memoroids.experiments.executors import Local
 from memoroids.experiments.grid import cells
-cell_process.CELL_PROGRAM = fake_cell.PROGRAM
-runner.run(Path({root!r}), cells(CHOICE), jobs=2, watch=lambda moment: None)
+cell_launch.CELL_PROGRAM = fake_cell.PROGRAM
+runner.run(Path({root!r}), cells(CHOICE), executor=Local(2), watch=lambda moment: None)
 """
 
 

@@ -13,6 +13,7 @@ import pytest
 from test_runner import alive, wait_until
 
 from memoroids.experiments import cell_process, results, tune
+from memoroids.experiments.executors import Local
 from memoroids.experiments.study import Study
 from memoroids.experiments.tune import TuneProgress
 from memoroids.experiments.tune_file import Range, TuneFile
@@ -45,7 +46,7 @@ class Search:
             if moment.news is not None:
                 said.append(moment.news)
 
-        return tune.search(self.root, self.tune, jobs=jobs, watch=watch), said
+        return tune.search(self.root, self.tune, Local(jobs), watch=watch), said
 
     def starts(self) -> list[str]:
         path = self.place / "starts"
@@ -69,7 +70,7 @@ def test_a_search_ends_with_the_best_settings_as_a_preset_and_a_comparison_on_ot
     assert found == TrainConfig.of(preset="tuned", **search.tune.settings, **best[2], seed=5)
     assert (search.root / "trials.csv").read_text().count("\n") == 4
 
-    page = tune.compare(search.root, search.tune, best[2], jobs=2, command="memoroids tune")
+    page = tune.compare(search.root, search.tune, best[2], Local(2), command="memoroids tune")
     assert page.exists() and "before and after the search" in page.read_text()
     runs = results.load(search.root / tune.COMPARISON).runs
     assert sorted((run.cell.batching, run.cell.seed) for run in runs) == [
@@ -106,9 +107,10 @@ PARENT = """
 from pathlib import Path
 import fake_cell
 from test_tune import told
-from memoroids.experiments import cell_process, tune
-cell_process.CELL_PROGRAM = fake_cell.PROGRAM
-tune.search(Path({root!r}), told(trials=4), jobs=1, watch=lambda moment: None)
+from memoroids.experiments import cell_launch, tune
+from memoroids.experiments.executors import Local
+cell_launch.CELL_PROGRAM = fake_cell.PROGRAM
+tune.search(Path({root!r}), told(trials=4), Local(1), watch=lambda moment: None)
 """
 
 
@@ -144,7 +146,7 @@ def test_ctrl_c_ends_the_runs_and_the_search_goes_on_later(tmp_path: Path, faked
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(KeyboardInterrupt):
-        tune.search(search.root, search.tune, jobs=1, watch=watch)
+        tune.search(search.root, search.tune, Local(1), watch=watch)
     pids = [json.loads(line)["pid"] for line in (tmp_path / "starts").read_text().splitlines()]
     assert not any(map(alive, pids))
     study, _ = search.run()

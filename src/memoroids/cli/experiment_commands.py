@@ -2,7 +2,7 @@
 
 import dataclasses
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -33,6 +33,11 @@ class RunOptions:
     turns on a CPU, where their seconds are those of all."""
     retry: bool = False
     """Also rerun the cells that failed before."""
+    executor: Literal["local", "slurm", "ray"] = "local"
+    """What runs the processes: this machine, SLURM (from where sbatch is) or a Ray cluster, on a shared file system."""
+    resources: dict[str, Any] = field(default_factory=dict)
+    """What each process takes, as pairs of a name and a value: for slurm options of sbatch, as in --resources partition
+    gpu time 60; for ray num_cpus, num_gpus or a resource of the nodes, as in --resources num_gpus 0.25."""
 
     def __post_init__(self) -> None:
         _check_counts(self, "seeds_together", "jobs")
@@ -194,7 +199,7 @@ def _run_suite(options: ReproduceOptions, root: Path, command: str) -> None:
     from memoroids.experiments.suite import SuiteChoice
 
     names = {field.name for field in dataclasses.fields(SuiteChoice)}
-    if unused := _given(options) - names - {"jobs", "seeds_together", "output", "retry"}:
+    if unused := _given(options) - names - {"output", *(field.name for field in dataclasses.fields(RunOptions))}:
         raise UsageError(f"reproduce suite trains agents with their defaults: it takes no {min(unused)}")
     if options.scale == "paper":
         raise UsageError("reproduce suite has the scales smoke and laptop, got paper")
@@ -206,7 +211,8 @@ def _run_suite(options: ReproduceOptions, root: Path, command: str) -> None:
 def _execution(options: RunOptions, command: str) -> "Execution":
     from memoroids.experiments.reproduce import Execution, default_jobs
 
-    return Execution(options.jobs or default_jobs(), command, options.seeds_together, options.retry)
+    jobs = options.jobs or default_jobs()
+    return Execution(jobs, command, options.seeds_together, options.retry, options.executor, options.resources)
 
 
 def _run_figure(options: ReproduceOptions, root: Path, command: str) -> None:

@@ -39,6 +39,7 @@ def tune(arguments: list[str]) -> None:
 
     keep_freed_memory()
     from memoroids.experiments import tune as tuning
+    from memoroids.experiments.executors import Local
     from memoroids.experiments.reproduce import default_jobs
     from memoroids.experiments.statistics import interval, mean
     from memoroids.experiments.tune_file import read_tune
@@ -47,7 +48,8 @@ def tune(arguments: list[str]) -> None:
     root, jobs = options.output or Path("runs") / options.file.stem, options.jobs or default_jobs()
     tuning.prepare(root, told)
     print(f"{told.title}: {told.trials} trials, {jobs} at a time -> {root}", flush=True)
-    study = tuning.search(root, told, jobs=jobs, watch=_show)
+    executor = Local(jobs)
+    study = tuning.search(root, told, executor, watch=_show)
     if others := study.running():
         print(f"{others} trials are run by other processes: the last one compares what was found")
         return
@@ -58,7 +60,7 @@ def tune(arguments: list[str]) -> None:
     print(
         f"best: trial {best[0]}, return {best[1]:.4g}; comparing on seeds {seeds.start} to {seeds.stop - 1}", flush=True
     )
-    page = tuning.compare(root, told, best[2], jobs=jobs, command=shlex.join(("memoroids", "tune", *arguments)))
+    page = tuning.compare(root, told, best[2], executor, command=shlex.join(("memoroids", "tune", *arguments)))
     for side, returns in tuning.finals(root).items():
         if not returns:
             raise CommandFailed(f"no run {side} has finished: {page} says why")

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,10 +12,12 @@ from memoroids.runs.run_directory import CONFIG
 from memoroids.runs.settings import TrainConfig
 from memoroids.runs.settings_file import from_json
 
-SETTINGS, DONE, LOG = "settings.json", "cell.json", "log.txt"
+SETTINGS, DONE = "settings.json", "cell.json"
 RUN = "run"
 INTERRUPTED = 130
 """Exit status of a cell that was interrupted before it was done."""
+BUSY_SECONDS = 10.0
+"""How long a cell waits that another process is still writing, before it is tried again."""
 
 
 def write_json(path: Path, value: object) -> None:
@@ -28,6 +31,7 @@ def main(*directories: Path) -> None:
     Interrupted runs are resumed. Several cells, which differ in nothing but their seeds, share one compiled program;
     if they cannot be trained together, none of them has a result. The process exits with 1 if training fails.
     """
+    from memoroids._util.locks import Held
     from memoroids._util.messages import one_line
     from memoroids.envs import EnvironmentFault
     from memoroids.runs.checkpoint import CheckpointError
@@ -38,6 +42,11 @@ def main(*directories: Path) -> None:
         configs = [from_json((directory / SETTINGS).read_text()) for directory in directories]
         finished = _train(configs, [directory / RUN for directory in directories])
     except Exception as error:
+        if isinstance(error.__cause__, Held):
+            # Of a job that was lost the process may live on for a while, as on a node that only lost its connection.
+            print(one_line(error), file=sys.stderr)
+            time.sleep(BUSY_SECONDS)
+            sys.exit(INTERRUPTED)
         if not isinstance(error, foreseen):
             traceback.print_exc()
         reason = one_line(error)

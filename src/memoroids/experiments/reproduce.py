@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from memoroids._util.clock import clock
 from memoroids.benchmarks import batching
 from memoroids.envs import task_of
 from memoroids.experiments import cell_process, random_returns, report, results, runner, tables
+from memoroids.experiments.executors import make_executor
 from memoroids.experiments.grid import FIGURES, Cell, Choice, Scale, cells
 from memoroids.experiments.grid_file import GridFile, grid_cells
 from memoroids.experiments.observability import GapChoice, gap_cells
@@ -28,12 +29,17 @@ def default_jobs() -> int:
 
 @dataclass(frozen=True)
 class Execution:
-    """How a grid is run: processes at a time, the command, seeds that share a process, whether failures run again."""
+    """How a grid is run: by what command, seeds that share a process, whether failures run again, and where.
+
+    `executor`: its name; `resources`: what it takes for each process, see `make_executor`.
+    """
 
     jobs: int
     command: str
     seeds_together: int = 1
     retry: bool = False
+    executor: str = "local"
+    resources: dict[str, Any] = field(default_factory=dict)
 
 
 def reproduce(choice: Choice, root: Path, execution: Execution) -> bool:
@@ -81,11 +87,12 @@ def _run(
     after: Callable[[Sequence[Cell], Console], None] = lambda found, console: None,
 ) -> bool:
     """Runs the unfinished cells between `before` and `after`, then writes the report. Returns whether all are done."""
+    executor = make_executor(execution.executor, execution.jobs, root, execution.resources)
     runner.prepare(root, choice, found, execution.command)
     before(found)
-    jobs, together = execution.jobs, execution.seeds_together
-    with GridDisplay(title, scale, root, len(found), jobs) as display:
-        runner.run(root, found, jobs=jobs, seeds_together=together, retry=execution.retry, watch=display.show)
+    together, again = execution.seeds_together, execution.retry
+    with GridDisplay(title, scale, root, len(found), execution.jobs) as display:
+        runner.run(root, found, executor=executor, seeds_together=together, retry=again, watch=display.show)
         after(found, display.console)
     return _report(root, display)
 

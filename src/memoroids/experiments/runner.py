@@ -12,7 +12,16 @@ from typing import Any, NamedTuple
 from memoroids._util.locks import Held, exclusive
 from memoroids._version import __version__
 from memoroids.experiments.cell import DONE, INTERRUPTED, write_json
-from memoroids.experiments.cell_process import CellProcess, cell_dir, failure_reason, share_done, start, status
+from memoroids.experiments.cell_process import (
+    CACHE,
+    CellProcess,
+    cell_dir,
+    failure_reason,
+    make_ready,
+    share_done,
+    status,
+)
+from memoroids.experiments.executors import Executor
 from memoroids.experiments.grid import Cell, Choice
 from memoroids.experiments.grid_file import GridFile
 from memoroids.experiments.observability import GapChoice
@@ -20,8 +29,6 @@ from memoroids.experiments.suite import SuiteChoice
 from memoroids.runs.settings_file import from_json, to_json
 
 GRID = "grid.json"
-TRIES = 2
-"""How often a cell is started if its process is killed from outside."""
 POLL_SECONDS = 0.5
 """Time between two looks at the running processes."""
 
@@ -93,12 +100,12 @@ def run(
     root: Path,
     cells: Sequence[Cell],
     *,
-    jobs: int,
+    executor: Executor,
     seeds_together: int = 1,
     retry: bool = False,
     watch: Callable[[GridProgress], None],
 ) -> None:
-    """Runs all cells that have not ended, `jobs` processes at a time, each on an equal share of the processor cores.
+    """Runs all cells that have not ended, as many processes at a time as `executor` has jobs.
 
     A process runs one cell, or up to `seeds_together` that differ in nothing but their seeds and run on device, through
     one compiled program. An interrupted cell resumes from its newest checkpoint and gives the same result as an
@@ -120,12 +127,12 @@ def run(
             failed += 1
     waiting = [(group, 1) for group in _groups(unfinished, seeds_together)]
     running: list[CellProcess] = []
-    free = list(range(jobs))[::-1]
+    free = list(range(executor.jobs))[::-1]
     spent: list[float] = []
 
     def report_progress(news: str | None = None) -> None:
         left = [cell for group, _ in waiting for cell in group]
-        watch(_progress(root, done, failed, cells, running, left, spent, jobs, news))
+        watch(_progress(root, done, failed, cells, running, left, spent, executor.jobs, news))
 
     with _lock(root), terminating(lambda: running):
         report_progress()
@@ -133,17 +140,19 @@ def run(
             while waiting and free:
                 group, tries = waiting.pop(0)
                 slot = free.pop()
-                running.append(CellProcess(group, start(root, group, slot, jobs), slot, tries, time.monotonic()))
+                # Two processes must not write to the same cache.
+                handle = executor.start(make_ready(root, group), slot, (root / CACHE / str(slot)).absolute())
+                running.append(CellProcess(group, handle, slot, tries, time.monotonic()))
             time.sleep(POLL_SECONDS)
             for process in list(running):
-                code = process.popen.poll()
+                code = process.handle.poll()
                 if code is None:
                     continue
                 running.remove(process)
                 free.append(process.slot)
                 again = []
                 for cell in process.cells:
-                    end, killed = _end(root, cell, code, process)
+                    end, killed = _end(root, cell, code, process, executor.tries)
                     if end is None:
                         news = f"{cell.name} {killed or 'did not end with the others'}; restarting it"
                         again.append(((cell,), process.tries + (killed is not None)))
@@ -171,7 +180,9 @@ def _groups(cells: Sequence[Cell], seeds_together: int) -> list[tuple[Cell, ...]
     return [tuple(each[i : i + size]) for each in alike.values() for i in range(0, len(each), size)]
 
 
-def _end(root: Path, cell: Cell, code: int, process: CellProcess) -> tuple[dict[str, Any] | None, str | None]:
+def _end(
+    root: Path, cell: Cell, code: int, process: CellProcess, tries: int
+) -> tuple[dict[str, Any] | None, str | None]:
     """How a cell ended whose process ended with `code`, recorded if it failed; None if it is to be run again.
 
     The second is how the process was stopped from outside, None if it was not.
@@ -179,7 +190,7 @@ def _end(root: Path, cell: Cell, code: int, process: CellProcess) -> tuple[dict[
     end = status(root, cell)
     killed = f"was killed by signal {-code}" if code < 0 else "was interrupted" if code == INTERRUPTED else None
     alone = len(process.cells) == 1
-    if end is None and alone and (killed is None or process.tries == TRIES):
+    if end is None and alone and (killed is None or process.tries >= tries):
         reason = killed.removeprefix("was ") if killed else failure_reason(root, cell, code)
         end = {"status": "failed", "reason": reason, "killed": killed is not None}
         write_json(cell_dir(root, cell) / DONE, end)
@@ -228,6 +239,6 @@ def terminating(running: Callable[[], Sequence[CellProcess]]) -> Iterator[None]:
     finally:
         signal.signal(signal.SIGTERM, before)
         for process in running():
-            process.popen.kill()
+            process.handle.kill()
         for process in running():
-            process.popen.wait()
+            process.handle.wait()

@@ -16,6 +16,7 @@ from memoroids.envs import task_of
 from memoroids.experiments import cell_process, report, results, runner, tables
 from memoroids.experiments.cell import RUN, write_json
 from memoroids.experiments.cell_process import CellProcess
+from memoroids.experiments.executors import Executor
 from memoroids.experiments.grid import Batching, Cell
 from memoroids.experiments.grid_file import GridFile
 from memoroids.experiments.study import Claim, Study, worker_number
@@ -65,15 +66,15 @@ def prepare(root: Path, tune: TuneFile) -> None:
     write_json(path, told)
 
 
-def search(root: Path, tune: TuneFile, *, jobs: int, watch: Callable[[TuneProgress], None]) -> Study:
-    """Runs trials, `jobs` at a time, until the study has as many as it was told; several processes may call it.
+def search(root: Path, tune: TuneFile, executor: Executor, *, watch: Callable[[TuneProgress], None]) -> Study:
+    """Runs trials until the study has as many as it was told; several processes may call it.
 
     A trial that a killed process left unfinished is gone on with from its newest checkpoint, with its settings. One
     that fails counts and has no value. Ctrl-C ends the runs of this process, which can be continued.
     """
     study = Study(root, tune)
     running: list[RunningTrial] = []
-    free = list(range(jobs))[::-1]
+    free = list(range(executor.jobs))[::-1]
 
     def show(news: str | None = None) -> None:
         rows = study.rows()
@@ -82,9 +83,9 @@ def search(root: Path, tune: TuneFile, *, jobs: int, watch: Callable[[TuneProgre
     with worker_number(root) as worker, runner.terminating(lambda: [each.process for each in running]):
 
         def begin(claim: Claim, cells: list[Cell], slot: int, values: list[float]) -> RunningTrial:
-            cache = root / cell_process.CACHE / f"{worker}-{slot}"
-            popen = cell_process.start(root, cells[:1], slot, jobs, cache=cache)
-            return RunningTrial(claim, cells, CellProcess((cells[0],), popen, slot, 1, time.monotonic()), values)
+            cache = root.absolute() / cell_process.CACHE / f"{worker}-{slot}"
+            handle = executor.start(cell_process.make_ready(root, cells[:1]), slot, cache)
+            return RunningTrial(claim, cells, CellProcess((cells[0],), handle, slot, 1, time.monotonic()), values)
 
         while True:
             while free and (claim := study.claim()) is not None:
@@ -119,10 +120,10 @@ def _cell(label: str, tune: TuneFile, found: dict[str, Any], seed: int) -> Cell:
 
 def _look(root: Path, tune: TuneFile, study: Study, each: RunningTrial) -> str | None:
     """Looks at a trial that runs: how it has ended, "next seed", or None while it goes on."""
-    cell, code = each.cells[0], each.process.popen.poll()
+    cell, code = each.cells[0], each.process.handle.poll()
     if not each.values and _reports_badly(root, cell, each.claim) and code is None:
-        each.process.popen.kill()
-        each.process.popen.wait()
+        each.process.handle.kill()
+        each.process.handle.wait()
         study.finish(each.claim, None, pruned=True)
         return "ended early, worse than most"
     if code is None:
@@ -152,7 +153,7 @@ def _reports_badly(root: Path, cell: Cell, claim: Claim) -> bool:
     return any([claim.report(step, rows[step]["eval_return"]) for step in news])
 
 
-def compare(root: Path, tune: TuneFile, found: dict[str, Any], *, jobs: int, command: str) -> Path:
+def compare(root: Path, tune: TuneFile, found: dict[str, Any], executor: Executor, *, command: str) -> Path:
     """Trains with what was found and with what there was before, on fresh seeds, and writes a report; returns its page.
 
     Raises `ValueError` if another process does so.
@@ -164,7 +165,7 @@ def compare(root: Path, tune: TuneFile, found: dict[str, Any], *, jobs: int, com
     grid = GridFile(f"{tune.title}: before and after the search", about, tune.preset, settings=tune.settings)
     directory = root / COMPARISON
     runner.prepare(directory, grid, cells, command)
-    runner.run(directory, cells, jobs=jobs, watch=lambda moment: None)
+    runner.run(directory, cells, executor=executor, watch=lambda moment: None)
     return report.write(directory)
 
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from memoroids.experiments.cell_process import cores_of
+from memoroids.experiments.cell_launch import cores_of
 
 
 def test_every_run_gets_as_many_cores_and_none_of_its_own_where_they_are_fewer_than_runs(

@@ -1,0 +1,211 @@
+"""What runs the processes of cells: this machine, SLURM (by submitit) or Ray. A grid is the same on each of them."""
+
+import contextlib
+import logging
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from memoroids._util.messages import suggest
+from memoroids.experiments import cell_launch
+from memoroids.experiments.cell_launch import ClusterJob, cores_of, launch
+
+NAMES = ("local", "slurm", "ray")
+KILLED = -int(signal.SIGKILL)
+
+
+class Handle(Protocol):
+    """A process of cells, wherever it is."""
+
+    def poll(self) -> int | None:
+        """Its exit status; None while it has not ended. Negative: it was ended from outside."""
+        ...
+
+    def kill(self) -> None:
+        """Ends it."""
+        ...
+
+    def wait(self) -> Any:
+        """Waits until it has ended."""
+        ...
+
+
+class Executor(Protocol):
+    """Starts processes of cells, `jobs` of them at a time; `tries`: how often one that is ended from outside."""
+
+    jobs: int
+    tries: int
+
+    def start(self, directories: Sequence[Path], slot: int, cache: Path) -> Handle:
+        """Starts the process of the cells in `directories`, in one of the slots from 0 to `jobs` - 1."""
+        ...
+
+
+class Local:
+    """Processes on this machine, each with an equal share of its processor cores."""
+
+    tries = 2
+
+    def __init__(self, jobs: int):
+        self.jobs = jobs
+
+    def start(self, directories: Sequence[Path], slot: int, cache: Path) -> Handle:
+        """Starts a process."""
+        return launch([str(each) for each in directories], str(cache), cores_of(slot, self.jobs))
+
+
+class _SlurmJob:
+    """A job of SLURM, which ends when it has left the queue."""
+
+    def __init__(self, owner: "Slurm", job: Any):
+        self._owner, self._job, self._missing = owner, job, 0
+
+    def poll(self) -> int | None:
+        if self._job.paths.result_pickle.exists():
+            with contextlib.suppress(Exception):  # an error of the job, or a file that is still being written
+                return int(self._job.result())
+        if self._owner.queued(self._job.job_id):
+            self._missing = 0
+            return None
+        # The file of its result may come a moment after the job has left the queue.
+        self._missing += 1
+        return KILLED if self._missing > 3 else None
+
+    def kill(self) -> None:
+        self._job.cancel(check=False)
+
+    def wait(self) -> None:
+        deadline = time.monotonic() + 30
+        while self._owner.queued(self._job.job_id) and time.monotonic() < deadline:
+            time.sleep(1)
+
+
+class Slurm:
+    """Jobs of SLURM, one for each process of cells, submitted by submitit from a machine that has `sbatch`.
+
+    A job that is preempted, or whose node is lost, is put back into the queue by SLURM and goes on from its newest
+    checkpoint. `resources`: options of `sbatch` by their names. Raises `ValueError` without submitit or SLURM.
+    """
+
+    tries = 10
+
+    def __init__(self, jobs: int, folder: Path, resources: dict[str, Any]):
+        try:
+            import submitit
+        except ImportError as error:
+            raise ValueError("the executor slurm needs submitit: pip install 'memoroids[slurm]'") from error
+        if missing := [name for name in ("sbatch", "squeue") if shutil.which(name) is None]:
+            raise ValueError(f"the executor slurm needs a machine that submits to SLURM: there is no {missing[0]} here")
+        logging.getLogger("submitit").setLevel(logging.ERROR)
+        self.jobs = jobs
+        self._executor = submitit.SlurmExecutor(folder.absolute(), max_num_timeout=1_000)
+        options = {name.replace("_", "-"): value for name, value in resources.items()}
+        self._executor.update_parameters(
+            job_name="memoroids",
+            time=int(options.pop("time", 24 * 60)),
+            use_srun=False,
+            additional_parameters={"requeue": True} | options,
+        )
+        self._queue: set[str] = set()
+        self._looked = 0.0
+
+    def start(self, directories: Sequence[Path], slot: int, cache: Path) -> Handle:
+        """Submits a job. Raises `ValueError` with SLURM's words if it is refused."""
+        task = ClusterJob(
+            [str(each.absolute()) for each in directories], str(cache.absolute()), cell_launch.CELL_PROGRAM
+        )
+        try:
+            job = self._executor.submit(task)
+        except Exception as error:  # submitit has errors of its own, and passes on those of sbatch
+            words = " ".join(str(error).split())
+            raise ValueError(f"SLURM refuses a job: {words} (--resources has options of sbatch)") from error
+        self._looked = 0.0
+        return _SlurmJob(self, job)
+
+    def queued(self, job: str) -> bool:
+        """Whether a job waits or runs; SLURM is asked once in two seconds for all of them."""
+        if time.monotonic() - self._looked > 2:
+            said = subprocess.run(
+                ["squeue", "--me", "--noheader", "--format=%i"], capture_output=True, text=True, check=False
+            )
+            if said.returncode == 0:  # a controller that does not answer says nothing about jobs
+                self._queue = set(said.stdout.split())
+            else:
+                self._queue.add(job)
+            self._looked = time.monotonic()
+        return job in self._queue
+
+
+class _RayTask:
+    """A task of Ray."""
+
+    def __init__(self, ray: Any, reference: Any):
+        self._ray, self._reference = ray, reference
+
+    def poll(self) -> int | None:
+        ready, _ = self._ray.wait([self._reference], timeout=0)
+        if not ready:
+            return None
+        try:
+            return int(self._ray.get(self._reference))
+        except Exception:  # its node or its worker is gone, or it was cancelled
+            return KILLED
+
+    def kill(self) -> None:
+        self._ray.cancel(self._reference, force=True)
+
+    def wait(self) -> None:
+        self._ray.wait([self._reference], timeout=30)
+
+
+class Ray:
+    """Tasks of a Ray cluster, one for each process of cells.
+
+    `resources`: what each needs, `num_cpus` (1 unless given), `num_gpus`, which may be a fraction, or a resource that
+    the cluster's nodes declare. A task whose node is lost is started again, on another one. Raises `ValueError` without
+    Ray or a cluster.
+    """
+
+    tries = 10
+
+    def __init__(self, jobs: int, resources: dict[str, Any]):
+        try:
+            import ray
+        except ImportError as error:
+            raise ValueError("the executor ray needs Ray: pip install 'memoroids[ray]'") from error
+        try:
+            if not ray.is_initialized():
+                ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
+        except ConnectionError as error:
+            raise ValueError("the executor ray finds no cluster: start one with `ray start --head`") from error
+        options: dict[str, Any] = {"num_cpus": 1, "num_gpus": 0, "max_retries": 0, "resources": {}}
+        for name, value in resources.items():
+            (options if name in ("num_cpus", "num_gpus") else options["resources"])[name] = value
+        self.jobs, self._ray = jobs, ray
+        self._remote = ray.remote(**options)(_run_job)
+
+    def start(self, directories: Sequence[Path], slot: int, cache: Path) -> Handle:
+        """Starts a task."""
+        task = [str(each.absolute()) for each in directories], str(cache.absolute()), cell_launch.CELL_PROGRAM
+        return _RayTask(self._ray, self._remote.remote(*task))
+
+
+def _run_job(directories: Sequence[str], cache: str, program: str) -> int:
+    return ClusterJob(directories, cache, program)()
+
+
+def make_executor(name: str, jobs: int, root: Path, resources: dict[str, Any]) -> Executor:
+    """The executor of that name. Raises `ValueError` for another name, and where its engine is missing."""
+    if name == "local":
+        if resources:
+            raise ValueError(f"resources are for the executors slurm and ray, got {min(resources)} for local")
+        return Local(jobs)
+    if name == "slurm":
+        return Slurm(jobs, root / "slurm", resources)
+    if name == "ray":
+        return Ray(jobs, resources)
+    raise ValueError(f"unknown executor {name!r}{suggest(name, NAMES)}")
