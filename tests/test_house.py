@@ -22,6 +22,7 @@ ACROSS = {
     "test_pixels",
     "test_reliability",
     "test_replay_fuzz",
+    "test_clusters",
     "test_wrong_commands",
 }
 """Tests of what several modules of a package do together."""

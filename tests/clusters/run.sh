@@ -10,4 +10,4 @@ trap '"$here/stop_slurm.sh" "$folder"; ray stop --force > /dev/null' EXIT
 "$here/start_ray.sh" > /dev/null
 # shellcheck disable=SC1091
 . "$folder/env"
-MEMOROIDS_CLUSTERS="$folder" pytest -n 0 -m cluster "$here"
+MEMOROIDS_CLUSTERS="$folder" pytest -n 0 -s -m cluster "$here/../experiments/test_clusters.py"

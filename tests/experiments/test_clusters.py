@@ -7,15 +7,12 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-sys.path.append(str(Path(__file__).parents[1] / "experiments"))
 import fake_cell
+import pytest
 
 from memoroids.experiments import cell_launch, cell_process, results, runner, tables
 from memoroids.experiments.executors import Executor, Local, make_executor
@@ -59,11 +56,6 @@ class Grid:
         for name, make in tables.TABLES.items():
             tables.write(make(found), self.place / f"{name}.csv")
         return {name: (self.place / f"{name}.csv").read_bytes() for name in tables.TABLES}
-
-
-@pytest.fixture
-def faked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cell_launch, "CELL_PROGRAM", fake_cell.PROGRAM)
 
 
 @pytest.fixture(scope="module")
