@@ -85,3 +85,13 @@ def assert_no_state_for_every_step(loss, length, size, *shapes):
     memory = jax.jit(jax.grad(loss, argnums=tuple(range(len(shapes))))).lower(*arrays).compile().memory_analysis()
     if memory is not None:  # some platforms do not report it
         assert memory.temp_size_in_bytes < 4 * length * size * size / 3
+
+
+def assert_no_step_leaves_the_state_as_it_is(function, arrays):
+    """For a sequence of no step; what is differentiated by the state before it is the state after it."""
+    none = {name: leaf[:0] if leaf.shape[:1] == (LENGTH,) else leaf for name, leaf in arrays.items()}
+    out, state = function(**none, reset=flags([])[:0])
+    assert out.shape == (0, K)
+    np.testing.assert_array_equal(state, arrays["initial"])
+    gradient = jax.grad(lambda initial: jnp.sum(function(**none | {"initial": initial}, reset=flags([])[:0])[1]))
+    np.testing.assert_array_equal(gradient(jnp.asarray(arrays["initial"])), np.ones((J, K)))

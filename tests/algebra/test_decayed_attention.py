@@ -16,6 +16,7 @@ from chunked_recurrences import (
     K,
     assert_close,
     assert_no_state_for_every_step,
+    assert_no_step_leaves_the_state_as_it_is,
     assert_nothing_crosses_a_reset,
     flags,
     in_double_precision,
@@ -161,3 +162,8 @@ def test_shapes_that_do_not_fit_are_refused(changed, message, rng):
 def test_a_chunk_that_is_no_positive_integer_is_refused(chunk, rng):
     with pytest.raises(ValueError, match=f"^decayed_attention: chunk must be a positive integer, got {chunk!r}$"):
         decayed_attention(**inputs(rng, ()), reset=flags([]), chunk=chunk)
+
+
+@pytest.mark.parametrize("shape", [(), (LENGTH,), (LENGTH, J)])
+def test_no_step_leaves_the_state_as_it_is(shape, rng):
+    assert_no_step_leaves_the_state_as_it_is(decayed_attention, inputs(rng, shape))

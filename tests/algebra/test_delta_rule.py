@@ -16,6 +16,7 @@ from chunked_recurrences import (
     K,
     assert_close,
     assert_no_state_for_every_step,
+    assert_no_step_leaves_the_state_as_it_is,
     assert_nothing_crosses_a_reset,
     flags,
     in_double_precision,
@@ -194,3 +195,8 @@ def test_shapes_that_do_not_fit_are_refused(changed, message, rng):
 def test_a_chunk_that_is_no_positive_integer_is_refused(chunk, rng):
     with pytest.raises(ValueError, match=f"^delta_rule: chunk must be a positive integer, got {chunk!r}$"):
         delta_rule(**inputs(rng, (LENGTH,), False), reset=flags([]), chunk=chunk)
+
+
+@each_kind
+def test_no_step_leaves_the_state_as_it_is(shape, elsewhere, rng):
+    assert_no_step_leaves_the_state_as_it_is(delta_rule, inputs(rng, shape, elsewhere))

@@ -66,7 +66,12 @@ def delta_rule(
     # What is read from a zero state vanishes in the products below, so a number in it that is not finite goes on here.
     value = value + jnp.sum(0 * read, axis=1, keepdims=True)
     arrays = [spread(array, 1) for array in (query, key, value, read)]
-    inputs = *arrays, None if erase is None else spread(erase, 1), log_decay.reshape(length, -1), reset
+    inputs = (
+        *arrays,
+        None if erase is None else spread(erase, 1),
+        log_decay if log_decay.ndim > 1 else log_decay[:, None],
+        reset,
+    )
     return over_chunks(_chunk, spread(initial, None), inputs, size)
 
 

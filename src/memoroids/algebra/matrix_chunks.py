@@ -22,8 +22,8 @@ def checked_chunk(name: str, chunk: int | None, default: int) -> int:
 
 
 def power_of_two(chunk: int, length: int) -> int:
-    """`chunk`, or `length` if that is less, rounded up to a power of two."""
-    return 1 << (min(chunk, length) - 1).bit_length()
+    """`chunk`, or `length` if that is less, rounded up to a power of two; 1 for no step."""
+    return 1 << (max(min(chunk, length), 1) - 1).bit_length()
 
 
 def over_chunks(
@@ -47,7 +47,7 @@ def over_chunks(
     # The activations within a chunk are recomputed in the reverse pass, which stores the state of its beginning alone.
     body = jax.checkpoint(body, prevent_cse=False)
     state, out = lax.scan(body, state, jax.tree.map(split, (*others, log_decay, reset)))
-    return out.reshape(chunks * chunk, -1)[:length], state
+    return out.reshape(chunks * chunk, out.shape[-1])[:length], state
 
 
 def spread(array: jax.Array, axis: int | None) -> jax.Array:

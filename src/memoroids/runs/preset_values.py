@@ -284,7 +284,18 @@ SEARCHED_PPO: dict[tuple[str, str], dict[str, Any]] = {
             "steps": steps,
             "memory_sizes": {"r_min": 0.98, "r_max": 0.9999, "max_phase": 0.1},
         }
-        for level, steps in (("Easy", 1_400_000), ("Medium", 300_000), ("Hard", 600_000))
+        for level, steps in (("Easy", 1_400_000), ("Medium", 300_000))
+    },
+    # Nobody turns over many pairs of 104 cards in as many moves: what can be learned is not to turn one over again.
+    ("ConcentrationHard", "lru"): {
+        "discount": 0.5,
+        "lambda_": 0.5,
+        "entropy_end": 0.0,
+        "num_envs": 32,
+        "rollout": 52,
+        "width": 128,
+        "steps": 500_000,
+        "memory_sizes": {"state_size": 64},
     },
     ("RepeatPreviousEasy", "lru"): SEARCHED_ANSWERS | {"steps": 800_000},
     # A gate that opens at the first card and closes for good: nothing has to be learned of how fast to forget.
