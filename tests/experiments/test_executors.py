@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
+import time
 import types
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from memoroids.experiments import executors
-from memoroids.experiments.cell_launch import ClusterJob, launch
+from memoroids.experiments.cell_launch import launch
 from memoroids.experiments.executors import KILLED, Local, Slurm, _RayTask, _SlurmJob, make_executor
 
 
@@ -73,24 +73,33 @@ def test_a_process_gets_its_directories_its_cache_and_a_log(tmp_path: Path):
     assert (tmp_path / "log.txt").read_text() == "said\n"
 
 
-def test_a_job_that_has_to_leave_its_node_ends_with_a_checkpoint_and_is_submitted_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    submitit = types.ModuleType("submitit")
-    submitit.helpers = types.SimpleNamespace(DelayedSubmission=lambda task: ("again", task))  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "submitit", submitit)
+LEAVING = """
+import os, signal, sys, threading, types
+sys.modules["submitit"] = types.ModuleType("submitit")
+sys.modules["submitit"].helpers = types.SimpleNamespace(DelayedSubmission=lambda task: task)
+from memoroids.experiments.cell_launch import ClusterJob
+job = ClusterJob([{place!r}], "the cache", {program!r})
+def leave(number, frame):
+    again = job.checkpoint()
+    print("again", again is not job, again.directories, flush=True)
+    os._exit(0)
+signal.signal(signal.SIGUSR2, leave)
+job()
+"""
+
+
+def test_a_job_that_has_to_leave_its_node_ends_with_a_checkpoint_and_is_submitted_again(tmp_path: Path):
+    """As submitit has it: the signal comes while the job waits for its cells."""
     (tmp_path / "wait").touch()
-    job = ClusterJob([str(tmp_path)], "the cache", PROGRAM)
-    ended: list[int] = []
-    thread = threading.Thread(target=lambda: ended.append(job()))
-    thread.start()
-    while not (tmp_path / "seen").exists():
-        pass
-    what, task = job.checkpoint()
-    thread.join(60)
-    assert ended == [130] and (tmp_path / "checkpoint").exists()
-    (tmp_path / "wait").unlink()
-    assert what == "again" and task is not job and task() == 3
+    text = LEAVING.format(place=str(tmp_path), program=PROGRAM)
+    with subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE, text=True) as process:
+        while not (tmp_path / "seen").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGUSR2)
+        # Far below the grace, after which it would be killed without a checkpoint.
+        out, _ = process.communicate(timeout=30)
+    assert out == f"again True [{str(tmp_path)!r}]\n" and (tmp_path / "checkpoint").exists()
 
 
 class Job:
@@ -103,59 +112,83 @@ class Job:
         self.cancelled = False
 
     def result(self) -> int:
-        return int(self.paths.result_pickle.read_text())
+        text = self.paths.result_pickle.read_text()
+        if text == "half a fi":
+            raise EOFError
+        if text == "an error":
+            raise RuntimeError("Job failed\n  No module named memoroids\n")
+        return int(text)
 
     def cancel(self, check: bool) -> None:
         self.cancelled = True
 
 
 class Queue:
-    """Stands for `Slurm`: what it says of a job, one word for each time that it is asked."""
+    """Stands for the answers of `squeue`: exit status and jobs of each; the last one stands for all that follow."""
 
-    def __init__(self, *said: bool):
-        self.said = list(said)
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *answers: tuple[int, str]):
+        self.answers, self.asked = list(answers), 0
+        monkeypatch.setattr(subprocess, "run", self._run)
+        self.slurm = object.__new__(Slurm)
+        self.slurm._queue, self.slurm._answers, self.slurm._looked = set(), 0, 0.0
 
-    def queued(self, job: str) -> bool:
-        assert job == "7"
-        return self.said.pop(0)
-
-
-def test_a_job_of_slurm_ends_with_its_result_or_when_it_has_left_the_queue_for_good(tmp_path: Path):
-    found = Job(tmp_path)
-    owner: Any = Queue(True, False, True, *[False] * 4)
-    job = _SlurmJob(owner, found)
-    # It may be missing for a moment while it is put back into the queue, and its result may come late.
-    assert [job.poll() for _ in range(7)] == [None] * 6 + [KILLED]
-    found.paths.result_pickle.write_text("half a fi")
-    owner.said = [False]
-    assert job.poll() == KILLED
-    found.paths.result_pickle.write_text("1")
-    assert job.poll() == 1 and not owner.said
-    job.kill()
-    assert found.cancelled
-
-
-def test_slurm_is_asked_for_all_jobs_at_once_and_its_silence_says_nothing(monkeypatch: pytest.MonkeyPatch):
-    slurm = object.__new__(Slurm)
-    slurm._queue, slurm._looked = set(), 0.0
-    answers = [(0, "7\n8\n"), (1, ""), (0, "8\n")]
-    asked: list[list[str]] = []
-
-    def run(command: list[str], **options: Any) -> Any:
-        asked.append(command)
-        code, text = answers[len(asked) - 1]
+    def _run(self, command: list[str], **options: Any) -> Any:
+        assert command[0] == "squeue"
+        code, text = self.answers[min(self.asked, len(self.answers) - 1)]
+        self.asked += 1
         return types.SimpleNamespace(returncode=code, stdout=text)
 
-    monkeypatch.setattr(subprocess, "run", run)
-    assert slurm.queued("7") and slurm.queued("8") and not slurm.queued("9") and len(asked) == 1
-    slurm._looked = 0.0
-    assert slurm.queued("7"), "a controller that does not answer has not lost the job"
-    slurm._looked = 0.0
-    assert not slurm.queued("7") and len(asked) == 3
+    def poll(self, job: _SlurmJob, *, ask: bool = True) -> int | None:
+        """Polls a job; with `ask`, when SLURM is to be asked again."""
+        if ask:
+            self.slurm._looked = 0.0
+        return job.poll()
 
 
-def test_a_task_of_ray_whose_node_is_lost_was_killed():
+def test_a_job_of_slurm_ends_when_it_has_left_the_queue_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    queue = Queue(monkeypatch, (0, "7\n8\n"), (0, "8\n"), (0, "7\n"), (0, "8\n"))
+    found = Job(tmp_path)
+    job = _SlurmJob(queue.slurm, found, tmp_path / "log.txt")
+    # It may be missing for a moment while it is put back into the queue; it is gone when three answers lack it.
+    assert [queue.poll(job) for _ in range(5)] == [None] * 5 and not found.cancelled
+    assert [queue.poll(job, ask=False) for _ in range(9)] == [None] * 9 and queue.asked == 5
+    assert queue.poll(job) == KILLED and found.cancelled, "what is taken for lost must not go on"
+
+
+def test_a_queue_that_does_not_answer_loses_no_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    queue = Queue(monkeypatch, (1, ""))
+    queue.slurm._queue.add("7")  # as when it was submitted
+    job = _SlurmJob(queue.slurm, Job(tmp_path), tmp_path / "log.txt")
+    assert [queue.poll(job) for _ in range(9)] == [None] * 9 and queue.asked == 9
+
+
+def test_the_result_of_a_job_counts_whatever_the_queue_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    queue = Queue(monkeypatch, (0, ""))
+    found = Job(tmp_path)
+    job = _SlurmJob(queue.slurm, found, tmp_path / "log.txt")
+    found.paths.result_pickle.write_text("half a fi")
+    assert queue.poll(job) is None
+    found.paths.result_pickle.write_text("3")
+    assert queue.poll(job) == 3
+    found.paths.result_pickle.write_text("an error")
+    assert queue.poll(job) == 1
+    assert (tmp_path / "log.txt").read_text().splitlines()[-1] == "No module named memoroids"
+
+
+def test_resources_of_the_wrong_kind_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    submitit, ray = types.ModuleType("submitit"), types.ModuleType("ray")
+    ray.is_initialized = lambda: True  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "submitit", submitit)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setattr(shutil, "which", lambda name: name)
+    text = "the resource time must be a number of minutes, got '2:00:00'"
+    assert said("slurm", {"time": "2:00:00"}, tmp_path) == text
+    assert said("ray", {"memory": "8G"}, tmp_path) == "the resource memory must be a number, got '8G'"
+
+
+def test_a_task_of_ray_whose_node_is_lost_was_killed_and_one_that_raises_has_failed(tmp_path: Path):
     class Cluster:
+        exceptions = types.SimpleNamespace(RayTaskError=LookupError)
         ready = False
         result: Any = 0
 
@@ -168,12 +201,14 @@ def test_a_task_of_ray_whose_node_is_lost_was_killed():
             return self.result
 
     cluster = Cluster()
-    task = _RayTask(cluster, "reference")
+    task = _RayTask(cluster, "reference", tmp_path / "log.txt")
     assert task.poll() is None
     cluster.ready = True
     assert task.poll() == 0
     cluster.result = RuntimeError("the node died")
     assert task.poll() == KILLED == -signal.SIGKILL
+    cluster.result = LookupError("no such module")
+    assert task.poll() == 1 and (tmp_path / "log.txt").read_text() == "no such module\n"
 
 
 def test_this_machine_is_the_default():

@@ -46,7 +46,7 @@ def test_cells_are_told_apart_by_what_differs_within_a_task_and_memory():
     # What is zipped with the task is the same for all its cells, and so is the only learning rate of the GRU.
     for task in ("RepeatFirstEasy", "RepeatPreviousEasy"):
         labels = {label for name, memory, label in found if name == task and memory == "lru"}
-        assert labels == {"TBB, learning_rate=0.001", "TBB, learning_rate=0.0003"}
+        assert labels == {"learning_rate=0.001", "learning_rate=0.0003"}
         assert (task, "gru", "TBB") in found
     assert len(found) == 6
 
@@ -118,7 +118,7 @@ def test_the_tables_name_each_variant(tmp_path: Path):
     from memoroids.experiments import tables
 
     rows = tables.read(tmp_path / "report" / "tables" / "scores.csv")
-    row = only(rows, task="RepeatFirstEasy", memory="lru", batching="TBB, learning_rate=0.0003")
+    row = only(rows, task="RepeatFirstEasy", memory="lru", batching="learning_rate=0.0003")
     numbers = [i for i, c in enumerate(found) if (c.task, c.memory, c.batching) == tuple(row[k] for k in _KEYS)]
     assert row["last"] == pytest.approx(sum(0.01 * i for i in numbers) / 3)
 
@@ -151,7 +151,7 @@ WRONG: dict[str, tuple[str, str]] = {
     "empty": ("[axes]\nwidth = []", r"width must be a list of one value or more, got \[\]"),
     "value twice": ("[axes]\nwidth = [8, 16, 8]", "width has a value twice"),
     "seed as an axis": ("[axes]\nseed = [0, 1]", r"\[axes\] sets seed: count seeds with `seeds = 3`"),
-    "run_dir": ("[settings]\nrun_dir = 'here'", "every run has a directory within the grid's"),
+    "run_dir": ("[settings]\nrun_dir = 'here'", "every run has a directory of its own"),
     "no seeds": ("seeds = 0", "seeds must be at least 1"),
     "seeds of another type": ("seeds = true", "seeds must be a whole number, got True"),
     "zip is a table": ("[zip]\nwidth = [8]", r"zip must be a list of tables"),
@@ -165,8 +165,12 @@ WRONG: dict[str, tuple[str, str]] = {
     ),
     "the same run twice": (
         "[[zip]]\nwidth = [8, 8]\nsteps = [10, 10]",
-        "two cells are the same run, .*give each other",
+        "width 8, steps 10 are the same run: exclude one",
     ),
+    "preset as a setting": ("[settings]\npreset = 'paper'", r"\[settings\] sets preset: name it outside the tables"),
+    "an algorithm of another type": ("[settings]\nalgorithm = 3", "algorithm must be text, got 3"),
+    "an empty zip": ("[[zip]]", "zip table 1 is empty"),
+    "an empty exclude": (f"{AXIS}[[exclude]]", "exclude table 1 is empty"),
 }
 
 
@@ -189,6 +193,6 @@ def test_a_file_that_is_missing_or_no_text_is_named(tmp_path: Path):
 def test_settings_may_come_from_a_value_of_any_kind(tmp_path: Path):
     grid: Any = read(tmp_path, "seeds = 1\n[axes]\nmemory_sizes = [{state_size = 8}, {state_size = 16}]")
     assert [cell.batching for cell in grid_cells(grid)] == [
-        "TBB, memory_sizes=state_size 8",
-        "TBB, memory_sizes=state_size 16",
+        "memory_sizes=state_size 8",
+        "memory_sizes=state_size 16",
     ]

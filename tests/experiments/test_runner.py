@@ -16,9 +16,11 @@ import pytest
 
 from memoroids import __version__
 from memoroids.experiments import cell_process, results, runner, tables
-from memoroids.experiments.executors import Local
+from memoroids.experiments.executors import Local, Refused
 from memoroids.experiments.grid import Cell, Choice, cells
+from memoroids.experiments.grid_file import GridFile, grid_cells
 from memoroids.experiments.runner import GridProgress
+from memoroids.runs.run_directory import locked
 
 CHOICE = Choice("figure5-training", segment_lengths=(10,), seeds=2, train_episodes=40)
 
@@ -220,6 +222,68 @@ def test_an_interrupted_grid_leaves_no_process_and_ends_with_the_tables_of_an_un
         "performance_profiles",
         "longer_against_shorter",
     ]
+
+
+def test_a_process_that_is_refused_is_tried_again_while_others_run_and_ends_the_grid_if_none_does(
+    grid: Grid, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(runner, "REFUSED_SECONDS", 0.1)
+
+    class Full(Local):
+        """Takes one process at a time, or none."""
+
+        limit = 1
+
+        def start(self, directories: Any, slot: int, cache: Path) -> Any:
+            alive = [each for each in handles if each.poll() is None]
+            if len(alive) >= self.limit:
+                raise Refused("the queue is full")
+            handles.append(super().start(directories, slot, cache))
+            return handles[-1]
+
+    handles: list[Any] = []
+    seen: list[GridProgress] = []
+    runner.run(grid.root, grid.cells, executor=Full(2), watch=seen.append)
+    assert grid.ends() == ["done"] * 4 and len(handles) == 4
+    assert any((moment.news or "").startswith("the queue is full; trying again") for moment in seen)
+
+    other = Grid(grid.place / "other")
+    full = Full(2)
+    full.limit = 0
+    with pytest.raises(ValueError, match="the queue is full"):
+        runner.run(other.root, other.cells, executor=full, watch=lambda moment: None)
+
+
+def test_a_cell_whose_run_another_process_still_writes_keeps_its_files(grid: Grid):
+    run = cell_process.cell_dir(grid.root, grid.cells[0]) / "run"
+    with locked(run):
+        (run / "written").touch()
+        cell_process.make_ready(grid.root, grid.cells[:1])
+        assert (run / "written").exists()
+    cell_process.make_ready(grid.root, grid.cells[:1])
+    assert not run.exists()
+
+
+def test_a_cell_that_shared_a_log_has_its_own_when_it_runs_alone(tmp_path: Path, faked: None):
+    grid = Grid(tmp_path, ON_DEVICE)
+    pair = [grid.cells[0], grid.cells[2]]
+    first, second = cell_process.make_ready(grid.root, pair)
+    assert (second / "log.txt").is_symlink()
+    cell_process.make_ready(grid.root, pair[1:])
+    assert not (second / "log.txt").is_symlink() and first != second
+
+
+def test_an_agent_of_the_users_own_is_known_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])
+    settings = {"algorithm": "examples.own_agent:A2C", "steps": 10}
+    file = GridFile("own", seeds=1, preset="default", settings=settings)
+    found = grid_cells(file)
+    runner.prepare(tmp_path, file, found, "memoroids grid")
+    runner.prepare(tmp_path, file, found, "memoroids grid")
+    (directory,) = cell_process.make_ready(tmp_path, found)
+    fake_cell.finish(directory, {"status": "done", "seconds": 1.0})
+    end = cell_process.status(tmp_path, found[0])
+    assert end is not None and end["status"] == "done"
 
 
 PARENT = """

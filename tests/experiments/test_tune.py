@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def test_a_search_ends_with_the_best_settings_as_a_preset_and_a_comparison_on_ot
     assert page.exists() and "before and after the search" in page.read_text()
     runs = results.load(search.root / tune.COMPARISON).runs
     assert sorted((run.cell.batching, run.cell.seed) for run in runs) == [
-        (f"TBB, {side}", seed) for side in ("before the search", "found") for seed in range(3)
+        (side, seed) for side in ("before the search", "found") for seed in range(3)
     ]
     assert {run.cell.config.agent.learning_rate for run in runs if "found" in run.cell.batching} == {
         best[2]["learning_rate"]
@@ -181,3 +182,56 @@ def test_the_programs_of_two_processes_are_cached_apart(tmp_path: Path, faked: N
     search.run()
     (start,) = [json.loads(line) for line in (tmp_path / "starts").read_text().splitlines()]
     assert start["cache"].endswith("cache/0-0") and cell_process.CACHE == "cache"
+
+
+def test_what_is_done_of_a_trial_is_not_done_again_when_it_goes_on(tmp_path: Path, faked: None):
+    search = Search(tmp_path, told(trials=1, seeds=3))
+    names = [f"trial0000-seed{seed}" for seed in (100, 101, 102)]
+    search.order({names[0]: "reach 0.25", names[1]: "hang once", names[2]: "reach 0.75"})
+
+    def watch(moment: TuneProgress) -> None:
+        if len(search.starts()) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tune.search(search.root, search.tune, Local(1), watch=watch)
+    search.order({names[1]: "reach 0.5", names[2]: "reach 0.75"})
+    study, _ = search.run()
+    assert search.starts() == [names[0], names[1], names[1], names[2]]
+    assert study.rows()[0]["value"] == pytest.approx(0.5 + 0.125)
+
+
+@pytest.mark.parametrize("order", ["die", "be interrupted"])
+def test_a_run_that_is_ended_from_outside_is_started_again_once(order: str, tmp_path: Path, faked: None):
+    search = Search(tmp_path, told(trials=2))
+    search.order({"trial0000-seed100": f"{order} once", "trial0001-seed100": order})
+    study, said = search.run()
+    assert [row["state"] for row in study.rows()] == ["complete", "fail"]
+    assert len(search.starts()) == 4 and said[1].startswith("trial 1 failed")
+
+
+def test_settings_that_do_not_go_together_fail_their_trial_alone(tmp_path: Path, faked: None):
+    settings = {"env": "device:RepeatFirstEasy", "memory": "gru", "batch_size": 1_000}
+    search = Search(tmp_path, told(trials=8, settings=settings, search={"tapes": Range(1, 4)}))
+    study, said = search.run()
+    states = {row["tapes"]: row["state"] for row in study.rows()}
+    assert len(study.rows()) == 8 and study.running() == 0
+    assert states.get(3, "fail") == "fail" and "complete" in states.values(), (states, said)
+
+
+def test_a_preset_of_ones_own_is_part_of_what_is_found(tmp_path: Path, faked: None):
+    (tmp_path / "base.toml").write_text("preset = 'default'\n[settings]\nwidth = 32\nlambda_ = 0.5\n")
+    search = Search(tmp_path, told(trials=1, preset=str(tmp_path / "base.toml"), search={"width": [8, 16]}))
+    study, _ = search.run()
+    path = tune.write(search.root, search.tune, study)
+    assert path is not None
+    found = read_preset(path)
+    assert found.base == "default" and found.settings["lambda_"] == 0.5 and found.settings["width"] in (8, 16)
+
+
+def test_processes_that_begin_a_search_at_the_same_time_share_it(tmp_path: Path):
+    for attempt in range(5):
+        root = tmp_path / str(attempt)
+        with ThreadPoolExecutor(4) as pool:
+            for each in [pool.submit(tune.prepare, root, told()) for _ in range(4)]:
+                each.result()

@@ -47,7 +47,14 @@ WRONG: dict[str, tuple[str, str]] = {
         "seeds of the search, 2 to 2, and those of the report, 0 to 2, must have none in common",
     ),
     "set twice": ("[settings]\nwidth = 8\n" + SEARCH, r"width is set by \[settings\] and by \[search\]"),
-    "seed": ("[search]\nseed = [1, 2]", r"\[search\] names seed, which is no setting to search for"),
+    "seed": ("[search]\nseed = [1, 2]", r"\[search\] sets seed: count seeds with"),
+    "seeds": ("[settings]\nseeds = 3\n" + SEARCH, r"\[settings\] sets seeds: count seeds with"),
+    "preset": ("[search]\npreset = ['tuned', 'paper']", r"\[search\] sets preset: name it outside the tables"),
+    "no title": ("title = ''\n" + SEARCH, "title must not be empty"),
+    "a step of another kind": (
+        "[search]\nwidth = {low = 8, high = 64, step = 8.0}",
+        "step must be whole between whole",
+    ),
     "unknown setting": ("[search]\nwidht = [8, 16]", "unknown setting 'widht'; did you mean width?"),
     "another agent's": (
         "[settings]\nalgorithm = 'ppo'\n[search]\npolyak = [0.9, 0.99]",

@@ -59,6 +59,7 @@ def test_what_is_given_replaces_what_the_file_says(tmp_path: Path):
         ("preset = 'other.toml'", "preset must be one of ours, got the file 'other.toml'"),
         ("preset = 'tund'", "unknown preset 'tund'; did you mean tuned?"),
         ("[settings]\nmemory = 3", "memory must be text, got 3"),
+        ("[settings]\nrun_dir = 'x'", "sets run_dir, which is no part of a preset"),
         ("[settings]\nwidth = 1.5", "width must be int, got 1.5"),
         ("[settings]\nwidht = 8", "unknown setting 'widht'; did you mean width?"),
     ],

@@ -10,7 +10,7 @@ from pathlib import Path
 from memoroids._util.files import atomic_write_text
 from memoroids.runs.run_directory import CONFIG
 from memoroids.runs.settings import TrainConfig
-from memoroids.runs.settings_file import from_json
+from memoroids.runs.settings_file import from_json, with_typed_agent
 
 SETTINGS, DONE = "settings.json", "cell.json"
 RUN = "run"
@@ -39,7 +39,7 @@ def main(*directories: Path) -> None:
 
     foreseen = (ValueError, EnvironmentFault, CheckpointError, TrainingError, MemoryError, OSError)
     try:
-        configs = [from_json((directory / SETTINGS).read_text()) for directory in directories]
+        configs = [with_typed_agent(from_json((directory / SETTINGS).read_text())) for directory in directories]
         finished = _train(configs, [directory / RUN for directory in directories])
     except Exception as error:
         if isinstance(error.__cause__, Held):

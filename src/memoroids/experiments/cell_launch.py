@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,10 @@ class ClusterJob:
     def __call__(self) -> int:
         """Runs the cells."""
         self._process = launch(self.directories, self.cache, program=self.program)
-        return self._process.wait()
+        # Not by waiting for it: `checkpoint` is called amid this loop, by a signal, and has to wait for it itself.
+        while (code := self._process.poll()) is None:
+            time.sleep(0.2)
+        return code
 
     def checkpoint(self) -> Any:
         """Ends the cells with a checkpoint; returns what is to be submitted in their place."""

@@ -1,5 +1,6 @@
 """A process that runs cells of a grid, as its parent sees it: their files before it starts, and how it ended."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -9,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from memoroids._util.files import atomic_write_text
+from memoroids._util.locks import Held, exclusive
 from memoroids.experiments.cell import DONE, RUN, SETTINGS
 from memoroids.experiments.cell_launch import LOG
 from memoroids.experiments.executors import Handle
 from memoroids.experiments.grid import Cell
 from memoroids.runs.metrics import read
-from memoroids.runs.run_directory import CONFIG, METRICS
+from memoroids.runs.run_directory import CONFIG, LOCK, METRICS
 from memoroids.runs.settings_file import from_json, to_json
 
 CELLS, CACHE = "cells", "cache"
@@ -40,7 +42,7 @@ def status(root: Path, cell: Cell) -> dict[str, Any] | None:
     """A cell's result, {"status": "done" | "failed", …}; None if it has not ended or was run with other settings."""
     directory = cell_dir(root, cell)
     try:
-        if from_json((directory / SETTINGS).read_text()) != cell.config:
+        if not _same((directory / SETTINGS).read_text(), cell):
             return None
         end = json.loads((directory / DONE).read_text())
         needed = {"done": "seconds", "failed": "reason"}
@@ -57,11 +59,18 @@ def make_ready(root: Path, cells: Sequence[Cell]) -> list[Path]:
     """
     directories = [cell_dir(root, cell) for cell in cells]
     for directory, cell in zip(directories, cells, strict=True):
+        if (directory / LOG).is_symlink():  # it was one of several cells of a process
+            (directory / LOG).unlink()
         if _resumable(directory, cell):
             (directory / DONE).unlink(missing_ok=True)
         else:
-            shutil.rmtree(directory, ignore_errors=True)
-            directory.mkdir(parents=True)
+            # A process that was believed dead may hold the lock of the run: its files are left to it, and the cell,
+            # which cannot get the lock, is tried again.
+            with contextlib.suppress(Held), contextlib.ExitStack() as stack:
+                if (directory / RUN / LOCK).exists():
+                    stack.enter_context(exclusive(directory / RUN / LOCK))
+                shutil.rmtree(directory, ignore_errors=True)
+            directory.mkdir(parents=True, exist_ok=True)
             atomic_write_text(directory / SETTINGS, to_json(cell.config) + "\n")
     for directory in directories[1:]:
         (directory / LOG).unlink(missing_ok=True)
@@ -69,11 +78,15 @@ def make_ready(root: Path, cells: Sequence[Cell]) -> list[Path]:
     return directories
 
 
+def _same(settings: str, cell: Cell) -> bool:
+    """Whether settings in a file are those of a cell; neither imports an agent of the user's own."""
+    return from_json(settings) == from_json(to_json(cell.config))
+
+
 def _resumable(directory: Path, cell: Cell) -> bool:
     """Whether a cell has a run with the same settings that did not fail by itself."""
     try:
-        same = from_json((directory / SETTINGS).read_text()) == cell.config
-        if not same or not (directory / RUN / CONFIG).exists():
+        if not _same((directory / SETTINGS).read_text(), cell) or not (directory / RUN / CONFIG).exists():
             return False
         if not (directory / DONE).exists():
             return True

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import pickle
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,10 @@ from memoroids.experiments.cell_launch import ClusterJob, cores_of, launch
 
 NAMES = ("local", "slurm", "ray")
 KILLED = -int(signal.SIGKILL)
+
+
+class Refused(ValueError):
+    """Raised if an engine does not take another process now."""
 
 
 class Handle(Protocol):
@@ -41,7 +46,7 @@ class Executor(Protocol):
     tries: int
 
     def start(self, directories: Sequence[Path], slot: int, cache: Path) -> Handle:
-        """Starts the process of the cells in `directories`, in one of the slots from 0 to `jobs` - 1."""
+        """Starts the process of the cells in `directories`, in a slot from 0 to `jobs` - 1. Raises `Refused`."""
         ...
 
 
@@ -59,29 +64,44 @@ class Local:
 
 
 class _SlurmJob:
-    """A job of SLURM, which ends when it has left the queue."""
+    """A job of SLURM, which ends with a result, or when SLURM says more than once that it is not in the queue."""
 
-    def __init__(self, owner: "Slurm", job: Any):
-        self._owner, self._job, self._missing = owner, job, 0
+    def __init__(self, owner: "Slurm", job: Any, log: Path):
+        self._owner, self._job, self._log = owner, job, log
+        self._missing: set[int] = set()
 
     def poll(self) -> int | None:
         if self._job.paths.result_pickle.exists():
-            with contextlib.suppress(Exception):  # an error of the job, or a file that is still being written
+            try:
                 return int(self._job.result())
-        if self._owner.queued(self._job.job_id):
-            self._missing = 0
+            except (EOFError, OSError, pickle.UnpicklingError):  # it is still being written
+                pass
+            except Exception as error:  # of the job, before or after the cell
+                return _failed(self._log, error)
+        queued, answer = self._owner.queued(self._job.job_id)
+        if queued:
+            self._missing.clear()
             return None
         # The file of its result may come a moment after the job has left the queue.
-        self._missing += 1
-        return KILLED if self._missing > 3 else None
+        self._missing.add(answer)
+        if len(self._missing) < 3:
+            return None
+        self.kill()
+        return KILLED
 
     def kill(self) -> None:
         self._job.cancel(check=False)
 
     def wait(self) -> None:
-        deadline = time.monotonic() + 30
-        while self._owner.queued(self._job.job_id) and time.monotonic() < deadline:
-            time.sleep(1)
+        """Returns at once: what SLURM has been told to cancel will end."""
+
+
+def _failed(log: Path, error: Exception) -> int:
+    """Writes why a job failed to the log of its cell, where the reason of a failure is looked up."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(error)]
+    with contextlib.suppress(OSError), log.open("a") as file:
+        file.write("\n".join(lines) + "\n")
+    return 1
 
 
 class Slurm:
@@ -101,20 +121,21 @@ class Slurm:
         if missing := [name for name in ("sbatch", "squeue") if shutil.which(name) is None]:
             raise ValueError(f"the executor slurm needs a machine that submits to SLURM: there is no {missing[0]} here")
         logging.getLogger("submitit").setLevel(logging.ERROR)
+        minutes = resources.get("time", 24 * 60)
+        if not isinstance(minutes, int) or isinstance(minutes, bool) or minutes < 1:
+            raise ValueError(f"the resource time must be a number of minutes, got {minutes!r}")
         self.jobs = jobs
         self._executor = submitit.SlurmExecutor(folder.absolute(), max_num_timeout=1_000)
-        options = {name.replace("_", "-"): value for name, value in resources.items()}
+        options = {name.replace("_", "-"): value for name, value in resources.items() if name != "time"}
         self._executor.update_parameters(
-            job_name="memoroids",
-            time=int(options.pop("time", 24 * 60)),
-            use_srun=False,
-            additional_parameters={"requeue": True} | options,
+            job_name="memoroids", time=minutes, use_srun=False, additional_parameters={"requeue": True} | options
         )
         self._queue: set[str] = set()
+        self._answers = 0
         self._looked = 0.0
 
     def start(self, directories: Sequence[Path], slot: int, cache: Path) -> Handle:
-        """Submits a job. Raises `ValueError` with SLURM's words if it is refused."""
+        """Submits a job. Raises `Refused` with SLURM's words if it is refused."""
         task = ClusterJob(
             [str(each.absolute()) for each in directories], str(cache.absolute()), cell_launch.CELL_PROGRAM
         )
@@ -122,29 +143,30 @@ class Slurm:
             job = self._executor.submit(task)
         except Exception as error:  # submitit has errors of its own, and passes on those of sbatch
             words = " ".join(str(error).split())
-            raise ValueError(f"SLURM refuses a job: {words} (--resources has options of sbatch)") from error
-        self._looked = 0.0
-        return _SlurmJob(self, job)
+            raise Refused(f"SLURM refuses a job: {words} (--resources has options of sbatch)") from error
+        self._queue.add(job.job_id)
+        return _SlurmJob(self, job, directories[0] / cell_launch.LOG)
 
-    def queued(self, job: str) -> bool:
-        """Whether a job waits or runs; SLURM is asked once in two seconds for all of them."""
+    def queued(self, job: str) -> tuple[bool, int]:
+        """Whether a job waits or runs, and the number of the answer that says so.
+
+        SLURM is asked once in two seconds for all jobs; as long as it does not answer, the last answer stands.
+        """
         if time.monotonic() - self._looked > 2:
             said = subprocess.run(
                 ["squeue", "--me", "--noheader", "--format=%i"], capture_output=True, text=True, check=False
             )
-            if said.returncode == 0:  # a controller that does not answer says nothing about jobs
-                self._queue = set(said.stdout.split())
-            else:
-                self._queue.add(job)
+            if said.returncode == 0:
+                self._queue, self._answers = set(said.stdout.split()), self._answers + 1
             self._looked = time.monotonic()
-        return job in self._queue
+        return job in self._queue, self._answers
 
 
 class _RayTask:
     """A task of Ray."""
 
-    def __init__(self, ray: Any, reference: Any):
-        self._ray, self._reference = ray, reference
+    def __init__(self, ray: Any, reference: Any, log: Path):
+        self._ray, self._reference, self._log = ray, reference, log
 
     def poll(self) -> int | None:
         ready, _ = self._ray.wait([self._reference], timeout=0)
@@ -152,6 +174,8 @@ class _RayTask:
             return None
         try:
             return int(self._ray.get(self._reference))
+        except self._ray.exceptions.RayTaskError as error:  # of the task, before or after the cell
+            return _failed(self._log, error)
         except Exception:  # its node or its worker is gone, or it was cancelled
             return KILLED
 
@@ -184,6 +208,8 @@ class Ray:
             raise ValueError("the executor ray finds no cluster: start one with `ray start --head`") from error
         options: dict[str, Any] = {"num_cpus": 1, "num_gpus": 0, "max_retries": 0, "resources": {}}
         for name, value in resources.items():
+            if not isinstance(value, int | float) or isinstance(value, bool):
+                raise ValueError(f"the resource {name} must be a number, got {value!r}")
             (options if name in ("num_cpus", "num_gpus") else options["resources"])[name] = value
         self.jobs, self._ray = jobs, ray
         self._remote = ray.remote(**options)(_run_job)
@@ -191,7 +217,7 @@ class Ray:
     def start(self, directories: Sequence[Path], slot: int, cache: Path) -> Handle:
         """Starts a task."""
         task = [str(each.absolute()) for each in directories], str(cache.absolute()), cell_launch.CELL_PROGRAM
-        return _RayTask(self._ray, self._remote.remote(*task))
+        return _RayTask(self._ray, self._remote.remote(*task), directories[0] / cell_launch.LOG)
 
 
 def _run_job(directories: Sequence[str], cache: str, program: str) -> int:

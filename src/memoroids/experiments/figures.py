@@ -123,6 +123,8 @@ def _curves(results: Results, task: str) -> Any:
             mean, low, high = statistics.curve_interval(values)
             width, order = (2.0, 3) if batching == tables.TAPE else (1.3, 2)
             axis.plot(episodes, mean, label=batching, color=colors[batching], linewidth=width, zorder=order)
+            if len(episodes) == 1:  # which is no line
+                axis.scatter(episodes, mean, color=colors[batching], zorder=order)
             axis.fill_between(episodes, low, high, color=colors[batching], alpha=0.15, linewidth=0)
         axis.set_title(f"{task}, {memory}", fontsize=10)
         axis.set_xlabel("training episodes")

@@ -1,32 +1,26 @@
 """Grids of the user's own, read from a TOML file: the settings that all runs share, axes, and cells to leave out."""
 
+import hashlib
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from memoroids._util.toml_tables import read_toml
-from memoroids.envs import resolve, task_of
+from memoroids.envs import task_of
+from memoroids.experiments.file_settings import Settings, check_places, config_of
 from memoroids.experiments.grid import Batching, Cell
-from memoroids.memory.registry import resolve_memory
 from memoroids.runs.presets import PRESETS
 from memoroids.runs.settings import TrainConfig
-from memoroids.runs.settings_file import check_types
+from memoroids.runs.settings_file import to_json
 
 NAME = "grid"
 MAX_CELLS = 10_000
 """More runs than anybody waits for: a grid of more is taken for a mistake."""
-_OF_THE_GRID = {
-    "seed": "count seeds with `seeds = 3` and `first_seed = 0`",
-    "seeds": "count seeds with `seeds = 3`, outside the tables",
-    "run_dir": "every run has a directory within the grid's",
-}
-"""Settings that a grid decides itself, and what to do instead."""
-_NAMED_APART = ("env", "memory", "batching", "segment_length")
-"""Settings that have a column of their own in tables, or are part of a batching's name."""
-
-Settings = dict[str, Any]
+MAX_NAME = 160
+"""Characters of a cell's name, which is that of its directory."""
 
 
 @dataclass(frozen=True)
@@ -63,27 +57,24 @@ def _checked(values: Any) -> GridFile:
     grid = GridFile(**values)
     if grid.seeds < 1 or grid.first_seed < 0:
         raise ValueError(f"seeds must be at least 1 and first_seed at least 0, got {grid.seeds} and {grid.first_seed}")
-    places: dict[str, str] = {}
-    for place, table in _tables(grid):
-        for name in table:
-            if name in _OF_THE_GRID:
-                raise ValueError(f"{place} sets {name}: {_OF_THE_GRID[name]}")
-            if name in places:
-                raise ValueError(f"{name} is set by {places[name]} and by {place}: set it in one place")
-            places[name] = place
+    places = check_places(_tables(grid))
     for place, table in _tables(grid)[1:]:
         for name, options in table.items():
             if not isinstance(options, list) or not options:
                 raise ValueError(f"{place}: {name} must be a list of one value or more, got {options!r}")
             if any(value in options[:i] for i, value in enumerate(options)) and place == "[axes]":
                 raise ValueError(f"{place}: {name} has a value twice, in {options}")
+        if place != "[axes]" and not table:
+            raise ValueError(f"{place} is empty: give it lists of one length, or leave it out")
         lengths = {name: len(options) for name, options in table.items()}
         if place != "[axes]" and len(set(lengths.values())) > 1:
             counts = ", ".join(f"{name} has {length}" for name, length in lengths.items())
             raise ValueError(f"{place}: lists that belong together must have one length: {counts}")
     for number, table in enumerate(grid.exclude, start=1):
+        if not table:
+            raise ValueError(f"exclude table {number} is empty: name the values of the cells to leave out")
         for name in table:
-            if not table or name not in places:
+            if name not in places:
                 raise ValueError(f"exclude table {number} names {name}, which no axis or setting of this file does")
     return grid
 
@@ -105,16 +96,27 @@ def grid_cells(grid: GridFile) -> list[Cell]:
     configs = {(i, seed): _config(grid, each, seed) for seed in seeds for i, each in enumerate(combinations)}
     first = [configs[i, seeds[0]] for i in range(len(combinations))]
     labels = _labels(combinations, first)
-    found = []
+    found: list[Cell] = []
+    taken: Counter[str] = Counter()
     for (i, seed), config in configs.items():
         task, memory, label = labels[i]
-        name = "".join(c if c.isalnum() or c in "._=" else "-" for c in f"{task}-{memory}-{label}-seed{seed}")
-        found.append(Cell(name, task, memory, label, seed, config))
-    names = [cell.name for cell in found]
-    if len(set(names)) < len(names):
-        twice = next(name for i, name in enumerate(names) if name in names[:i])
-        raise ValueError(f"two cells are the same run, {twice}: give each other settings, or exclude one")
+        plain = "".join(c if c.isalnum() or c in "._=" else "-" for c in f"{task}-{memory}-{label}")
+        if len(plain) > MAX_NAME:
+            plain = f"{plain[: MAX_NAME - 9]}-{hashlib.sha256(label.encode()).hexdigest()[:8]}"
+        name = f"{plain}-seed{seed}"
+        taken[name] += 1
+        found.append(Cell(name if taken[name] == 1 else f"{name}-{taken[name]}", task, memory, label, seed, config))
+    alike: dict[str, int] = {}
+    for i, config in enumerate(first):
+        if (other := alike.setdefault(to_json(config), i)) != i:
+            raise ValueError(
+                f"{_where(combinations[other])} and {_where(combinations[i])} are the same run: exclude one"
+            )
     return found
+
+
+def _where(combination: Settings) -> str:
+    return f"the cell {', '.join(f'{name} {value}' for name, value in combination.items())}"
 
 
 def _combinations(grid: GridFile) -> list[Settings]:
@@ -148,37 +150,31 @@ def _has_all(settings: Settings, table: Settings) -> bool:
 
 
 def _config(grid: GridFile, combination: Settings, seed: int) -> TrainConfig:
-    """The settings of a cell. Raises `ValueError`, naming the cell, as `TrainConfig.of` and for other types."""
-    values = grid.settings | combination
+    """The settings of a cell. Raises `ValueError`, naming the cell, for those that are not possible."""
     try:
-        check_types(values, values.get("algorithm", TrainConfig().algorithm))
-        if "memory" in values:
-            resolve_memory(values["memory"])
-        values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-        config = TrainConfig.of(preset=grid.preset, **values, seed=seed)
-        return config.replace(env=resolve(config.env.id))
+        return config_of(grid.preset, grid.settings | combination, seed)
     except ValueError as error:
-        where = ", ".join(f"{name} {value}" for name, value in combination.items())
-        raise ValueError(f"{error} (in the cell {where})" if where else str(error)) from error
+        raise ValueError(f"{error} (in {_where(combination)})" if combination else str(error)) from error
 
 
 def _labels(combinations: Sequence[Settings], configs: Sequence[TrainConfig]) -> list[tuple[str, str, str]]:
     """The task, the memory and what else tells a cell from the others of this task and memory, for tables and figures.
 
-    That is the name of the batching, and each setting that differs between them.
+    That is each setting that differs between them, and the name of the batching if any cell has segments or nothing
+    differs.
     """
     pairs = [(task_of(config.env.id), config.network.memory) for config in configs]
     varied: dict[tuple[str, str], dict[str, list[str]]] = {}
     for pair, combination in zip(pairs, combinations, strict=True):
         for name, value in combination.items():
             varied.setdefault(pair, {}).setdefault(name, []).append(_text(value))
+    segments = any(config.replay.batching == "segments" for config in configs)
     out = []
     for pair, combination, config in zip(pairs, combinations, configs, strict=True):
-        told = [name for name in combination if name not in _NAMED_APART and len(set(varied[pair][name])) > 1]
+        differ = [name for name, values in varied.get(pair, {}).items() if len(set(values)) > 1]
+        told = [f"{name}={_text(combination[name])}" for name in differ if name not in ("batching", "segment_length")]
         length = config.replay.segment_length if config.replay.batching == "segments" else None
-        out.append(
-            (*pair, ", ".join([Batching(length).label, *(f"{name}={_text(combination[name])}" for name in told)]))
-        )
+        out.append((*pair, ", ".join([*([Batching(length).label] if segments or not told else []), *told])))
     return out
 
 

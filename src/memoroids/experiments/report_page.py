@@ -7,13 +7,14 @@ from typing import Any
 
 from memoroids.envs import DEVICE_PREFIX
 from memoroids.experiments.grid import FIGURES, RML_10, FigureSpec
+from memoroids.experiments.grid_file import NAME as GRID
 from memoroids.experiments.popgym import SOURCES
 from memoroids.experiments.report_html import document, escape, interval, number, picture, table
 from memoroids.experiments.results import Results
 from memoroids.experiments.tables import Row
 from memoroids.runs.settings import flat
 
-_ABOUT = """
+_BATCHING = """
 <p>An agent that observes only part of the state of its environment needs a memory. <em>Recurrent</em> agents learn this
 memory from sequences of experience. The common method splits every episode into <strong>segments</strong> of at most L
 steps and pads the last one with zeros (Segment-Based Batching, <em>SBB</em>): no gradient reaches back beyond the start
@@ -21,6 +22,8 @@ of a segment. The alternative stores whole episodes end to end on a <strong>tape
 <em>TBB</em>). Agent, settings and seeds are the same for both. With tapes, a batch of size B consists of whole episodes
 with B transitions or slightly more; with segments, as in the paper, of B slots including padding. The table of costs
 shows both numbers.</p>
+"""
+_SCORES = """
 <p>How to read the scores: <em>final</em> is the mean return of {way} episodes after training, on environment seeds
 that were used for nothing else. <em>Mean</em> is the mean evaluation return over training (the area under the learning
 curve); it is high if an agent learns early. <em>Last</em> is the last evaluation. <em>Maximum</em> is the best
@@ -38,7 +41,13 @@ def grid_page(found: Results, rows: dict[str, list[Row]], captions: dict[str, st
     name = choice["figure"]
     figure = FIGURES.get(name) or FigureSpec(choice["title"], choice["about"], (), published=False)
     total, done = len(found.grid["cells"]), len(found.runs)
-    parts = [f"<h1>{escape(figure.title)}</h1>", f"<p>{escape(figure.about)}</p>", _ABOUT.format(way=found.way)]
+    parts = [f"<h1>{escape(figure.title)}</h1>", f"<p>{escape(figure.about)}</p>"]
+    if figure.published or any(flat(cell["config"])["batching"] == "segments" for cell in found.grid["cells"]):
+        parts.append(_BATCHING)
+    parts.append(_SCORES.format(way=found.way))
+    if name == GRID:  # there it says every setting that varies
+        shown = ("scores", "cost", "runs")
+        rows = rows | {table: [_renamed(row, "batching", "variant") for row in rows[table]] for table in shown}
     source = (
         ""
         if not figure.published
@@ -65,6 +74,11 @@ def grid_page(found: Results, rows: dict[str, list[Row]], captions: dict[str, st
         parts += [*_sensitivity(rows, captions, directory), *_cost(rows)]
     parts += _provenance(found)
     return document(f"{name}: {figure.title}", parts)
+
+
+def _renamed(row: Row, old: str, new: str) -> Row:
+    """A row with another name for one of its columns."""
+    return {new if name == old else name: value for name, value in row.items()}
 
 
 def _scores(rows: dict[str, list[Row]], captions: dict[str, str], directory: Path) -> list[str]:

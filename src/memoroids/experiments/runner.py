@@ -21,7 +21,7 @@ from memoroids.experiments.cell_process import (
     share_done,
     status,
 )
-from memoroids.experiments.executors import Executor
+from memoroids.experiments.executors import Executor, Refused
 from memoroids.experiments.grid import Cell, Choice
 from memoroids.experiments.grid_file import GridFile
 from memoroids.experiments.observability import GapChoice
@@ -29,6 +29,8 @@ from memoroids.experiments.suite import SuiteChoice
 from memoroids.runs.settings_file import from_json, to_json
 
 GRID = "grid.json"
+REFUSED_SECONDS = 30.0
+"""Time until an engine that takes no more processes is asked again, while it still runs some."""
 POLL_SECONDS = 0.5
 """Time between two looks at the running processes."""
 
@@ -62,7 +64,7 @@ def prepare(
             each.name: each.default for each in dataclasses.fields(choice) if each.default is not dataclasses.MISSING
         }
         asked = json.loads(json.dumps(plain)) | before["choice"]  # a grid may be older than an option
-        if asked != grid["choice"] or cells_of(before) != list(cells):
+        if asked != grid["choice"] or cells_of(before) != cells_of(grid):
             raise ValueError(f"{root} holds another grid ({before['command']}): choose another --output")
         return
     # A partial grid.json, left by an interrupted write, does not count.
@@ -129,6 +131,7 @@ def run(
     running: list[CellProcess] = []
     free = list(range(executor.jobs))[::-1]
     spent: list[float] = []
+    later = 0.0
 
     def report_progress(news: str | None = None) -> None:
         left = [cell for group, _ in waiting for cell in group]
@@ -137,12 +140,20 @@ def run(
     with _lock(root), terminating(lambda: running):
         report_progress()
         while waiting or running:
-            while waiting and free:
-                group, tries = waiting.pop(0)
-                slot = free.pop()
+            while waiting and free and time.monotonic() >= later:
+                group, tries = waiting[0]
                 # Two processes must not write to the same cache.
-                handle = executor.start(make_ready(root, group), slot, (root / CACHE / str(slot)).absolute())
-                running.append(CellProcess(group, handle, slot, tries, time.monotonic()))
+                cache = (root / CACHE / str(free[-1])).absolute()
+                try:
+                    handle = executor.start(make_ready(root, group), free[-1], cache)
+                except Refused as error:
+                    if not running:
+                        raise
+                    report_progress(f"{error}; trying again in {REFUSED_SECONDS:.0f} s")
+                    later = time.monotonic() + REFUSED_SECONDS
+                    break
+                waiting.pop(0)
+                running.append(CellProcess(group, handle, free.pop(), tries, time.monotonic()))
             time.sleep(POLL_SECONDS)
             for process in list(running):
                 code = process.handle.poll()

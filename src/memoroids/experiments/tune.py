@@ -10,22 +10,23 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from filelock import FileLock
 
 from memoroids._version import __version__
 from memoroids.envs import task_of
 from memoroids.experiments import cell_process, report, results, runner, tables
-from memoroids.experiments.cell import RUN, write_json
+from memoroids.experiments.cell import INTERRUPTED, RUN, write_json
 from memoroids.experiments.cell_process import CellProcess
 from memoroids.experiments.executors import Executor
-from memoroids.experiments.grid import Batching, Cell
+from memoroids.experiments.grid import Cell
 from memoroids.experiments.grid_file import GridFile
 from memoroids.experiments.study import Claim, Study, worker_number
 from memoroids.experiments.tune_file import TuneFile
 from memoroids.runs import metrics
-from memoroids.runs.preset_file import PresetFile, write_preset
+from memoroids.runs.preset_file import PresetFile, is_file, read_preset, write_preset
 from memoroids.runs.run_directory import METRICS, read_summary
 
-DESCRIPTION, TRIALS, BEST, COMPARISON = "tune.json", "trials.csv", "best.toml", "comparison"
+DESCRIPTION, LOCK, TRIALS, BEST, COMPARISON = "tune.json", ".lock", "trials.csv", "best.toml", "comparison"
 DEFAULT, FOUND = "before the search", "found"
 """What the two sides of the comparison are called."""
 
@@ -40,30 +41,33 @@ class TuneProgress(NamedTuple):
 
 @dataclass
 class RunningTrial:
-    """A trial with its runs, one for each seed and one at a time: the values of those that are done."""
+    """A trial and the process of one of its runs, of which it has one for each seed, one at a time.
+
+    `first`: whether it is that of the first seed, by which it is decided whether the trial goes on.
+    """
 
     claim: Claim
-    cells: list[Cell]
+    first: bool
     process: CellProcess
-    values: list[float]
 
 
 def prepare(root: Path, tune: TuneFile) -> None:
     """Writes the description of a search to `root`. Raises `ValueError` if `root` holds anything else."""
     told = json.loads(json.dumps({"version": __version__} | dataclasses.asdict(tune)))
     path = root / DESCRIPTION
-    if path.exists():
-        try:
-            before = json.loads(path.read_text())
-        except ValueError as error:
-            raise ValueError(f"{path} is not a valid description of a search: {error}") from error
-        if before != told:
-            raise ValueError(f"{root} holds another search, or one of another version: choose another --output")
-        return
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+    partial = {DESCRIPTION, f".{DESCRIPTION}", LOCK}  # what another process may be writing at this moment
+    if root.exists() and not path.exists() and (not root.is_dir() or {each.name for each in root.iterdir()} - partial):
         raise ValueError(f"{root} is not an empty directory and holds no search: choose another --output")
     root.mkdir(parents=True, exist_ok=True)
-    write_json(path, told)
+    with FileLock(root / LOCK):
+        if not path.exists():
+            write_json(path, told)
+    try:
+        before = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not a valid description of a search: {error}") from error
+    if before != told:
+        raise ValueError(f"{root} holds another search, or one of another version: choose another --output")
 
 
 def search(root: Path, tune: TuneFile, executor: Executor, *, watch: Callable[[TuneProgress], None]) -> Study:
@@ -82,28 +86,56 @@ def search(root: Path, tune: TuneFile, executor: Executor, *, watch: Callable[[T
 
     with worker_number(root) as worker, runner.terminating(lambda: [each.process for each in running]):
 
-        def begin(claim: Claim, cells: list[Cell], slot: int, values: list[float]) -> RunningTrial:
+        def begin(claim: Claim, slot: int, tries: int = 1) -> str | None:
+            """Starts the next run of a trial; returns how the trial has ended, if it has none left."""
+            try:
+                cells = _cells(tune, claim)
+            except ValueError as error:  # settings that do not go together
+                study.finish(claim, None)
+                return f"failed ({error})"
+            values = [value for cell in cells if (value := _value(root, cell)) is not None]
+            if len(values) == len(cells):
+                mean = float(np.mean(values))
+                study.finish(claim, mean)
+                return f"has {mean:.4g}"
+            cell = next(cell for cell in cells if _value(root, cell) is None)
             cache = root.absolute() / cell_process.CACHE / f"{worker}-{slot}"
-            handle = executor.start(cell_process.make_ready(root, cells[:1]), slot, cache)
-            return RunningTrial(claim, cells, CellProcess((cells[0],), handle, slot, 1, time.monotonic()), values)
+            handle = executor.start(cell_process.make_ready(root, [cell]), slot, cache)
+            process = CellProcess((cell,), handle, slot, tries, time.monotonic())
+            running.append(RunningTrial(claim, cell == cells[0], process))
+            return None
+
+        def told(claim: Claim, slot: int, ended: str | None) -> None:
+            if ended is not None:
+                free.append(slot)
+                show(f"trial {claim.number} {ended}: {_text(claim.found)}")
 
         while True:
             while free and (claim := study.claim()) is not None:
-                running.append(begin(claim, _cells(tune, claim), free.pop(), []))
+                slot = free.pop()
+                told(claim, slot, begin(claim, slot))
             show()
             if not running:
                 return study
             time.sleep(runner.POLL_SECONDS)
             for each in list(running):
-                ended = _look(root, tune, study, each)
-                if ended is None:
+                claim, process = each.claim, each.process
+                code = process.handle.poll()
+                if code is None and not _reports_badly(root, each):
                     continue
                 running.remove(each)
-                if ended == "next seed":
-                    running.append(begin(each.claim, each.cells[1:], each.process.slot, each.values))
+                if code is None:
+                    process.handle.kill()
+                    process.handle.wait()
+                    study.finish(claim, None, pruned=True)
+                    told(claim, process.slot, "ended early, worse than most")
+                elif _value(root, process.cells[0]) is not None:
+                    told(claim, process.slot, begin(claim, process.slot))
+                elif (code < 0 or code == INTERRUPTED) and process.tries < executor.tries:
+                    told(claim, process.slot, begin(claim, process.slot, process.tries + 1))
                 else:
-                    free.append(each.process.slot)
-                    show(f"trial {each.claim.number} {ended}: {_text(each.claim.found)}")
+                    study.finish(claim, None)
+                    told(claim, process.slot, f"failed ({_reason(root, process.cells[0], code)})")
 
 
 def _cells(tune: TuneFile, claim: Claim) -> list[Cell]:
@@ -115,42 +147,32 @@ def _cells(tune: TuneFile, claim: Claim) -> list[Cell]:
 def _cell(label: str, tune: TuneFile, found: dict[str, Any], seed: int) -> Cell:
     config = tune.config(found, seed)
     name = f"{label.replace(' ', '-')}-seed{seed}"
-    return Cell(name, task_of(config.env.id), config.network.memory, f"{Batching().label}, {label}", seed, config)
+    return Cell(name, task_of(config.env.id), config.network.memory, label, seed, config)
 
 
-def _look(root: Path, tune: TuneFile, study: Study, each: RunningTrial) -> str | None:
-    """Looks at a trial that runs: how it has ended, "next seed", or None while it goes on."""
-    cell, code = each.cells[0], each.process.handle.poll()
-    if not each.values and _reports_badly(root, cell, each.claim) and code is None:
-        each.process.handle.kill()
-        each.process.handle.wait()
-        study.finish(each.claim, None, pruned=True)
-        return "ended early, worse than most"
-    if code is None:
-        return None
+def _value(root: Path, cell: Cell) -> float | None:
+    """The final return of a run; None if it has not finished, or with none."""
     end = cell_process.status(root, cell)
     summary = read_summary(cell_process.cell_dir(root, cell) / RUN) if end and end["status"] == "done" else None
-    value = float(summary["final_return"]) if summary else math.nan
-    if not math.isfinite(value):
-        study.finish(each.claim, None)
-        why = end["reason"] if end and "reason" in end else cell_process.failure_reason(root, cell, code)
-        return f"failed ({why})"
-    each.values.append(value)
-    if len(each.cells) > 1:
-        return "next seed"
-    mean = float(np.mean(each.values))
-    study.finish(each.claim, mean)
-    return f"has {mean:.4g}"
+    value = math.nan if summary is None else float(summary["final_return"])
+    return value if math.isfinite(value) else None
 
 
-def _reports_badly(root: Path, cell: Cell, claim: Claim) -> bool:
-    """Reports the evaluations of a run so far. Returns whether it should be ended."""
+def _reason(root: Path, cell: Cell, code: int) -> str:
+    end = cell_process.status(root, cell)
+    return end["reason"] if end and "reason" in end else cell_process.failure_reason(root, cell, code)
+
+
+def _reports_badly(root: Path, each: RunningTrial) -> bool:
+    """Reports the evaluations of a run so far. Returns whether the trial should be ended."""
+    if not each.first:
+        return False
     try:
-        rows = metrics.read(cell_process.cell_dir(root, cell) / RUN / METRICS)
+        rows = metrics.read(cell_process.cell_dir(root, each.process.cells[0]) / RUN / METRICS)
     except (OSError, ValueError):
         return False
-    news = [step for step in range(len(rows)) if step not in claim.reported]
-    return any([claim.report(step, rows[step]["eval_return"]) for step in news])
+    news = [step for step in range(len(rows)) if step not in each.claim.reported]
+    return any([each.claim.report(step, rows[step]["eval_return"]) for step in news])
 
 
 def compare(root: Path, tune: TuneFile, found: dict[str, Any], executor: Executor, *, command: str) -> Path:
@@ -173,7 +195,7 @@ def finals(root: Path) -> dict[str, list[float]]:
     """The final returns of both sides of the comparison, by `FOUND` and `DEFAULT`."""
     out: dict[str, list[float]] = {FOUND: [], DEFAULT: []}
     for run in results.load(root / COMPARISON).runs:
-        out[run.cell.batching.partition(", ")[2]].append(run.summary["final_return"])
+        out[run.cell.batching].append(run.summary["final_return"])
     return out
 
 
@@ -188,7 +210,8 @@ def write(root: Path, tune: TuneFile, study: Study) -> Path | None:
         f"{tune.title}: the best of {tune.trials} trials, number {number}, with a return of {value:.6g} on",
         f"{tune.seeds} seed(s) from {tune.first_seed} on. Use: memoroids train --preset FILE",
     ]
-    write_preset(root / BEST, PresetFile(tune.preset, tune.settings | found), comments)
+    base = read_preset(Path(tune.preset)) if is_file(tune.preset) else PresetFile(tune.preset, {})
+    write_preset(root / BEST, PresetFile(base.base, base.settings | tune.settings | found), comments)
     return root / BEST
 
 

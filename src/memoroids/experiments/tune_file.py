@@ -7,13 +7,10 @@ from typing import Any
 
 from memoroids._util.messages import suggest
 from memoroids._util.toml_tables import read_toml
-from memoroids.envs import resolve
-from memoroids.memory.registry import resolve_memory
+from memoroids.experiments.file_settings import Settings, check_places, config_of
 from memoroids.runs.presets import PRESETS
 from memoroids.runs.settings import TrainConfig
-from memoroids.runs.settings_file import check_types
 
-Settings = dict[str, Any]
 _RANGE = {"low", "high", "log", "step"}
 
 
@@ -57,13 +54,7 @@ class TuneFile:
 
     def config(self, found: Settings, seed: int) -> TrainConfig:
         """The settings of a run: these, with what a trial `found` in their place. Raises `ValueError`."""
-        values = self.settings | found
-        check_types(values, values.get("algorithm", TrainConfig().algorithm))
-        if "memory" in values:
-            resolve_memory(values["memory"])
-        values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-        config = TrainConfig.of(preset=self.preset, **values, seed=seed)
-        return config.replace(env=resolve(config.env.id))
+        return config_of(self.preset, self.settings | found, seed)
 
 
 def read_tune(path: Path) -> TuneFile:
@@ -91,6 +82,9 @@ def _checked(values: Any) -> TuneFile:
         raise ValueError(
             "[search] names no setting: give one a list of values or a range, as in {low = 1e-4, high = 1e-2}"
         )
+    if not tune.title:
+        raise ValueError("title must not be empty: it names the search")
+    check_places([("[settings]", tune.settings), ("[search]", search)])
     searched, reported = (
         range(first, first + number)
         for first, number in ((tune.first_seed, tune.seeds), (tune.first_report_seed, tune.report_seeds))
@@ -100,11 +94,6 @@ def _checked(values: Any) -> TuneFile:
             f"the seeds of the search, {searched.start} to {searched.stop - 1}, and those of the report, "
             f"{reported.start} to {reported.stop - 1}, must have none in common: choosing on a seed makes it look good"
         )
-    for name in search:
-        if name in tune.settings:
-            raise ValueError(f"{name} is set by [settings] and by [search]: set it in one place")
-        if name in ("seed", "seeds", "run_dir"):
-            raise ValueError(f"[search] names {name}, which is no setting to search for")
     tune.config({}, tune.first_report_seed)
     for name, options in search.items():
         for value in [options.low, options.high] if isinstance(options, Range) else options:
@@ -139,4 +128,6 @@ def _searched(name: str, value: Any) -> Range | list[Any]:
         raise ValueError(f"[search] {name}: log needs a low above 0 and no step, got {value}")
     if found.step is not None and found.step <= 0:
         raise ValueError(f"[search] {name}: step must be above 0, got {found.step}")
+    if not found.whole and isinstance(found.low, int) and isinstance(found.high, int):
+        raise ValueError(f"[search] {name}: step must be whole between whole numbers, or low and high no whole ones")
     return found

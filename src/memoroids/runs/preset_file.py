@@ -37,6 +37,8 @@ def read_preset(path: Path) -> PresetFile:
         if is_file(base):
             raise ValueError(f"preset must be one of ours, got the file {base!r}")
         settings = values.get("settings", {})
+        if refused := [name for name in ("seed", "seeds", "run_dir", "preset") if name in settings]:
+            raise ValueError(f"[settings] sets {refused[0]}, which is no part of a preset")
         if wrong := [name for name in WHAT if not isinstance(settings.get(name, ""), str)]:
             raise ValueError(f"{wrong[0]} must be text, got {settings[wrong[0]]!r}")
         return PresetFile(base, settings)

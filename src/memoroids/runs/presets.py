@@ -42,6 +42,8 @@ def preset(name: str, env: str, memory: str, algorithm: str = "dqn") -> dict[str
         check_types(settings, algorithm)
         found = preset(base, env, memory, algorithm)
         own = {option: tuple(v) if isinstance(v, list) else v for option, v in settings.items() if option not in WHAT}
+        if settings.get("memory", memory) != memory:
+            own.pop("memory_sizes", None)  # they are those of another memory
         sizes = found.get("memory_sizes", {}) | own.get("memory_sizes", {})
         return found | own | ({"memory_sizes": sizes} if sizes else {})
     if name not in PRESETS:
