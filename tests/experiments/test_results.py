@@ -41,3 +41,20 @@ def test_a_run_that_cannot_be_read_is_a_gap_that_names_the_file(
 def write_nan_return(run: Path) -> None:
     row = dict.fromkeys(FIELDS, "10") | {"eval_return": "nan"}
     (run / "metrics.csv").write_text(",".join(FIELDS) + "\n" + ",".join(row.values()) + "\n")
+
+
+def test_a_run_that_one_grid_has_left_unfinished_is_that_of_the_grid_that_has_finished_it(tmp_path: Path):
+    choice = dataclasses.replace(CHOICE, tasks=FIRST[:1])
+    found = make(tmp_path / "left", choice)
+    make(tmp_path / "whole", dataclasses.replace(choice, seeds=1))
+    for cell in found:
+        if cell.seed != 1:  # of the seeds 0, 1 and 2 it has finished the second alone
+            (cell_process.cell_dir(tmp_path / "left", cell) / "cell.json").unlink()
+    joined = results.join([tmp_path / "left", tmp_path / "whole"])
+    assert sorted((run.cell.batching, run.cell.seed) for run in joined.runs) == sorted(
+        (cell.batching, cell.seed) for cell in found if cell.seed < 2
+    )
+    assert [gap.cell for gap in joined.gaps] == [cell for cell in found if cell.seed == 2]
+    assert [cell["name"] for cell in joined.grid["cells"]] == [cell.name for cell in found]
+    with pytest.raises(ValueError, match="is a run of several of these grids"):
+        results.join([tmp_path / "whole", tmp_path / "whole"])

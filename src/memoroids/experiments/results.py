@@ -91,7 +91,8 @@ def join(roots: Sequence[Path]) -> Results:
     """The results of several grids of one figure as those of one. Raises `ValueError` as `load`, and for two figures
     or scales.
 
-    A run that several of them have is an error too, since it would count twice.
+    A run that several of them have finished is an error too, since it would count twice; one that is unfinished in some
+    is that of the grid which has finished it.
     """
     found = [load(root) for root in roots]
     first = found[0]
@@ -99,12 +100,14 @@ def join(roots: Sequence[Path]) -> Results:
         mine, its = (_kind(each) for each in (first, other))
         if mine != its:
             raise ValueError(f"{root} is a grid of {its}, {roots[0]} of {mine}: only grids of one kind can be joined")
-    cells = [cell for each in found for cell in each.grid["cells"]]
-    names = [cell["name"] for cell in cells]
+    runs = [run for each in found for run in each.runs]
+    names = [run.cell.name for run in runs]
     if twice := [name for i, name in enumerate(names) if name in names[:i]]:
         raise ValueError(f"{twice[0]} is a run of several of these grids: join grids that have none in common")
-    grid = first.grid | {"cells": cells, "command": "\n".join(each.grid["command"] for each in found)}
-    return Results(grid, [run for each in found for run in each.runs], [gap for each in found for gap in each.gaps])
+    gaps = {gap.cell.name: gap for each in found for gap in each.gaps if gap.cell.name not in names}
+    cells = {cell["name"]: cell for each in found for cell in each.grid["cells"]}
+    command = "\n".join(each.grid["command"] for each in found)
+    return Results(first.grid | {"cells": list(cells.values()), "command": command}, runs, list(gaps.values()))
 
 
 def _kind(results: Results) -> str:

@@ -242,17 +242,14 @@ SEARCHED_PPO: dict[tuple[str, str], dict[str, Any]] = {
         "steps": 1_000_000,
         "memory_sizes": {"state_size": 128, "r_min": 0.99, "r_max": 0.9999, "max_phase": 0.1},
     },
-    # What a pull tells is worth something for as long as the arm is pulled, but nearly all of it soon. A policy that
-    # settles early no longer learns what other arms would tell.
+    # What a pull tells is worth something for as long as the arm is pulled, but nearly all of it soon.
     **{
         (f"MultiarmedBandit{level}", "lru"): {
             "discount": 0.9,
             "lambda_": 0.9,
-            "entropy": 0.03,
             "entropy_end": 0.0,
             "num_envs": 64,
-            "rollout": 50,
-            "steps": 3_000_000,
+            "steps": 4_000_000,
         }
         for level in ("Easy", "Medium", "Hard")
     },
