@@ -13,6 +13,8 @@ import fake_cell
 import pytest
 from test_runner import alive, wait_until
 
+from memoroids._util.locks import exclusive
+from memoroids.cli.main import main
 from memoroids.experiments import cell_process, results, tune
 from memoroids.experiments.executors import Local
 from memoroids.experiments.study import Study
@@ -235,3 +237,28 @@ def test_processes_that_begin_a_search_at_the_same_time_share_it(tmp_path: Path)
         with ThreadPoolExecutor(4) as pool:
             for each in [pool.submit(tune.prepare, root, told()) for _ in range(4)]:
                 each.result()
+
+
+def test_the_command_says_what_was_found_and_how_to_use_it(
+    tmp_path: Path, faked: None, capsys: pytest.CaptureFixture[str]
+):
+    file, root = tmp_path / "mine.toml", tmp_path / "place" / "search"
+    settings = "[settings]\nenv = 'RepeatFirstEasy'\nmemory = 'gru'\ntrain_episodes = 40\n"
+    file.write_text(f"trials = 2\n{settings}[search]\nwidth = [8, 16]\n")
+    (tmp_path / "place").mkdir()
+    orders = {"trial0000-seed100": "reach 0.25", "trial0001-seed100": "reach 0.75"}
+    orders |= {f"found-seed{seed}": "reach 0.5" for seed in range(3)}
+    (tmp_path / "place" / "orders.json").write_text(json.dumps(orders))
+    main(["tune", str(file), "--jobs", "2", "--output", str(root)])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"mine: 2 trials, 2 at a time -> {root}"
+    assert "best: trial 1, return 0.875; comparing on seeds 0 to 2" in lines
+    assert lines[-2:] == [
+        f"use: memoroids train --preset {root}/best.toml",
+        f"report: {root}/comparison/report/index.html",
+    ]
+    assert any(line.startswith("before the search: ") for line in lines)
+
+    with exclusive(root / "comparison" / "lock"):
+        main(["tune", str(file), "--jobs", "2", "--output", str(root)])
+    assert capsys.readouterr().out.splitlines()[-1] == "another process compares what was found"

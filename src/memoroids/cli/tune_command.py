@@ -36,6 +36,7 @@ def tune(arguments: list[str]) -> None:
     import numpy as np
 
     from memoroids._util.allocator import keep_freed_memory
+    from memoroids._util.locks import Held
 
     keep_freed_memory()
     from memoroids.experiments import tune as tuning
@@ -60,7 +61,13 @@ def tune(arguments: list[str]) -> None:
     print(
         f"best: trial {best[0]}, return {best[1]:.4g}; comparing on seeds {seeds.start} to {seeds.stop - 1}", flush=True
     )
-    page = tuning.compare(root, told, best[2], executor, command=shlex.join(("memoroids", "tune", *arguments)))
+    try:
+        page = tuning.compare(root, told, best[2], executor, command=shlex.join(("memoroids", "tune", *arguments)))
+    except ValueError as error:
+        if not isinstance(error.__cause__, Held):
+            raise
+        print("another process compares what was found")
+        return
     for side, returns in tuning.finals(root).items():
         if not returns:
             raise CommandFailed(f"no run {side} has finished: {page} says why")
