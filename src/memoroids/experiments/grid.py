@@ -144,9 +144,9 @@ FIGURES: dict[str, FigureSpec] = {
         published=False,
     ),
     "memories": FigureSpec(
-        "Every memory on two tasks, on device",
-        "PPO with its defaults and networks of 100,000 parameters. What was the first observation, and what was the "
-        "observation four steps ago?",
+        "Memories at one size, on device",
+        "PPO with its defaults and networks of 100,000 parameters. RepeatFirst asks for the first observation, "
+        "RepeatPrevious for that of three steps ago.",
         tuple(
             (_task(f"{DEVICE_PREFIX}{task}"), name)
             for task in ("RepeatFirstEasy", "RepeatPreviousEasy")

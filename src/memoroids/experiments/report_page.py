@@ -66,7 +66,9 @@ def grid_page(found: Results, rows: dict[str, list[Row]], captions: dict[str, st
             {name: getattr(gap.cell, name) for name in ("task", "memory", "batching", "seed")} | {"why": gap.reason}
             for gap in found.gaps
         ]
-        parts.append(f'<div class="gap"><p><strong>{len(found.gaps)} runs are missing</strong></p>{table(rest)}</div>')
+        missing = f"<summary><strong>{len(found.gaps)} runs are missing</strong></summary>{table(rest)}"
+        shown = " open" if len(rest) <= MOST_GAPS else ""  # a long list would hide the results below it
+        parts.append(f'<div class="gap"><details{shown}>{missing}</details></div>')
     if not found.runs:
         parts.append("<p>No run has finished yet.</p>")
     else:
@@ -217,6 +219,8 @@ def _overall(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row["task"] == "all" or (row["better"], row["than"]) not in several]
 
 
+MOST_GAPS = 12
+"""The most missing runs that a page lists at once."""
 _VARIED = ("version", "seed", "run_dir", "env", "memory", "batching")
 """Settings that differ between the runs of one task and memory, or are shown elsewhere on the page."""
 _DEVICE = ("rollout", "tapes", "seeds", "mapping", "devices", "prioritised")
