@@ -121,7 +121,8 @@ def search(root: Path, tune: TuneFile, executor: Executor, *, watch: Callable[[T
             for each in list(running):
                 claim, process = each.claim, each.process
                 code = process.handle.poll()
-                if code is None and not _reports_badly(root, each):
+                badly = _reports_badly(root, each)  # reported even of a run that is over, to judge others by
+                if code is None and not badly:
                     continue
                 running.remove(each)
                 if code is None:
