@@ -298,14 +298,16 @@ runner.run(Path({root!r}), cells(CHOICE), executor=Local(2), watch=lambda moment
 """
 
 
+def in_another_process(program: str) -> subprocess.Popen[bytes]:
+    """Starts a process that runs `program`, which can import what the tests of grids can."""
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": path}
+    return subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=subprocess.DEVNULL)
+
+
 def test_a_grid_that_is_killed_leaves_no_process_and_goes_on_where_it_was(grid: Grid):
     grid.order(c0="hang once", c1="hang once")
-    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-    with subprocess.Popen(
-        [sys.executable, "-c", PARENT.format(root=str(grid.root))],
-        env=os.environ | {"PYTHONPATH": path},
-        stdout=subprocess.DEVNULL,
-    ) as parent:
+    with in_another_process(PARENT.format(root=str(grid.root))) as parent:
         try:
             wait_until(lambda: len(grid.starts()) == 2)
             pids = [start["pid"] for start in grid.starts()]

@@ -3,15 +3,13 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import fake_cell
 import pytest
-from test_runner import alive, wait_until
+from test_runner import alive, in_another_process, wait_until
 
 from memoroids._util.locks import exclusive
 from memoroids.cli.main import main
@@ -120,12 +118,7 @@ tune.search(Path({root!r}), told(trials=4), Local(1), watch=lambda moment: None)
 def test_two_processes_share_a_search_and_what_a_killed_one_leaves_is_gone_on_with(tmp_path: Path, faked: None):
     search = Search(tmp_path, told(trials=4))
     search.order({"trial0000-seed100": "hang once"})
-    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-    with subprocess.Popen(
-        [sys.executable, "-c", PARENT.format(root=str(search.root))],
-        env=os.environ | {"PYTHONPATH": path},
-        stdout=subprocess.DEVNULL,
-    ) as parent:
+    with in_another_process(PARENT.format(root=str(search.root))) as parent:
         try:
             wait_until(lambda: search.starts() == ["trial0000-seed100"])
             study, _ = search.run()  # runs the others while the first hangs in the other process

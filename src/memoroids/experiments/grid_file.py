@@ -93,19 +93,18 @@ def grid_cells(grid: GridFile) -> list[Cell]:
     """
     combinations = _combinations(grid)
     seeds = range(grid.first_seed, grid.first_seed + grid.seeds)
-    configs = {(i, seed): _config(grid, each, seed) for seed in seeds for i, each in enumerate(combinations)}
-    first = [configs[i, seeds[0]] for i in range(len(combinations))]
+    first = [_config(grid, each) for each in combinations]
     labels = _labels(combinations, first)
     found: list[Cell] = []
     taken: Counter[str] = Counter()
-    for (i, seed), config in configs.items():
-        task, memory, label = labels[i]
+    for seed, (config, (task, memory, label)) in itertools.product(seeds, zip(first, labels, strict=True)):
         plain = "".join(c if c.isalnum() or c in "._=" else "-" for c in f"{task}-{memory}-{label}")
         if len(plain) > MAX_NAME:
             plain = f"{plain[: MAX_NAME - 9]}-{hashlib.sha256(label.encode()).hexdigest()[:8]}"
         name = f"{plain}-seed{seed}"
         taken[name] += 1
-        found.append(Cell(name if taken[name] == 1 else f"{name}-{taken[name]}", task, memory, label, seed, config))
+        unique = name if taken[name] == 1 else f"{name}-{taken[name]}"
+        found.append(Cell(unique, task, memory, label, seed, config.replace(seed=seed)))
     alike: dict[str, int] = {}
     for i, config in enumerate(first):
         if (other := alike.setdefault(to_json(config), i)) != i:
@@ -149,10 +148,10 @@ def _has_all(settings: Settings, table: Settings) -> bool:
     return all(settings[name] == value for name, value in table.items())
 
 
-def _config(grid: GridFile, combination: Settings, seed: int) -> TrainConfig:
-    """The settings of a cell. Raises `ValueError`, naming the cell, for those that are not possible."""
+def _config(grid: GridFile, combination: Settings) -> TrainConfig:
+    """The settings of a cell, first seed. Raises `ValueError`, naming the cell, for those that are not possible."""
     try:
-        return config_of(grid.preset, grid.settings | combination, seed)
+        return config_of(grid.preset, grid.settings | combination, grid.first_seed)
     except ValueError as error:
         raise ValueError(f"{error} (in {_where(combination)})" if combination else str(error)) from error
 

@@ -93,12 +93,13 @@ def search(root: Path, tune: TuneFile, executor: Executor, *, watch: Callable[[T
             except ValueError as error:  # settings that do not go together
                 study.finish(claim, None)
                 return f"failed ({error})"
-            values = [value for cell in cells if (value := _value(root, cell)) is not None]
-            if len(values) == len(cells):
-                mean = float(np.mean(values))
+            values = [_value(root, cell) for cell in cells]
+            reached = [value for value in values if value is not None]
+            if len(reached) == len(cells):
+                mean = float(np.mean(reached))
                 study.finish(claim, mean)
                 return f"has {mean:.4g}"
-            cell = next(cell for cell in cells if _value(root, cell) is None)
+            cell = cells[values.index(None)]
             cache = root.absolute() / cell_process.CACHE / f"{worker}-{slot}"
             handle = executor.start(cell_process.make_ready(root, [cell]), slot, cache)
             process = CellProcess((cell,), handle, slot, tries, time.monotonic())
