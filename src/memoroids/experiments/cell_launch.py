@@ -85,7 +85,7 @@ class ClusterJob:
 
     def checkpoint(self) -> Any:
         """Ends the cells with a checkpoint; returns what is to be submitted in their place."""
-        import submitit
+        import submitit  # pyright: ignore[reportMissingImports]: an extra
 
         if self._process is not None:
             self._process.terminate()

@@ -115,7 +115,7 @@ class Slurm:
 
     def __init__(self, jobs: int, folder: Path, resources: dict[str, Any]):
         try:
-            import submitit
+            import submitit  # pyright: ignore[reportMissingImports]: an extra
         except ImportError as error:
             raise ValueError("the executor slurm needs submitit: pip install 'memoroids[slurm]'") from error
         if missing := [name for name in ("sbatch", "squeue") if shutil.which(name) is None]:
@@ -198,7 +198,7 @@ class Ray:
 
     def __init__(self, jobs: int, resources: dict[str, Any]):
         try:
-            import ray
+            import ray  # pyright: ignore[reportMissingImports]: an extra
         except ImportError as error:
             raise ValueError("the executor ray needs Ray: pip install 'memoroids[ray]'") from error
         try:
