@@ -17,6 +17,7 @@ from finished_runs import Finished, trained_once
 
 # Commands are run inside the suite, which is to stay small.
 os.environ["MEMOROIDS_KEEP_MEMORY"] = "0"
+os.environ["MEMOROIDS_COMPILE_CACHE"] = "0"
 
 SEED = int(os.environ.get("MEMOROIDS_TEST_SEED", "0"))
 
@@ -112,13 +113,16 @@ def forgotten():
 @pytest.fixture(scope="session", autouse=True)
 def compiled_once(tmp_path_factory: pytest.TempPathFactory):
     """Lets each test process compile equal programs once, since compilation takes most of the time of a small test."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    compiled = str(tmp_path_factory.mktemp("compiled"))
+    jax.config.update("jax_compilation_cache_dir", compiled)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     with pytest.MonkeyPatch.context() as patch:
         # Asking starts JAX, which reads the flags of this process: what follows is for those that it starts.
         flags = [f"--{name}={str(value).lower()}" for name, value in quick_options().items()]
         patch.setenv("XLA_FLAGS", " ".join((os.environ.get("XLA_FLAGS", ""), *flags)).strip())
         patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", compiled)
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
         yield
 
 

@@ -333,6 +333,7 @@ def _contradictions() -> Iterator[Case]:
     yield _case("contradiction", ["train", *DEVICE, "--devices", "2"], "devices?\\b.*2", note="there is one")
     yield _case("contradiction", ["train", *DEVICE, "--buffer-size", "10"], "buffer_size 10 gives")
     yield _case("contradiction", "bench update --output figures", "output is for returns only, got it for update")
+    yield _case("contradiction", "bench --json --compare old.json new.json", "compare measures nothing")
 
 
 def _environments() -> Iterator[Case]:
@@ -767,6 +768,7 @@ def _reproductions() -> Iterator[Case]:
     yield _case("tune", "tune tune.toml", "tune.toml cannot be read")
     yield _case("tune", "tune tune.toml", "names no setting", _file("tune.toml", "trials = 3"), "no search")
     yield _case("tune", "tune tune.toml --jobs 0", "jobs must be at least 1, got 0")
+    yield _case("tune", "tune tune.toml --executor rays", "invalid choice 'rays'|'rays'.*ray")
     searched = _file("tune.toml", "[search]\nwidth = [8, 16]")
 
     def beside(where: Path) -> None:

@@ -173,6 +173,8 @@ def test_the_help_of_train_has_the_options_of_the_algorithm_that_is_named(termin
         (["list", "env"], ["'env'", "envs"]),
         (["bench", "speed"], ["'speed'", "update", "recurrence"]),
         (["bench", "update", "--repeats", "0"], ["repeats", "at least 1"]),
+        (["bench", "update", "--compare", "a.json", "b.json"], ["compare measures nothing"]),
+        (["bench", "--compare", "a.json", "b.json"], ["a.json", "No such file"]),
     ],
     ids=" ".join,
 )

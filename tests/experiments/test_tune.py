@@ -13,8 +13,8 @@ from test_runner import alive, in_another_process, wait_until
 
 from memoroids._util.locks import exclusive
 from memoroids.cli.main import main
-from memoroids.experiments import cell_process, results, tune
-from memoroids.experiments.executors import Local
+from memoroids.experiments import cell_process, results, runner, tune
+from memoroids.experiments.executors import Local, Refused
 from memoroids.experiments.study import Study
 from memoroids.experiments.tune import TuneProgress
 from memoroids.experiments.tune_file import Range, TuneFile
@@ -102,6 +102,41 @@ def test_a_trial_that_is_worse_than_most_is_ended_early(tmp_path: Path, faked: N
     study, said = search.run()
     assert [row["state"] for row in study.rows()] == ["complete"] * 5 + ["pruned"]
     assert said[-1].startswith("trial 5 ended early, worse than most")
+
+
+class Full(Local):
+    """Takes no second process for a while, or none at all."""
+
+    def __init__(self, jobs: int, refusals: int):
+        super().__init__(jobs)
+        self.refusals, self.taken = refusals, 0
+
+    def start(self, *task: Any) -> Any:
+        if self.refusals and self.taken:
+            self.refusals -= 1
+            raise Refused("SLURM refuses a job: too many")
+        self.taken += 1
+        return super().start(*task)
+
+
+def test_what_an_engine_does_not_take_now_it_is_asked_again(
+    tmp_path: Path, faked: None, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(runner, "REFUSED_SECONDS", 0.1)
+    search, said = Search(tmp_path, told(trials=3)), []
+    study = tune.search(
+        search.root, search.tune, Full(2, 1), watch=lambda moment: said.append(moment.news) if moment.news else None
+    )
+    assert [row["state"] for row in study.rows()] == ["complete"] * 3 and len(search.starts()) == 3
+    assert said.count("SLURM refuses a job: too many; trying again in 0 s") == 1
+
+
+def test_an_engine_that_takes_nothing_ends_the_search(tmp_path: Path, faked: None):
+    search, full = Search(tmp_path, told(trials=3)), Full(2, 1)
+    full.taken = 1
+    with pytest.raises(Refused, match="too many"):
+        tune.search(search.root, search.tune, full, watch=lambda moment: None)
+    assert [row["state"] for row in search.run()[0].rows()] == ["complete"] * 3
 
 
 PARENT = """

@@ -48,17 +48,26 @@ class BenchOptions:
     """Directory to write the measurements to, as a table and a figure (returns only)."""
     json: bool = False
     """Print one JSON object on standard output, and the table on standard error."""
+    compare: tuple[Path, Path] | None = None
+    """Measure nothing, but print two files of --json side by side, the older one first."""
 
     def __post_init__(self) -> None:
         if self.repeats < 1:
             raise ValueError(f"repeats must be at least 1, got {self.repeats}")
         if self.output is not None and self.what != "returns":
             raise ValueError(f"output is for returns only, got it for {self.what}")
+        if self.compare is not None and (self.json or self.what != "limits"):
+            raise ValueError("compare measures nothing: it goes with no other option")
 
 
 def bench(arguments: list[str]) -> None:
-    """Runs one benchmark or all of `limits`."""
+    """Runs one benchmark or all of `limits`, or compares two files of an earlier time."""
     options: BenchOptions = parse(BenchOptions, "bench", arguments)
+    if options.compare is not None:
+        from memoroids.benchmarks.history import compare
+
+        print(compare(*options.compare))
+        return
     from memoroids import benchmarks
     from memoroids._util.allocator import keep_freed_memory
 

@@ -2,45 +2,33 @@
 
 import dataclasses
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from memoroids.cli.failures import CommandFailed, UsageError
 from memoroids.cli.parse import parse
+from memoroids.cli.process_options import ProcessOptions, check_counts
 
 if TYPE_CHECKING:
     from memoroids.experiments.reproduce import Execution
 
 
-def _check_counts(options: Any, *names: str) -> None:
-    """Raises `ValueError` for the first of these options that is given and below 1."""
-    for name in names:
-        if (value := getattr(options, name)) is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
-
-
 @dataclass(frozen=True, kw_only=True)
-class RunOptions:
+class RunOptions(ProcessOptions):
     """Options of every command that runs a grid. Raises `ValueError` for numbers out of range."""
 
-    jobs: int | None = None
-    """Processes at a time; by default one for each core."""
     seeds_together: int = 1
     """How many seeds of a run on device go through one compiled program in one process: mapped on an accelerator, in
     turns on a CPU, where their seconds are those of all."""
     retry: bool = False
     """Also rerun the cells that failed before."""
-    executor: Literal["local", "slurm", "ray"] = "local"
-    """What runs the processes: this machine, SLURM (from where sbatch is) or a Ray cluster, on a shared file system."""
-    resources: dict[str, Any] = field(default_factory=dict)
-    """What each process takes, as pairs of a name and a value: for slurm options of sbatch, as in --resources partition
-    gpu time 60; for ray num_cpus, num_gpus or a resource of the nodes, as in --resources num_gpus 0.25."""
 
     def __post_init__(self) -> None:
-        _check_counts(self, "seeds_together", "jobs")
+        super().__post_init__()
+        check_counts(self, "seeds_together")
 
 
 @dataclass(frozen=True)
@@ -98,7 +86,7 @@ class ReproduceOptions(RunOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_counts(self, "seeds", "steps", "train_episodes")
+        check_counts(self, "seeds", "steps", "train_episodes")
         for name in ("random_episodes", "first_seed"):
             if (value := getattr(self, name)) is not None and value < 0:
                 raise ValueError(f"{name} must be at least 0, got {value}")
@@ -127,7 +115,7 @@ class GapOptions(RunOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_counts(self, "seeds", "steps")
+        check_counts(self, "seeds", "steps")
 
 
 @dataclass(frozen=True)
@@ -162,9 +150,9 @@ class ReportOptions:
 def reproduce(arguments: list[str]) -> None:
     """Runs the grid of a figure or of the suite, or the timings of Figure 5, and writes the report."""
     options: ReproduceOptions = parse(ReproduceOptions, "reproduce", arguments)
-    from memoroids._util.allocator import keep_freed_memory
+    from memoroids.cli.process import prepare_process
 
-    keep_freed_memory()
+    prepare_process()
     root = options.output or Path("runs") / f"{options.figure}-{options.scale}"
     command = shlex.join(("memoroids", "reproduce", *arguments))
     if options.figure == "figure5-returns":
@@ -230,9 +218,9 @@ def _run_figure(options: ReproduceOptions, root: Path, command: str) -> None:
 def gap(arguments: list[str]) -> None:
     """Trains on an environment and on its twin, and writes the table of what memories are worth."""
     options: GapOptions = parse(GapOptions, "gap", arguments)
-    from memoroids._util.allocator import keep_freed_memory
+    from memoroids.cli.process import prepare_process
 
-    keep_freed_memory()
+    prepare_process()
     from memoroids.experiments.figures import slug
     from memoroids.experiments.observability import GapChoice
     from memoroids.experiments.reproduce import measure_gap
@@ -248,9 +236,9 @@ def gap(arguments: list[str]) -> None:
 def grid(arguments: list[str]) -> None:
     """Runs a grid of the user's own and writes its report."""
     options: GridOptions = parse(GridOptions, "grid", arguments)
-    from memoroids._util.allocator import keep_freed_memory
+    from memoroids.cli.process import prepare_process
 
-    keep_freed_memory()
+    prepare_process()
     from memoroids.experiments import report
     from memoroids.experiments.grid_file import read_grid
     from memoroids.experiments.reproduce import run_grid

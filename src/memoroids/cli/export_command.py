@@ -27,6 +27,9 @@ class ExportOptions:
 def export(arguments: list[str]) -> None:
     """Exports a run's agent and prints how it compares with the agent itself."""
     options: ExportOptions = parse(ExportOptions, "export", arguments)
+    from memoroids.cli.process import prepare_process
+
+    prepare_process()
     load_trusted_config(options.run, trust=options.trust)
     from memoroids.deploy.export import README
     from memoroids.deploy.export import export as write

@@ -89,9 +89,9 @@ def sensitivity(arguments: list[str]) -> None:
 
 def _prepare(options: EvaluateOptions | SensitivityOptions) -> "TrainConfig":
     """Prepares this process for JAX and checks that the run's own code, if any, may be imported; its settings."""
-    from memoroids._util.allocator import keep_freed_memory
+    from memoroids.cli.process import prepare_process
 
-    keep_freed_memory()
+    prepare_process()
     return load_trusted_config(options.run, trust=options.trust)
 
 

@@ -28,6 +28,9 @@ def look(arguments: list[str]) -> None:
     options: LookOptions = parse(LookOptions, "look", arguments)
     if not options.runs:
         raise UsageError("look: name at least one run; see memoroids look --help")
+    from memoroids.cli.process import prepare_process
+
+    prepare_process()
     for run in options.runs:
         load_trusted_config(run, trust=options.trust)
     from memoroids.viewing.look import look as write

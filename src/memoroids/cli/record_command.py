@@ -19,6 +19,9 @@ class RecordOptions(EpisodeOptions):
 def record(arguments: list[str]) -> None:
     """Records an episode and prints what the episodes returned."""
     options: RecordOptions = parse(RecordOptions, "record", arguments)
+    from memoroids.cli.process import prepare_process
+
+    prepare_process()
     load_trusted_config(options.run, trust=options.trust)
     from memoroids.viewing.recording import record as write
 

@@ -67,12 +67,12 @@ def read_settings(arguments: list[str]) -> "TrainConfig":
 
 def _train(config: "TrainConfig", run_dir: Path, *, resume: bool) -> None:
     """Trains with a progress display, then prints the results; exits with code 130 if the run was interrupted."""
-    from memoroids._util.allocator import keep_freed_memory
+    from memoroids.cli.process import prepare_process
     from memoroids.cli.progress_display import displayed
     from memoroids.runs import train as training
     from memoroids.runs.placement import join_processes
 
-    keep_freed_memory(overlap=config.collection.overlap)
+    prepare_process(overlap=config.collection.overlap)
     join_processes()
     with displayed(config, run_dir, resume=resume) as (show, conclude):
         outcome = training.train(config, run_dir, resume=resume, watch=show)

@@ -9,25 +9,20 @@ import tyro
 
 from memoroids.cli.failures import CommandFailed
 from memoroids.cli.parse import parse
+from memoroids.cli.process_options import ProcessOptions
 
 if TYPE_CHECKING:
     from memoroids.experiments.tune import TuneProgress
 
 
 @dataclass(frozen=True)
-class TuneOptions:
-    """Options of `memoroids tune`. Raises `ValueError` for numbers out of range."""
+class TuneOptions(ProcessOptions):
+    """Options of `memoroids tune`, which several processes may run for one search. Raises `ValueError`."""
 
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE.toml")]
     """The search: [settings] that all trials share, named as options of `memoroids train`, and [search], ranges."""
-    jobs: int | None = None
-    """Trials at a time in this process; by default one for each core. Several processes may share a search."""
     output: Path | None = None
     """Directory of the search; by default runs/FILE."""
-
-    def __post_init__(self) -> None:
-        if self.jobs is not None and self.jobs < 1:
-            raise ValueError(f"jobs must be at least 1, got {self.jobs}")
 
 
 def tune(arguments: list[str]) -> None:
@@ -35,21 +30,21 @@ def tune(arguments: list[str]) -> None:
     options: TuneOptions = parse(TuneOptions, "tune", arguments)
     import numpy as np
 
-    from memoroids._util.allocator import keep_freed_memory
     from memoroids._util.locks import Held
+    from memoroids.cli.process import prepare_process
 
-    keep_freed_memory()
+    prepare_process()
     from memoroids.experiments import tune as tuning
-    from memoroids.experiments.executors import Local
+    from memoroids.experiments.executors import make_executor
     from memoroids.experiments.reproduce import default_jobs
     from memoroids.experiments.statistics import interval, mean
     from memoroids.experiments.tune_file import read_tune
 
     told = read_tune(options.file)
     root, jobs = options.output or Path("runs") / options.file.stem, options.jobs or default_jobs()
+    executor = make_executor(options.executor, jobs, root, options.resources)
     tuning.prepare(root, told)
     print(f"{told.title}: {told.trials} trials, {jobs} at a time -> {root}", flush=True)
-    executor = Local(jobs)
     study = tuning.search(root, told, executor, watch=_show)
     if others := study.running():
         print(f"{others} trials are run by other processes: the last one compares what was found")

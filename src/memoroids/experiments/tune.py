@@ -17,7 +17,7 @@ from memoroids.envs import task_of
 from memoroids.experiments import cell_process, report, results, runner, tables
 from memoroids.experiments.cell import INTERRUPTED, RUN, write_json
 from memoroids.experiments.cell_process import CellProcess
-from memoroids.experiments.executors import Executor
+from memoroids.experiments.executors import Executor, Refused
 from memoroids.experiments.grid import Cell
 from memoroids.experiments.grid_file import GridFile
 from memoroids.experiments.study import Claim, Study, worker_number
@@ -51,6 +51,15 @@ class RunningTrial:
     process: CellProcess
 
 
+class Refusal(NamedTuple):
+    """A trial whose run the engine did not take, in its slot, and when it is to be asked again, `time.monotonic`."""
+
+    claim: Claim
+    slot: int
+    tries: int
+    until: float
+
+
 def prepare(root: Path, tune: TuneFile) -> None:
     """Writes the description of a search to `root`. Raises `ValueError` if `root` holds anything else."""
     told = json.loads(json.dumps({"version": __version__} | dataclasses.asdict(tune)))
@@ -78,6 +87,7 @@ def search(root: Path, tune: TuneFile, executor: Executor, *, watch: Callable[[T
     """
     study = Study(root, tune)
     running: list[RunningTrial] = []
+    refused: list[Refusal] = []
     free = list(range(executor.jobs))[::-1]
 
     def show(news: str | None = None) -> None:
@@ -87,7 +97,7 @@ def search(root: Path, tune: TuneFile, executor: Executor, *, watch: Callable[[T
     with worker_number(root) as worker, runner.terminating(lambda: [each.process for each in running]):
 
         def begin(claim: Claim, slot: int, tries: int = 1) -> str | None:
-            """Starts the next run of a trial; returns how the trial has ended, if it has none left."""
+            """Starts the next run of a trial, or puts it off; returns how the trial has ended, if it has none left."""
             try:
                 cells = _cells(tune, claim)
             except ValueError as error:  # settings that do not go together
@@ -101,7 +111,14 @@ def search(root: Path, tune: TuneFile, executor: Executor, *, watch: Callable[[T
                 return f"has {mean:.4g}"
             cell = cells[values.index(None)]
             cache = root.absolute() / cell_process.CACHE / f"{worker}-{slot}"
-            handle = executor.start(cell_process.make_ready(root, [cell]), slot, cache)
+            try:
+                handle = executor.start(cell_process.make_ready(root, [cell]), slot, cache)
+            except Refused as error:
+                if not running:
+                    raise
+                show(f"{error}; trying again in {runner.REFUSED_SECONDS:.0f} s")
+                refused.append(Refusal(claim, slot, tries, time.monotonic() + runner.REFUSED_SECONDS))
+                return None
             process = CellProcess((cell,), handle, slot, tries, time.monotonic())
             running.append(RunningTrial(claim, cell == cells[0], process))
             return None
@@ -112,11 +129,14 @@ def search(root: Path, tune: TuneFile, executor: Executor, *, watch: Callable[[T
                 show(f"trial {claim.number} {ended}: {_text(claim.found)}")
 
         while True:
-            while free and (claim := study.claim()) is not None:
+            for each in [each for each in refused if time.monotonic() >= each.until]:
+                refused.remove(each)
+                told(each.claim, each.slot, begin(each.claim, each.slot, each.tries))
+            while free and not refused and (claim := study.claim()) is not None:
                 slot = free.pop()
                 told(claim, slot, begin(claim, slot))
             show()
-            if not running:
+            if not running and not refused:
                 return study
             time.sleep(runner.POLL_SECONDS)
             for each in list(running):
