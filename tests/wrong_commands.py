@@ -781,7 +781,7 @@ def _reproductions() -> Iterator[Case]:
     yield _case("grid", "grid grid.toml --resources time 3", "resources are for the executors slurm and ray", grid)
     yield _case("grid", "grid grid.toml --resources time", "pairs of a name and a value")
     yield _case("grid", "grid grid.toml --jobs 0", "jobs must be at least 1, got 0")
-    yield _case("grid", "grid grid.toml --seeds-together 0", "seeds_together must be at least 1, got 0")
+    yield _case("grid", "grid grid.toml --together 0", "together must be at least 1, got 0")
     start = "reproduce figure4 --scale smoke --output grid"
     yield _case("reproduce", start, "grid is not an empty directory", _file("grid/notes.txt", "mine"), "other things")
     yield _case("reproduce", start, "grid", _file("grid", "a file"), "a file")

@@ -159,7 +159,7 @@ def test_cells_that_share_a_program_are_all_done_and_those_that_cannot_have_no_r
     others = [place(tmp_path / f"other{width}", settings(**shape, width=width)) for width in (8, 4)]
     with pytest.raises(SystemExit) as stop:
         cell.main(*others)
-    assert stop.value.code == 1 and "differ in nothing but their seeds" in capsys.readouterr().err
+    assert stop.value.code == 1 and "differ in seeds and numbers of the agent" in capsys.readouterr().err
     assert not any((directory / "cell.json").exists() for directory in others)
 
 

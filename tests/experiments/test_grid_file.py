@@ -89,7 +89,7 @@ def test_the_settings_are_those_of_a_run_with_the_same_options(tmp_path: Path):
 def test_a_grid_runs_resumes_and_is_reported_as_that_of_a_figure(tmp_path: Path, faked: None):
     grid = read_grid(EXAMPLE)
     root = tmp_path / "place" / "grid"
-    assert run_grid(grid, root, Execution(2, "memoroids grid", seeds_together=3))
+    assert run_grid(grid, root, Execution(2, "memoroids grid", together=3))
     starts = (tmp_path / "place" / "starts").read_text().count("\n")
     assert starts == len(grid_cells(grid)) == 18
     assert run_grid(grid, root, Execution(2, "memoroids grid"))

@@ -158,13 +158,13 @@ def test_seeds_on_device_share_a_process_if_asked_to(tmp_path: Path, faked: None
     grid = Grid(tmp_path, ON_DEVICE)
     names = [(cell.memory, cell.seed) for cell in grid.cells]
     assert names == [("lru", 0), ("gru", 0), ("lru", 1), ("gru", 1), ("lru", 2), ("gru", 2)]
-    assert grid.run(jobs=1, seeds_together=2) == ["c0", "c2", "c4", "c1", "c3", "c5"]
+    assert grid.run(jobs=1, together=2) == ["c0", "c2", "c4", "c1", "c3", "c5"]
     assert [start["together"] for start in grid.starts()] == [2, 2, 1, 2, 2, 1]
     assert grid.ends() == ["done"] * 6
 
 
 def test_on_the_host_every_run_has_its_own_process(grid: Grid):
-    grid.run(seeds_together=2)
+    grid.run(together=2)
     assert [start["together"] for start in grid.starts()] == [1] * 4
 
 
@@ -173,7 +173,7 @@ def test_what_a_shared_process_leaves_unfinished_is_run_cell_by_cell(order: str,
     grid = Grid(tmp_path, ON_DEVICE)
     grid.order(c2=order)
     seen: list[GridProgress] = []
-    started = grid.run(jobs=1, seeds_together=3, watch=seen.append)
+    started = grid.run(jobs=1, together=3, watch=seen.append)
     # The process ends in its second cell; the third was not begun. Both are then run alone, before the next group.
     assert started == ["c0", "c2", "c2", "c4", "c1", "c3", "c5"]
     assert grid.ends() == ["done"] * 6
@@ -183,7 +183,7 @@ def test_what_a_shared_process_leaves_unfinished_is_run_cell_by_cell(order: str,
 def test_a_cell_that_fails_alone_too_is_marked_and_the_others_of_its_process_are_done(tmp_path: Path, faked: None):
     grid = Grid(tmp_path, ON_DEVICE)
     grid.order(c2="raise", c3="die")
-    grid.run(jobs=1, seeds_together=3)
+    grid.run(jobs=1, together=3)
     raised = "exit status 1: ZeroDivisionError: divided by nothing"
     assert grid.ends() == ["done", "done", raised, "killed by signal 9", "done", "done"]
 

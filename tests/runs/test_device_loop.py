@@ -155,7 +155,7 @@ def test_runs_that_share_a_program_are_each_the_run_that_it_would_be_alone(tmp_p
         finished(config(seed=seed), tmp_path / str(seed))
         assert rows_of(path) == rows_of(tmp_path / str(seed))
         same(learned(path), learned(tmp_path / str(seed)))
-    with pytest.raises(ValueError, match="differ in nothing but their seeds"):
+    with pytest.raises(ValueError, match="differ in seeds and numbers of the agent"):
         train_through_one_program([config(), config(width=4)], [tmp_path / "a", tmp_path / "b"])
     assert not (tmp_path / "a").exists()
 

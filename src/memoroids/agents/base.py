@@ -1,6 +1,7 @@
 """The interface of agents: the training loops read an agent's traits and functions, never its name."""
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -119,6 +120,14 @@ def _no_options(settings: Any) -> dict[str, Any]:
     return {}
 
 
+def with_numbers(settings: Any, numbers: Mapping[str, Any]) -> Any:
+    """A copy of an agent's settings with arrays in place of some of its `AgentType.numbers`, which are not checked."""
+    changed = copy.copy(settings)
+    for name, value in numbers.items():
+        object.__setattr__(changed, name, value)
+    return changed
+
+
 @dataclass(frozen=True)
 class AgentType:
     """A kind of agent as the registry holds it: its settings, its network, and the function that makes an `Agent`.
@@ -140,6 +149,8 @@ class AgentType:
     """Called with settings and `num_envs`; raises `ValueError` if the two are incompatible."""
     network_options: Callable[[Any], dict[str, Any]] = _no_options
     """Called with settings: further keyword arguments of `network`."""
+    numbers: frozenset[str] = frozenset()
+    """Settings that enter nothing but arithmetic in `update`: where they are not None, they may be scalar arrays."""
 
     @property
     def setting_names(self) -> frozenset[str]:

@@ -152,4 +152,5 @@ DQN = AgentType(
         exploration="epsilon",
         factored_actions=True,
     ),
+    numbers=optimisers.NUMBERS | {"discount", "polyak"},
 )

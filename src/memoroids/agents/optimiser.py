@@ -12,6 +12,9 @@ import optax
 from memoroids.agents.reward_scale import RewardScale
 from memoroids.algebra.resettable import select
 
+NUMBERS = frozenset({"learning_rate", "learning_rate_end", "max_grad_norm"})
+"""The settings of an `OptimiserConfig` that may be scalar arrays, see `memoroids.agents.base.AgentType.numbers`."""
+
 
 class OptimiserConfig(Protocol):
     """The settings that `adam` needs of an agent; see e.g. `memoroids.agents.dqn.DQNConfig`."""

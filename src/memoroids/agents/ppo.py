@@ -256,4 +256,5 @@ PPO = AgentType(
     ),
     check=check_minibatches,
     network_options=lambda settings: {"predicts": settings.prediction_weight > 0},
+    numbers=optimisers.NUMBERS | {"discount", "lambda_", "clip_ratio", "value_weight", "entropy", "entropy_end"},
 )

@@ -137,4 +137,5 @@ PQN = AgentType(
         factored_actions=True,
     ),
     check=check_minibatches,
+    numbers=optimisers.NUMBERS | {"discount", "lambda_"},
 )

@@ -10,7 +10,7 @@ from memoroids.benchmarks.measurement import Measurement
 from memoroids.benchmarks.timing import compile_seconds, medians
 from memoroids.benchmarks.update import matrix_program, products
 from memoroids.runs.build import build_device
-from memoroids.runs.device_program import Keys, Program
+from memoroids.runs.device_program import Inputs, Program
 from memoroids.runs.presets import MEMORIES, preset
 from memoroids.runs.settings import TrainConfig
 
@@ -35,18 +35,18 @@ def measure(repeats: int, memory: str, env: str = ENV, **changes: Any) -> dict[s
     config = TrainConfig.of(env=env, memory=memory, **preset("paper", env, memory))
     config = config.replace(memory=memory, num_envs=10, random_episodes=10, buffer_size=100_000, **changes)
     parts = build_device(config)
-    keys = Keys(*(jax.random.key_data(key) for key in (parts.act_key, parts.update_key)))
+    inputs = Inputs.of(parts, {})
     calls, boxes, chunk = {}, {}, np.int32(1)
     seconds = 0.0
     for name, updates in (("episode", 1), ("collect", 0)):
         made = Program.of(config.replace(updates_per_episode=updates), parts)
-        state = jax.jit(made.init)(parts.agent.init(parts.network), keys)
-        took, advance = compile_seconds(jax.jit(made.advance, donate_argnums=0).lower(state, keys, chunk))
+        state = jax.jit(made.init)(parts.agent.init(parts.network), inputs)
+        took, advance = compile_seconds(jax.jit(made.advance, donate_argnums=0).lower(state, inputs, chunk))
         seconds = max(seconds, took)
-        boxes[name] = [advance(state, keys, chunk)[0]]  # the random episodes
+        boxes[name] = [advance(state, inputs, chunk)[0]]  # the random episodes
 
         def call(box: list[Any] = boxes[name], advance: Any = advance) -> Any:
-            box[0], stats = advance(box[0], keys, chunk)
+            box[0], stats = advance(box[0], inputs, chunk)
             return box[0].learner, stats
 
         calls[name] = call

@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 class RunOptions(ProcessOptions):
     """Options of every command that runs a grid. Raises `ValueError` for numbers out of range."""
 
-    seeds_together: int = 1
-    """How many seeds of a run on device go through one compiled program in one process: mapped on an accelerator, in
-    turns on a CPU, where their seconds are those of all."""
+    together: int = 1
+    """How many runs on device that differ only in seeds and numbers of the agent, such as the learning rate, go through
+    one compiled program in one process: mapped on an accelerator, in turns on a CPU; their seconds are those of all."""
     retry: bool = False
     """Also rerun the cells that failed before."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_counts(self, "seeds_together")
+        check_counts(self, "together")
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ def _execution(options: RunOptions, command: str) -> "Execution":
     from memoroids.experiments.reproduce import Execution, default_jobs
 
     jobs = options.jobs or default_jobs()
-    return Execution(jobs, command, options.seeds_together, options.retry, options.executor, options.resources)
+    return Execution(jobs, command, options.together, options.retry, options.executor, options.resources)
 
 
 def _run_figure(options: ReproduceOptions, root: Path, command: str) -> None:

@@ -28,8 +28,8 @@ def write_json(path: Path, value: object) -> None:
 def main(*directories: Path) -> None:
     """Trains the cells in these directories, measures their sensitivity and writes their results.
 
-    Interrupted runs are resumed. Several cells, which differ in nothing but their seeds, share one compiled program;
-    if they cannot be trained together, none of them has a result. The process exits with 1 if training fails.
+    Interrupted runs are resumed. Several cells share one compiled program; if they cannot be trained
+    together, none of them has a result. The process exits with 1 if training fails.
     """
     from memoroids._util.locks import Held
     from memoroids._util.messages import one_line

@@ -29,14 +29,14 @@ def default_jobs() -> int:
 
 @dataclass(frozen=True)
 class Execution:
-    """How a grid is run: by what command, seeds that share a process, whether failures run again, and where.
+    """How a grid is run: by what command, cells that share a process, whether failures run again, and where.
 
     `executor`: its name; `resources`: what it takes for each process, see `make_executor`.
     """
 
     jobs: int
     command: str
-    seeds_together: int = 1
+    together: int = 1
     retry: bool = False
     executor: str = "local"
     resources: dict[str, Any] = field(default_factory=dict)
@@ -90,9 +90,9 @@ def _run(
     executor = make_executor(execution.executor, execution.jobs, root, execution.resources)
     runner.prepare(root, choice, found, execution.command)
     before(found)
-    together, again = execution.seeds_together, execution.retry
+    together, again = execution.together, execution.retry
     with GridDisplay(title, scale, root, len(found), execution.jobs) as display:
-        runner.run(root, found, executor=executor, seeds_together=together, retry=again, watch=display.show)
+        runner.run(root, found, executor=executor, together=together, retry=again, watch=display.show)
         after(found, display.console)
     return _report(root, display)
 

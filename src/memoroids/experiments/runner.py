@@ -27,6 +27,7 @@ from memoroids.experiments.grid_file import GridFile
 from memoroids.experiments.observability import GapChoice
 from memoroids.experiments.suite import SuiteChoice
 from memoroids.runs.settings_file import from_json, to_json
+from memoroids.runs.shared_program import program_key
 
 GRID = "grid.json"
 REFUSED_SECONDS = 30.0
@@ -103,17 +104,17 @@ def run(
     cells: Sequence[Cell],
     *,
     executor: Executor,
-    seeds_together: int = 1,
+    together: int = 1,
     retry: bool = False,
     watch: Callable[[GridProgress], None],
 ) -> None:
     """Runs all cells that have not ended, as many processes at a time as `executor` has jobs.
 
-    A process runs one cell, or up to `seeds_together` that differ in nothing but their seeds and run on device, through
-    one compiled program. An interrupted cell resumes from its newest checkpoint and gives the same result as an
-    uninterrupted one. If a cell fails, its reason is recorded and the other cells continue; `retry` runs failed cells
-    again from the start. Cells whose process failed are run again one by one. Ctrl-C ends the running cells. `watch` is
-    called with the progress after every poll.
+    A process runs one cell, or up to `together` that run on device and can share a program, see `program_key`. An
+    interrupted cell resumes from its newest checkpoint and gives the same result as an uninterrupted one. If a cell
+    fails, its reason is recorded and the other cells continue; `retry` runs failed cells again from the start. Cells
+    whose process failed are run again one by one. Ctrl-C ends the running cells. `watch` is called with the progress
+    after every poll.
 
     Raises `ValueError` if another process is running this grid.
     """
@@ -127,7 +128,7 @@ def run(
             done += 1
         else:
             failed += 1
-    waiting = [(group, 1) for group in _groups(unfinished, seeds_together)]
+    waiting = [(group, 1) for group in _groups(unfinished, together)]
     running: list[CellProcess] = []
     free = list(range(executor.jobs))[::-1]
     spent: list[float] = []
@@ -179,16 +180,15 @@ def run(
             report_progress()
 
 
-def _groups(cells: Sequence[Cell], seeds_together: int) -> list[tuple[Cell, ...]]:
-    """The cells of each process: up to `seeds_together` that differ in nothing but their seeds and run on device."""
-    if seeds_together == 1:
+def _groups(cells: Sequence[Cell], together: int) -> list[tuple[Cell, ...]]:
+    """The cells of each process: up to `together` that run on device and can share a program."""
+    if together == 1:
         return [(cell,) for cell in cells]
     alike: dict[str, list[Cell]] = {}
     for cell in cells:
-        what = to_json(cell.config.replace(seed=0)) if cell.config.env.on_device else cell.name
+        what = program_key(cell.config) if cell.config.env.on_device else cell.name
         alike.setdefault(what, []).append(cell)
-    size = seeds_together
-    return [tuple(each[i : i + size]) for each in alike.values() for i in range(0, len(each), size)]
+    return [tuple(each[i : i + together]) for each in alike.values() for i in range(0, len(each), together)]
 
 
 def _end(

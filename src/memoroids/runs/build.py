@@ -272,7 +272,12 @@ def _agent(config: TrainConfig, env: HostEnv | DeviceView, key: jax.Array) -> tu
             f"cannot build a network of width {config.network.width} with memory {config.network.memory!r}"
             f"{f' and --memory-sizes{size_options}' if sizes else ''}: {reason[:300]}"
         ) from error
-    return network, kind.make(config.agent, network, Plan(config.replay.batch_size))
+    return network, make_agent(config, config.agent, network)
+
+
+def make_agent(config: TrainConfig, settings: Any, network: Any) -> Agent:
+    """The agent of a run with these settings of its own, for networks with the structure of `network`."""
+    return config.agent_type().make(settings, network, Plan(config.replay.batch_size))
 
 
 def _check_actions(config: TrainConfig, traits: Traits, actions: Actions) -> None:

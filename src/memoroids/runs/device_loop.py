@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-import jax
 import numpy as np
 
 from memoroids.acting.evaluation import Evaluation, Evaluations, in_ways
@@ -12,13 +11,14 @@ from memoroids.envs import EnvironmentFault
 from memoroids.runs import checkpoint
 from memoroids.runs.baseline import device_baselines
 from memoroids.runs.build import DeviceParts
-from memoroids.runs.device_program import Keys, Program
+from memoroids.runs.device_program import Inputs, Program
 from memoroids.runs.placement import Placement
 from memoroids.runs.progress import Outcome, TrainingError
 from memoroids.runs.recorder import Recorder
 from memoroids.runs.schedule import newest_epsilon, save_due
 from memoroids.runs.seeds import EVALUATE, FINAL, environment_seeds
 from memoroids.runs.settings import TrainConfig
+from memoroids.runs.shared_program import differing_numbers
 
 
 class DeviceRun:
@@ -38,8 +38,9 @@ class DeviceRun:
         self.config, self.placement, self.parts, self.recorders = config, placement, parts, recorders
         self.evaluator = parts[0].evaluator
         program = Program.of(config, parts[0], axis=self.placement.axis, place_batch=self.placement.batch)
-        keys = [Keys(*jax.device_get([jax.random.key_data(k) for k in (p.act_key, p.update_key)])) for p in parts]
-        self.states, self.keys = self.placement.place_states(program.init, list(learners), keys)
+        numbers = differing_numbers([recorder.config for recorder in recorders])
+        inputs = [Inputs.of(*each) for each in zip(parts, numbers, strict=True)]
+        self.states, self.inputs = self.placement.place_states(program.init, list(learners), inputs)
         self.advance = self.placement.compile(program.advance, self.states)
         self.chunks_until = program.chunks_until
         self.played = self.placement.compile_evaluation(self.evaluator.played)
@@ -85,7 +86,7 @@ class DeviceRun:
             for group in open_groups:
                 number = min(self.chunks_until(self.recorders[s].counters) for s in self.open_seeds(group))
                 chunks = np.int32(number)  # an array, so that another number does not compile another program
-                self.states[group], results[group] = self.advance(self.states[group], self.keys[group], chunks)
+                self.states[group], results[group] = self.advance(self.states[group], self.inputs[group], chunks)
             # Every state has advanced, so all are recorded before a fault in one of them ends the run.
             faults = [fault for group, stats in results.items() for fault in self.account(group, stats)]
             if faults:

@@ -1,5 +1,6 @@
 """The compiled program of a run on device: collection, replay and updates as pure functions of the run's state."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,13 +17,13 @@ from memoroids.acting.device_collection import (
     collect_slots,
     start,
 )
-from memoroids.agents.base import Agent, TrainingShare
+from memoroids.agents.base import Agent, TrainingShare, with_numbers
 from memoroids.agents.rollout_batch import Rollout
 from memoroids.envs.device import DeviceView
 from memoroids.envs.spaces import blank_actions
 from memoroids.memory.memoroid import State
 from memoroids.replay import RingBuffer
-from memoroids.runs.build import DeviceParts, rollout_slots
+from memoroids.runs.build import DeviceParts, make_agent, rollout_slots
 from memoroids.runs.metrics import MEANS
 from memoroids.runs.progress import Counters
 from memoroids.runs.schedule import CHECKPOINTS, EVALUATIONS, exploration, share_trained, until_due, updates_due
@@ -51,20 +52,31 @@ TOTALS = ("random", "episode", "random_steps", "skipped", "divergence")
 """Statistics of a chunk that are totals of the whole run; the others count what happened in the chunk."""
 
 
-class Keys(NamedTuple):
-    """Random key data of one run for acting and for updates; counters of slots and updates are folded into them."""
+class Inputs(NamedTuple):
+    """What tells one run from others that share its program.
+
+    `act`, `update`: random key data for acting and for updates; counters of slots and updates are folded into them.
+    `numbers`: the agent's settings in which these runs differ, see `memoroids.runs.shared_program`.
+    """
 
     act: Any
     update: Any
+    numbers: dict[str, Any]
 
-    def wrapped(self) -> tuple[jax.Array, jax.Array]:
-        """The two as JAX keys."""
+    @classmethod
+    def of(cls, parts: DeviceParts, numbers: dict[str, Any]) -> "Inputs":
+        """The inputs of a run with these parts, on the host."""
+        act, update = jax.device_get([jax.random.key_data(key) for key in (parts.act_key, parts.update_key)])
+        return cls(act, update, numbers)
+
+    def keys(self) -> tuple[jax.Array, jax.Array]:
+        """The two keys as JAX keys."""
         return jax.random.wrap_key_data(self.act), jax.random.wrap_key_data(self.update)
 
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """The constants of a run on device, the same for all its seeds: a seed differs only in its state and its keys.
+    """The constants of a run on device, the same for all its seeds: a seed differs only in its state and its inputs.
 
     `slots`: what each environment collects between updates. `whole_episodes`: whether these are exactly one episode.
     `axis`: the name of the mapped axis over seeds, if there is one. `place_batch`: divides a batch over
@@ -74,6 +86,7 @@ class Program:
     config: TrainConfig
     view: DeviceView
     agent: Agent
+    network: Any
     rings: RingBuffer | None
     initial_memory: State
     slots: int
@@ -94,11 +107,19 @@ class Program:
         view, slots = parts.view, rollout_slots(config, parts.view)
         whole_episodes = view.fixed_length and slots == view.max_length + 1
         initial = parts.network.initial_state()
-        return cls(config, view, parts.agent, parts.rings, initial, slots, whole_episodes, axis, place_batch)
+        agent, network = parts.agent, parts.network
+        return cls(config, view, agent, network, parts.rings, initial, slots, whole_episodes, axis, place_batch)
 
-    def init(self, learner: Any, keys: Keys) -> DeviceState:
+    def learning_with(self, numbers: dict[str, Any]) -> "Program":
+        """This program with an agent that learns with these numbers in place of its settings."""
+        if not numbers:
+            return self
+        agent = make_agent(self.config, with_numbers(self.config.agent, numbers), self.network)
+        return dataclasses.replace(self, agent=agent)
+
+    def init(self, learner: Any, inputs: Inputs) -> DeviceState:
         """The state before the first slot."""
-        env_states = start(self.view, self.initial_memory, self.config.collection.num_envs, keys.wrapped()[0])
+        env_states = start(self.view, self.initial_memory, self.config.collection.num_envs, inputs.keys()[0])
         replay = self.rings and self.rings.init(_example(env_states, self.view))
         # Distinct arrays: donated buffers may not alias each other.
         counts = (jnp.zeros((), jnp.int32) for _ in range(3))
@@ -124,13 +145,14 @@ class Program:
         due = [-(-far // self.view.max_length) if in_steps else random + far for far, in_steps in events]
         return max(1, min(-(-min(due) // num_envs), CALL_SLOTS // (num_envs * self.slots)))
 
-    def advance(self, state: DeviceState, keys: Keys, chunks: int) -> tuple[DeviceState, dict[str, Any]]:
+    def advance(self, state: DeviceState, inputs: Inputs, chunks: int) -> tuple[DeviceState, dict[str, Any]]:
         """Collects and learns `chunks` times; returns the new state and, for the recorder, what happened."""
+        program = self.learning_with(inputs.numbers)
         if not self.whole_episodes:
-            return _chunk(self, state, keys)
+            return _chunk(program, state, inputs)
 
         def chunk(_: jax.Array, carry: tuple[DeviceState, dict[str, Any]]) -> tuple[DeviceState, dict[str, Any]]:
-            state, stats = _chunk(self, carry[0], keys)
+            state, stats = _chunk(program, carry[0], inputs)
             before = carry[1]["happened"]
             # Totals are those of the last chunk; the other statistics are counts per chunk and are summed.
             happened = {
@@ -138,17 +160,17 @@ class Program:
             }
             return state, {"happened": happened, "sums": jax.tree.map(jnp.add, carry[1]["sums"], stats["sums"])}
 
-        shapes = jax.eval_shape(partial(_chunk, self), state, keys)[1]
+        shapes = jax.eval_shape(partial(_chunk, program), state, inputs)[1]
         nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         return lax.fori_loop(0, chunks, chunk, (state, nothing))
 
 
-def _chunk(program: Program, state: DeviceState, keys: Keys) -> tuple[DeviceState, dict[str, Any]]:
+def _chunk(program: Program, state: DeviceState, inputs: Inputs) -> tuple[DeviceState, dict[str, Any]]:
     """Collects `slots` slots per environment with the current parameters, then learns from them or from replay."""
     before = state.env_states
     # Acts as at the end of training in the last chunk, the one that uses up the budget.
     share_ahead = _share_trained(program, state, ahead=program.config.collection.num_envs * program.slots)
-    act_key, update_key = keys.wrapped()
+    act_key, update_key = inputs.keys()
     env_states, collected = collect_slots(
         program.view,
         program.agent.act,

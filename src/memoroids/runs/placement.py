@@ -77,10 +77,10 @@ class Placement:
         return range(self._config.placement.seeds) if self.stacked else range(group, group + 1)
 
     def place_states(
-        self, init: Callable[..., Any], learners: Sequence[Any], keys: Sequence[Any]
+        self, init: Callable[..., Any], learners: Sequence[Any], inputs: Sequence[Any]
     ) -> tuple[list[Any], list[Any]]:
-        """Initial states and keys on their devices, a list each with one entry per group; `init(learner, key)`."""
-        pairs = list(zip(jax.device_get(list(learners)), keys, strict=True))
+        """Initial states and inputs on their devices, a list each with one entry per group; `init(learner, inputs)`."""
+        pairs = list(zip(jax.device_get(list(learners)), inputs, strict=True))
         if self.stacked:
             stacked = _stack(pairs)
             made = jax.jit(jax.vmap(init, axis_name=SEEDS), **self._out(init, stacked, mapped=True))
@@ -92,7 +92,7 @@ class Placement:
         states = []
         for number, pair in enumerate(pairs):
             states.append(made(*jax.device_put(pair, self._devices[number % len(self._devices)])))
-        return states, [key for _, key in pairs]
+        return states, [each for _, each in pairs]
 
     def _out(self, init: Callable[..., Any], arguments: Any, *, mapped: bool) -> dict[str, Any]:
         if self._mesh is None:
@@ -117,7 +117,7 @@ class Placement:
         )
 
     def compile(self, advance: Callable[..., Any], states: Sequence[Any]) -> Callable[..., Any]:
-        """`advance(state, keys, chunks)` compiled for a group, whose seeds share `chunks`; the state is donated."""
+        """`advance(state, inputs, chunks)` compiled for a group, whose seeds share `chunks`; the state is donated."""
         function = jax.vmap(advance, in_axes=(0, 0, None), axis_name=SEEDS) if self.stacked else advance
         if self._mesh is None:
             return jax.jit(function, donate_argnums=0)

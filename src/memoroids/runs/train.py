@@ -28,6 +28,7 @@ from memoroids.runs.run_directory import CHECKPOINTS, CONFIG, METRICS, SUMMARY, 
 from memoroids.runs.settings import TrainConfig
 from memoroids.runs.settings_file import to_json
 from memoroids.runs.several_seeds import joined, seed_configs, seed_dirs
+from memoroids.runs.shared_program import program_key
 from memoroids.runs.trackers import Trackers
 
 PartsT = TypeVar("PartsT", HostParts, DeviceParts)
@@ -272,19 +273,18 @@ def _train_together(
 
 
 def train_through_one_program(configs: Sequence[TrainConfig], run_dirs: Sequence[Path]) -> list[Outcome]:
-    """Trains runs on device that differ in nothing but their seeds, each in a run directory of its own.
+    """Trains runs on device whose `program_key` is the same, each in a run directory of its own.
 
-    They are called through one compiled program, as the seeds of one run are, and each is the run that it would be
-    alone: runs that have begun are resumed. The outcomes are in the order of `configs`.
+    They are called through one compiled program, as the seeds of one run are. Each is the run that it would be alone,
+    bit for bit if they differ in nothing but their seeds: a setting that the program takes as an input is rounded in
+    other places than one that it was compiled for. Runs that have begun are resumed. The outcomes are in the order of
+    `configs`.
 
-    Raises what `train` does, and `ValueError` for settings that differ in more than their seeds.
+    Raises what `train` does, and `ValueError` for settings that cannot share a program.
     """
     config = configs[0].replace(seeds=len(configs))
-    if (
-        any(each.replace(seed=config.seed, seeds=len(configs)) != config for each in configs)
-        or not config.env.on_device
-    ):
-        raise ValueError("only runs on device that differ in nothing but their seeds can share a program")
+    if len({program_key(each) for each in configs}) > 1 or not config.env.on_device:
+        raise ValueError("only runs on device that differ in seeds and numbers of the agent can share a program")
     with ExitStack() as locks:
         for path in run_dirs:
             locks.enter_context(locked(path))
