@@ -10,7 +10,8 @@ import pytest
 
 from memoroids.experiments import cell, cell_process, results, runner
 from memoroids.experiments.executors import Local
-from memoroids.experiments.grid import Cell, Choice
+from memoroids.experiments.figure_grids import Choice
+from memoroids.experiments.grid import Cell
 from memoroids.runs import metrics
 from memoroids.runs import train as training
 from memoroids.runs.progress import Outcome, Progress

@@ -16,7 +16,7 @@ import pytest
 
 from memoroids.experiments import cell_launch, cell_process, results, runner, tables
 from memoroids.experiments.executors import Executor, Local, make_executor
-from memoroids.experiments.grid import Choice, cells
+from memoroids.experiments.figure_grids import Choice, cells
 from memoroids.experiments.runner import GridProgress
 
 pytestmark = [

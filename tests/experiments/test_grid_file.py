@@ -171,6 +171,9 @@ WRONG: dict[str, tuple[str, str]] = {
     "an algorithm of another type": ("[settings]\nalgorithm = 3", "algorithm must be text, got 3"),
     "an empty zip": ("[[zip]]", "zip table 1 is empty"),
     "an empty exclude": (f"{AXIS}[[exclude]]", "exclude table 1 is empty"),
+    "a scale that is no table": ("[scale]\nsmoke = 3", "scale smoke: must be a table, got 3"),
+    "an unknown key of a scale": ("[scale.smoke]\nseed = 3", "scale smoke: unknown key 'seed'; did you mean seeds?"),
+    "a wrong scale": ("[settings]\nwidth = 8\n[scale.smoke.axes]\nwidth = [4]", "scale smoke: width is set by"),
 }
 
 
@@ -180,6 +183,45 @@ def test_what_is_wrong_with_a_file_is_said_in_one_line(name: str, tmp_path: Path
     with pytest.raises(ValueError, match=says) as error:
         grid_cells(read(tmp_path, text))
     assert "\n" not in str(error.value)
+
+
+SCALES = """
+seeds = 2
+[settings]
+width = 8
+steps = 9_000
+[axes]
+memory = ["lru", "gru"]
+[scale.smoke]
+seeds = 1
+settings = {steps = 100}
+[scale.full]
+preset = "default"
+axes = {memory = ["mlp"]}
+"""
+
+
+def test_a_scale_replaces_what_it_names_and_nothing_else(tmp_path: Path):
+    read(tmp_path, SCALES)
+    plain, smoke, full = (read_grid(tmp_path / "mine.toml", scale) for scale in (None, "smoke", "full"))
+    assert (plain.scale, smoke.scale, full.scale) == ("", "smoke", "full")
+    assert (smoke.seeds, smoke.settings, smoke.axes, smoke.preset) == (1, {"steps": 100}, plain.axes, plain.preset)
+    assert (full.seeds, full.settings, full.axes, full.preset) == (2, plain.settings, {"memory": ["mlp"]}, "default")
+    assert len(grid_cells(plain)) == 4 and len(grid_cells(smoke)) == 2
+    with pytest.raises(ValueError, match=r"mine.toml: there is no scale 'tiny': it has smoke, full"):
+        read_grid(tmp_path / "mine.toml", "tiny")
+    with pytest.raises(ValueError, match=r"there is no scale 'smoke': it has none"):
+        read_grid(EXAMPLE, "smoke")
+
+
+def test_environments_with_other_options_are_other_tasks(tmp_path: Path):
+    text = (
+        "seeds = 1\n[settings]\nenv = 'RepeatPreviousEasy'\n[axes]\nenv_options = [{k = 4}, {k = 6}]\nwidth = [8, 16]"
+    )
+    found = grid_cells(read(tmp_path, text))
+    assert [(cell.task, cell.batching) for cell in found] == [
+        (f"RepeatPreviousEasy-k{k}", f"width={width}") for k in (4, 6) for width in (8, 16)
+    ]
 
 
 def test_a_file_that_is_missing_or_no_text_is_named(tmp_path: Path):

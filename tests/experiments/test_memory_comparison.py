@@ -9,7 +9,8 @@ from fake_cell import finish, write_metrics
 from written_grids import make, only
 
 from memoroids.experiments import memory_comparison, results
-from memoroids.experiments.grid import Cell, Choice
+from memoroids.experiments.figure_grids import Choice
+from memoroids.experiments.grid import Cell
 from memoroids.experiments.results import Results
 from memoroids.runs.settings_file import to_json
 

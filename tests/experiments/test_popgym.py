@@ -8,15 +8,12 @@ from memoroids.envs.device import DEVICE
 from memoroids.experiments.popgym import (
     FAMILIES,
     LEVELS,
-    MEMORY,
     PUBLISHED,
     SOURCES,
-    memory_for,
     mmer,
     published_score,
     split_level,
 )
-from memoroids.memory.registry import REGISTRY
 
 
 def test_every_task_is_there():
@@ -36,7 +33,7 @@ def test_scores_have_tasks_and_sources():
         ("RepeatPreviousHard", (0.191, "P")),
         ("AutoencodeEasy", (0.495, "S")),
         ("MineSweeperEasy", None),
-        ("RepeatPreviousEasy-k10", None),
+        ("RepeatPreviousEasy-k10-num_decks2", None),
         ("Pong", None),
     ],
 )
@@ -67,12 +64,3 @@ def test_rows_of_fewer_steps_are_taken_together():
     # What is left over at the end is too short to count, unless there is nothing else.
     assert mmer([*rows, row(81, 40 * 33_000 + 10, 9.0)]) == 0.25
     assert mmer(rows[6:7]) == 1.0
-
-
-def test_the_memory_of_a_task_is_that_of_its_family_unless_it_has_one(monkeypatch: pytest.MonkeyPatch):
-    assert memory_for("Autoencode", "Hard") == MEMORY["Autoencode"] != memory_for("MineSweeper", "Hard") == "lru"
-    monkeypatch.setitem(MEMORY, "AutoencodeHard", "gru")
-    assert memory_for("Autoencode", "Hard") == "gru" != memory_for("Autoencode", "Easy")
-    assert set(MEMORY.values()) <= set(REGISTRY)
-    names = {split_level(name) for name in MEMORY}
-    assert all(family in FAMILIES and level in ("", *LEVELS) for family, level in names)

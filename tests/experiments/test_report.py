@@ -9,7 +9,7 @@ from written_grids import CHOICE, Page, assert_self_contained, make
 
 from memoroids.cli.main import main
 from memoroids.experiments import report, tables
-from memoroids.experiments.grid import Choice
+from memoroids.experiments.figure_grids import Choice
 from memoroids.experiments.results import Results
 
 

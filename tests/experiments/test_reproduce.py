@@ -12,7 +12,7 @@ from written_grids import Page, assert_self_contained
 from memoroids.benchmarks import batching as timing
 from memoroids.cli.main import main
 from memoroids.experiments import figures
-from memoroids.experiments.grid import Choice, cells
+from memoroids.experiments.figure_grids import Choice, cells
 from memoroids.experiments.reproduce import Execution, reproduce
 
 
@@ -24,7 +24,7 @@ def test_a_figure_is_reproduced_from_its_grid_to_its_report(
     (tmp_path / "runs").mkdir()
     asked = ["reproduce", "figure4", "--tasks", "RepeatFirstEasy", "--memories", "lru", "--segment-lengths", "10"]
     asked += ["--seeds", "1", "--train-episodes", "40"]
-    bad, good = "RepeatFirstEasy-lru-TBB-seed0", "RepeatFirstEasy-lru-SBB-L10-seed0"
+    bad, good = "RepeatFirstEasy-lru-TBB-seed0", "RepeatFirstEasy-lru-SBB-L=10-seed0"
     (tmp_path / "runs" / "orders.json").write_text(json.dumps({bad: "refuse"}))
     with pytest.raises(SystemExit) as stop:
         main([*asked, "--jobs", "1"])

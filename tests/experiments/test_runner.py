@@ -17,7 +17,8 @@ import pytest
 from memoroids import __version__
 from memoroids.experiments import cell_process, results, runner, tables
 from memoroids.experiments.executors import Local, Refused
-from memoroids.experiments.grid import Cell, Choice, cells
+from memoroids.experiments.figure_grids import Choice, cells
+from memoroids.experiments.grid import Cell
 from memoroids.experiments.grid_file import GridFile, grid_cells
 from memoroids.experiments.runner import GridProgress
 from memoroids.runs.run_directory import locked
@@ -292,7 +293,7 @@ import fake_cell
 from test_runner import CHOICE
 from memoroids.experiments import cell_launch, runner
 from memoroids.experiments.executors import Local
-from memoroids.experiments.grid import cells
+from memoroids.experiments.figure_grids import cells
 cell_launch.CELL_PROGRAM = fake_cell.PROGRAM
 runner.run(Path({root!r}), cells(CHOICE), executor=Local(2), watch=lambda moment: None)
 """

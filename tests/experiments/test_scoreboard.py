@@ -8,7 +8,8 @@ from fake_cell import finish, write_metrics
 from written_grids import make, only, written
 
 from memoroids.experiments import results, scoreboard, tables
-from memoroids.experiments.grid import Cell, Choice
+from memoroids.experiments.figure_grids import Choice
+from memoroids.experiments.grid import Cell
 from memoroids.runs.settings_file import to_json
 
 CHOICE = Choice("popgym", tasks=("RepeatPreviousMedium", "MineSweeperEasy"), memories=("lru", "gru"), seeds=2)

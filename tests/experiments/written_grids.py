@@ -10,7 +10,8 @@ from typing import Any
 import fake_cell
 
 from memoroids.experiments import cell_process, runner
-from memoroids.experiments.grid import Cell, Choice, cells
+from memoroids.experiments.figure_grids import Choice, cells
+from memoroids.experiments.grid import Cell
 from memoroids.runs.settings_file import to_json
 
 CHOICE = Choice(

@@ -25,19 +25,24 @@ def read_toml(path: Path, kinds: dict[str, type], make: Callable[[dict[str, Any]
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-        for name, value in values.items():
-            if name not in kinds:
-                raise ValueError(f"unknown key {name!r}{suggest(name, kinds)}")
-            kind = kinds[name]
-            if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-                raise ValueError(f"{name} must be {_KINDS[kind]}, got {value!r}")
-            if isinstance(value, list) and not all(isinstance(each, dict) for each in value):
-                raise ValueError(f"{name} must be written as tables, [[{name}]]")
+        check_kinds(values, kinds)
         return make(values)
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:  # tomllib's errors are among them
         raise ValueError(f"{path}: {error}") from error
+
+
+def check_kinds(values: dict[str, Any], kinds: dict[str, type]) -> None:
+    """Raises `ValueError` for a key that is not among `kinds`, and for a value of another kind. A list is of tables."""
+    for name, value in values.items():
+        if name not in kinds:
+            raise ValueError(f"unknown key {name!r}{suggest(name, kinds)}")
+        kind = kinds[name]
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise ValueError(f"{name} must be {_KINDS[kind]}, got {value!r}")
+        if isinstance(value, list) and not all(isinstance(each, dict) for each in value):
+            raise ValueError(f"{name} must be written as tables, [[{name}]]")
 
 
 def to_toml(value: Any) -> str:

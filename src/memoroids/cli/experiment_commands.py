@@ -58,7 +58,7 @@ class ReproduceOptions(RunOptions):
     """smoke: every part runs, in minutes, and nothing is learned; laptop: tuned presets (Atari reduced), 3 seeds;
     paper: as published, 10 seeds."""
     tasks: tuple[str, ...] = ()
-    """Environments in place of the figure's, each with every memory; RepeatPreviousEasy-k10 is Figure 3's."""
+    """Environments in place of the figure's, with every memory; figure3's is RepeatPreviousEasy-k10-num_decks2."""
     memories: tuple[str, ...] = ()
     """Memories in place of the figure's, each on every task."""
     algorithms: tuple[str, ...] = ()
@@ -124,8 +124,10 @@ class GridOptions(RunOptions):
 
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE.toml")]
     """The grid: [settings] that all runs share, named as options of `memoroids train`, and [axes], lists of values."""
+    scale: str | None = None
+    """A scale of the file, [scale.NAME], whose settings, axes, preset and seeds replace those of the file itself."""
     output: Path | None = None
-    """Directory of the grid; by default runs/FILE."""
+    """Directory of the grid; by default runs/FILE, or runs/FILE-SCALE."""
 
 
 @dataclass(frozen=True)
@@ -205,7 +207,7 @@ def _execution(options: RunOptions, command: str) -> "Execution":
 
 def _run_figure(options: ReproduceOptions, root: Path, command: str) -> None:
     from memoroids.experiments import report
-    from memoroids.experiments.grid import Choice
+    from memoroids.experiments.figure_grids import Choice
     from memoroids.experiments.reproduce import reproduce as run_figure
 
     if options.algorithms:
@@ -243,9 +245,10 @@ def grid(arguments: list[str]) -> None:
     from memoroids.experiments.grid_file import read_grid
     from memoroids.experiments.reproduce import run_grid
 
-    root = options.output or Path("runs") / options.file.stem
+    name = options.file.stem if options.scale is None else f"{options.file.stem}-{options.scale}"
+    root = options.output or Path("runs") / name
     command = shlex.join(("memoroids", "grid", *arguments))
-    if not run_grid(read_grid(options.file), root, _execution(options, command)):
+    if not run_grid(read_grid(options.file, options.scale), root, _execution(options, command)):
         raise CommandFailed(f"some cells failed; the report says which and why: {root / report.REPORT / report.PAGE}")
 
 

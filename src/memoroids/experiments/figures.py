@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from memoroids.experiments import memory_comparison, statistics, tables
+from memoroids.experiments.grid import TAPE
 from memoroids.experiments.results import Results, Run
 from memoroids.runs.plots import heat
 from memoroids.runs.run_directory import SENSITIVITY
@@ -40,7 +41,7 @@ def draw(results: Results, directory: Path) -> dict[str, str]:
             "that all memories were trained on, with 95% bootstrap intervals over seeds where there are few memories."
         )
     compared = tables.against_segments(results)
-    comparison = [row for row in compared if row["task"] != "all" and row["better"] == tables.TAPE]
+    comparison = [row for row in compared if row["task"] != "all" and row["better"] == TAPE]
     if comparison and not all(math.isnan(row["low"]) for row in comparison):
         _save(_forest(comparison), directory / "comparison")
         captions["comparison"] = (
@@ -91,9 +92,9 @@ def _panels(count: int, width: float = 4.2, height: float = 3.2) -> tuple[Any, l
 def _colors(labels: Sequence[str]) -> dict[str, Any]:
     from matplotlib import colormaps
 
-    others = [label for label in labels if label != tables.TAPE]
+    others = [label for label in labels if label != TAPE]
     shades = colormaps["viridis"](np.linspace(0.85, 0.1, max(len(others), 1)))
-    return {tables.TAPE: _TAPE_COLOR} | dict(zip(others, shades, strict=False))
+    return {TAPE: _TAPE_COLOR} | dict(zip(others, shades, strict=False))
 
 
 def _legend(figure: Any, axes: Sequence[Any]) -> None:
@@ -121,7 +122,7 @@ def _curves(results: Results, task: str) -> Any:
                 continue
             episodes, values = tables.aligned(runs, "eval_return")
             mean, low, high = statistics.curve_interval(values)
-            width, order = (2.0, 3) if batching == tables.TAPE else (1.3, 2)
+            width, order = (2.0, 3) if batching == TAPE else (1.3, 2)
             axis.plot(episodes, mean, label=batching, color=colors[batching], linewidth=width, zorder=order)
             if len(episodes) == 1:  # which is no line
                 axis.scatter(episodes, mean, color=colors[batching], zorder=order)
@@ -160,7 +161,7 @@ def _forest(rows: Sequence[dict[str, Any]]) -> Any:
 
     labels = list(dict.fromkeys(row["than"] for row in rows))
     pairs = list(dict.fromkeys((row["task"], row["memory"]) for row in rows))
-    colors = _colors([tables.TAPE, *labels])
+    colors = _colors([TAPE, *labels])
     figure = Figure(figsize=(8, 1.2 + 0.2 * len(rows) + 0.2 * len(pairs)), layout="constrained")
     axis = figure.subplots()
     ticks = []

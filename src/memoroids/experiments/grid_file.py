@@ -1,17 +1,17 @@
-"""Grids of the user's own, read from a TOML file: the settings that all runs share, axes, and cells to leave out."""
+"""Grids in TOML files: the settings that all runs share, axes, cells to leave out, and scales."""
 
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from memoroids._util.toml_tables import read_toml
+from memoroids._util.toml_tables import check_kinds, read_toml
 from memoroids.envs import task_of
 from memoroids.experiments.file_settings import Settings, check_places, config_of
-from memoroids.experiments.grid import Batching, Cell
+from memoroids.experiments.grid import Cell, batching_label
 from memoroids.runs.presets import PRESETS
 from memoroids.runs.settings import TrainConfig
 from memoroids.runs.settings_file import to_json
@@ -30,6 +30,7 @@ class GridFile:
     `axes`: all combinations of their values are run. `zip`: tables of lists of the same length, whose first values
     belong together, then the second ones, and so on; each is an axis. `exclude`: a cell is left out if it has all the
     values of one of these tables. `seeds`, `first_seed`: every cell is run with so many seeds, from the first one on.
+    `scale`: the scale that it was read at, "" for that of the file itself.
     """
 
     title: str
@@ -41,16 +42,38 @@ class GridFile:
     axes: dict[str, list[Any]] = field(default_factory=dict)
     zip: list[dict[str, list[Any]]] = field(default_factory=list)
     exclude: list[Settings] = field(default_factory=list)
+    scale: str = ""
     figure: str = NAME
 
 
-def read_grid(path: Path) -> GridFile:
-    """Reads a grid file. Raises `ValueError`, naming the file, for one that is not valid TOML or not a grid."""
-    return read_toml(path, _KEYS, lambda values: _checked({"title": path.stem} | values))
+def read_grid(path: Path, scale: str | None = None) -> GridFile:
+    """Reads a grid file, at one of its scales if one is named: with what that scale says in place of the file's own.
+
+    Raises `ValueError`, naming the file, for one that is not valid TOML or not a grid, and if it has no such scale.
+    """
+    return read_toml(path, _KEYS | {"scale": dict}, lambda values: _at_scale({"title": path.stem} | values, scale))
 
 
 _KEYS = {"title": str, "about": str, "preset": str, "seeds": int, "first_seed": int, "settings": dict}
 _KEYS |= {"axes": dict, "zip": list, "exclude": list}
+
+
+def _at_scale(values: dict[str, Any], scale: str | None) -> GridFile:
+    """The grid of a file at a scale. All of its scales are checked."""
+    scales = values.pop("scale", {})
+    if scale is not None and scale not in scales:
+        have = f"it has {', '.join(scales)}" if scales else "it has none"
+        raise ValueError(f"there is no scale {scale!r}: {have}")
+    found: dict[str | None, GridFile] = {None: _checked(values)}
+    for name, changes in scales.items():
+        try:
+            if not isinstance(changes, dict):
+                raise ValueError(f"must be a table, got {changes!r}")
+            check_kinds(changes, _KEYS)
+            found[name] = _checked(values | changes | {"scale": name})
+        except ValueError as error:
+            raise ValueError(f"scale {name}: {error}") from error
+    return found[scale]
 
 
 def _checked(values: Any) -> GridFile:
@@ -85,8 +108,11 @@ def _tables(grid: GridFile) -> list[tuple[str, dict[str, Any]]]:
     return [("[settings]", grid.settings), ("[axes]", grid.axes), *zips]
 
 
-def grid_cells(grid: GridFile) -> list[Cell]:
+def grid_cells(grid: GridFile, label: Callable[[TrainConfig], str] | None = None) -> list[Cell]:
     """The runs of a grid, seeds outermost, so that every comparison has its first results early.
+
+    `label`: what tells a run from the others of its task and memory, in figures and tables; by default each setting
+    that differs between them.
 
     Raises `ValueError` for settings that are unknown, of the wrong type or not possible together, for cells that are
     the same run, and for too many cells, before any of them is made.
@@ -95,16 +121,18 @@ def grid_cells(grid: GridFile) -> list[Cell]:
     seeds = range(grid.first_seed, grid.first_seed + grid.seeds)
     first = [_config(grid, each) for each in combinations]
     labels = _labels(combinations, first)
+    if label is not None:
+        labels = [(task, memory, label(config)) for (task, memory, _), config in zip(labels, first, strict=True)]
     found: list[Cell] = []
     taken: Counter[str] = Counter()
-    for seed, (config, (task, memory, label)) in itertools.product(seeds, zip(first, labels, strict=True)):
-        plain = "".join(c if c.isalnum() or c in "._=" else "-" for c in f"{task}-{memory}-{label}")
+    for seed, (config, (task, memory, told)) in itertools.product(seeds, zip(first, labels, strict=True)):
+        plain = "".join(c if c.isalnum() or c in "._=" else "-" for c in f"{task}-{memory}-{told}")
         if len(plain) > MAX_NAME:
-            plain = f"{plain[: MAX_NAME - 9]}-{hashlib.sha256(label.encode()).hexdigest()[:8]}"
+            plain = f"{plain[: MAX_NAME - 9]}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
         name = f"{plain}-seed{seed}"
         taken[name] += 1
         unique = name if taken[name] == 1 else f"{name}-{taken[name]}"
-        found.append(Cell(unique, task, memory, label, seed, config.replace(seed=seed)))
+        found.append(Cell(unique, task, memory, told, seed, config.replace(seed=seed)))
     alike: dict[str, int] = {}
     for i, config in enumerate(first):
         if (other := alike.setdefault(to_json(config), i)) != i:
@@ -118,12 +146,17 @@ def _where(combination: Settings) -> str:
     return f"the cell {', '.join(f'{name} {value}' for name, value in combination.items())}"
 
 
-def _combinations(grid: GridFile) -> list[Settings]:
-    """Every combination of the values of the axes that is not excluded."""
+def axes_of(grid: GridFile) -> list[list[Settings]]:
+    """The values of each axis, and of each table of values that belong together."""
     axes: list[list[Settings]] = [[{name: value} for value in options] for name, options in grid.axes.items()]
-    axes += [
+    return axes + [
         [dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)] for table in grid.zip
     ]
+
+
+def _combinations(grid: GridFile) -> list[Settings]:
+    """Every combination of the values of the axes that is not excluded."""
+    axes = axes_of(grid)
     number = grid.seeds
     for axis in axes:
         number *= len(axis)
@@ -162,7 +195,7 @@ def _labels(combinations: Sequence[Settings], configs: Sequence[TrainConfig]) ->
     That is each setting that differs between them, and the name of the batching if any cell has segments or nothing
     differs.
     """
-    pairs = [(task_of(config.env.id), config.network.memory) for config in configs]
+    pairs = [(task_label(config.env.id, config.env.options), config.network.memory) for config in configs]
     varied: dict[tuple[str, str], dict[str, list[str]]] = {}
     for pair, combination in zip(pairs, combinations, strict=True):
         for name, value in combination.items():
@@ -172,9 +205,13 @@ def _labels(combinations: Sequence[Settings], configs: Sequence[TrainConfig]) ->
     for pair, combination, config in zip(pairs, combinations, configs, strict=True):
         differ = [name for name, values in varied.get(pair, {}).items() if len(set(values)) > 1]
         told = [f"{name}={_text(combination[name])}" for name in differ if name not in ("batching", "segment_length")]
-        length = config.replay.segment_length if config.replay.batching == "segments" else None
-        out.append((*pair, ", ".join([*([Batching(length).label] if segments or not told else []), *told])))
+        out.append((*pair, ", ".join([*([batching_label(config)] if segments or not told else []), *told])))
     return out
+
+
+def task_label(env: str, options: dict[str, Any]) -> str:
+    """The name of a task in figures and tables: that of the environment, with its options."""
+    return "-".join([task_of(env), *(f"{name}{_text(value)}" for name, value in options.items())])
 
 
 def _text(value: Any) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from memoroids.experiments import statistics
-from memoroids.experiments.grid import Batching
+from memoroids.experiments.grid import TAPE
 from memoroids.experiments.popgym import FAMILIES, split_level
 from memoroids.experiments.results import Results
 
@@ -25,7 +25,7 @@ def compared(results: Results) -> Scores:
     """
     found: Scores = {}
     for (task, memory, batching), runs in results.groups().items():
-        if batching == Batching().label and split_level(task)[0] in FAMILIES:
+        if batching == TAPE and split_level(task)[0] in FAMILIES:
             returns = np.asarray([run.summary["final_return"] for run in runs], np.float64)
             found.setdefault(memory, {})[task] = returns
     most = max(map(len, found.values()), default=0)

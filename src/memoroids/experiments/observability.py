@@ -5,7 +5,7 @@ from typing import Any
 
 from memoroids.envs import DEVICE_PREFIX, resolve, task_of
 from memoroids.envs.device.tasks import DEVICE, OBSERVED_PREFIX, make_device
-from memoroids.experiments.grid import Batching, Cell
+from memoroids.experiments.grid import TAPE, Cell
 from memoroids.memory.registry import resolve_memory
 from memoroids.runs.settings import TrainConfig
 
@@ -68,7 +68,7 @@ def gap_cells(choice: GapChoice) -> list[Cell]:
             f"{task}-{memory}-seed{seed}".replace(":", "-"),
             task,
             memory,
-            Batching().label,
+            TAPE,
             seed,
             TrainConfig.of(preset="default", env=env, memory=memory, seed=seed, **values),
         )

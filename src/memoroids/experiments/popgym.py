@@ -28,19 +28,6 @@ FAMILIES = (
 """POPGym's tasks, each at every one of `LEVELS`."""
 
 
-MEMORY = {
-    "Autoencode": "gated_delta_net",
-    "RepeatFirst": "min_lstm",
-    "NoisyPositionOnlyCartPole": "gru",
-}
-"""The memory with which a task or family reached most in our search, `lru` where nothing else is said."""
-
-
-def memory_for(family: str, level: str) -> str:
-    """The memory with which the scoreboard trains a task."""
-    return MEMORY.get(family + level, MEMORY.get(family, "lru"))
-
-
 class Published(NamedTuple):
     """The best published score of a task at each of `LEVELS`, and whose each is, a key of `SOURCES`."""
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from memoroids.envs import DEVICE_PREFIX
-from memoroids.experiments.grid import FIGURES, RML_10, FigureSpec
+from memoroids.experiments.figure_grids import FILES, PUBLISHED, figure_grid
 from memoroids.experiments.grid_file import NAME as GRID
+from memoroids.experiments.grid_file import task_label
 from memoroids.experiments.popgym import SOURCES
 from memoroids.experiments.report_html import document, escape, interval, number, picture, table
 from memoroids.experiments.results import Results
@@ -39,20 +40,18 @@ def grid_page(found: Results, rows: dict[str, list[Row]], captions: dict[str, st
     """
     choice = found.grid["choice"]
     name = choice["figure"]
-    figure = FIGURES.get(name) or FigureSpec(choice["title"], choice["about"], (), published=False)
+    told = figure_grid(name) if name in FILES else None
+    title, about = (told.title, told.about) if told else (choice["title"], choice["about"])
+    published = name in PUBLISHED
     total, done = len(found.grid["cells"]), len(found.runs)
-    parts = [f"<h1>{escape(figure.title)}</h1>", f"<p>{escape(figure.about)}</p>"]
-    if figure.published or any(flat(cell["config"])["batching"] == "segments" for cell in found.grid["cells"]):
+    parts = [f"<h1>{escape(title)}</h1>", f"<p>{escape(about)}</p>"]
+    if published or any(flat(cell["config"])["batching"] == "segments" for cell in found.grid["cells"]):
         parts.append(_BATCHING)
     parts.append(_SCORES.format(way=found.way))
     if name == GRID:  # there it says every setting that varies
         shown = ("scores", "cost", "runs")
         rows = rows | {table: [_renamed(row, "batching", "variant") for row in rows[table]] for table in shown}
-    source = (
-        ""
-        if not figure.published
-        else " of Morad et al. 2024, <em>Recurrent Reinforcement Learning with Memoroids</em>"
-    )
+    source = "" if not published else " of Morad et al. 2024, <em>Recurrent Reinforcement Learning with Memoroids</em>"
     scale = choice.get("scale", "")
     at_scale = f", at scale {escape(scale)}" if scale else ""
     parts.append(f'<p class="note">{escape(name)}{source}{at_scale}: {done} of {total} runs done.</p>')
@@ -75,7 +74,7 @@ def grid_page(found: Results, rows: dict[str, list[Row]], captions: dict[str, st
         parts += [*_scores(rows, captions, directory), *_comparisons(rows, captions, directory)]
         parts += [*_sensitivity(rows, captions, directory), *_cost(rows)]
     parts += _provenance(found)
-    return document(f"{name}: {figure.title}", parts)
+    return document(f"{name}: {title}", parts)
 
 
 def _renamed(row: Row, old: str, new: str) -> Row:
@@ -210,7 +209,8 @@ def _claims(rows: dict[str, list[Row]]) -> list[str]:
 
 
 def _paper_says_90(row: Row, name: str) -> bool:
-    return row["memory"] == "ffm" and name == "beyond L=10" and row["task"] == RML_10.label
+    task = task_label(*(figure_grid("figure3").settings[each] for each in ("env", "env_options")))
+    return row["memory"] == "ffm" and name == "beyond L=10" and row["task"] == task
 
 
 def _overall(rows: Sequence[Row]) -> list[Row]:

@@ -15,7 +15,8 @@ from memoroids.benchmarks import batching
 from memoroids.envs import task_of
 from memoroids.experiments import cell_process, random_returns, report, results, runner, tables
 from memoroids.experiments.executors import make_executor
-from memoroids.experiments.grid import FIGURES, Cell, Choice, Scale, cells
+from memoroids.experiments.figure_grids import Choice, Scale, cells, figure_grid
+from memoroids.experiments.grid import Cell
 from memoroids.experiments.grid_file import GridFile, grid_cells
 from memoroids.experiments.observability import GapChoice, gap_cells
 from memoroids.experiments.runner import GridProgress
@@ -54,7 +55,7 @@ def reproduce(choice: Choice, root: Path, execution: Execution) -> bool:
             console.print("timing the parts of a training episode: collecting, storing, sampling and updating")
             tables.write(_split(choice.scale, done), root / report.SPLIT)
 
-    title = f"{choice.figure}, {FIGURES[choice.figure].title}"
+    title = f"{choice.figure}, {figure_grid(choice.figure).title}"
     return _run(choice, cells(choice), title, root, execution, scale=choice.scale, after=time_parts)
 
 
@@ -72,7 +73,7 @@ def measure_gap(choice: GapChoice, root: Path, execution: Execution) -> bool:
 
 def run_grid(grid: GridFile, root: Path, execution: Execution) -> bool:
     """Runs the unfinished cells of a grid of the user's own and writes its report, as `reproduce` does."""
-    return _run(grid, grid_cells(grid), grid.title, root, execution)
+    return _run(grid, grid_cells(grid), grid.title, root, execution, scale=grid.scale)
 
 
 def _run(

@@ -22,7 +22,8 @@ from memoroids.experiments.cell_process import (
     status,
 )
 from memoroids.experiments.executors import Executor, Refused
-from memoroids.experiments.grid import Cell, Choice
+from memoroids.experiments.figure_grids import Choice
+from memoroids.experiments.grid import Cell
 from memoroids.experiments.grid_file import GridFile
 from memoroids.experiments.observability import GapChoice
 from memoroids.experiments.suite import SuiteChoice

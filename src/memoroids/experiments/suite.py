@@ -7,7 +7,7 @@ from typing import Any, Literal
 from memoroids._util.messages import suggest
 from memoroids.agents.agent_registry import resolve_agent
 from memoroids.envs.host import development
-from memoroids.experiments.grid import Batching, Cell
+from memoroids.experiments.grid import TAPE, Cell
 from memoroids.memory.registry import resolve_memory
 from memoroids.runs.presets import PRESETS
 from memoroids.runs.settings import TrainConfig
@@ -136,7 +136,7 @@ def _cell(choice: SuiteChoice, name: str, algorithm: str, memory: str, seed: int
     values |= {_BUDGET: choice.steps or standard}
     config = TrainConfig.of(preset=PRESETS[0], **values)
     slug = f"{name}-{algorithm}-{memory}-seed{seed}".replace(":", "-")
-    return Cell(slug, name, memory, Batching().label, seed, config)
+    return Cell(slug, name, memory, TAPE, seed, config)
 
 
 def budget(config: TrainConfig) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from memoroids.experiments import statistics
+from memoroids.experiments.grid import TAPE
 from memoroids.experiments.memory_comparison import memories, memory_pairs, performance_profiles
 from memoroids.experiments.popgym import mmer
 from memoroids.experiments.results import Results, Run
@@ -19,7 +20,6 @@ from memoroids.runs.progress import episodes_to
 
 Row = dict[str, Any]
 Pair = tuple[str, str]
-TAPE = "TBB"
 
 
 def write(rows: Sequence[Row], path: Path) -> None:

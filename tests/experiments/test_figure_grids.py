@@ -7,15 +7,20 @@ from typing import Any
 
 import pytest
 
-from memoroids.experiments.grid import FIGURES, MEMORIES, Cell, Choice, Scale, cells
-from memoroids.experiments.popgym import MEMORY
+from memoroids.experiments.figure_grids import FILES, PUBLISHED, Choice, Scale, cells, figure_grid
+from memoroids.experiments.grid import Cell
+from memoroids.experiments.grid_file import grid_cells, read_grid
+from memoroids.experiments.popgym import FAMILIES, LEVELS
 from memoroids.memory import REGISTRY
-from memoroids.runs.presets import TASKS, preset
+from memoroids.runs.presets import MEMORIES, SEGMENT_LENGTHS, TASKS, preset
 from memoroids.runs.settings import TrainConfig, flat
 from memoroids.runs.settings_file import from_json, to_json
 
 SCALES = typing.get_args(Scale)
-POPGYM = [name for name in FIGURES if name not in ("figure7", "popgym", "memories")]
+POPGYM = [name for name in FILES if name in PUBLISHED and name != "figure7"]
+NUMBERS = {"figure3": (4, (10,)), "figure4": (4, SEGMENT_LENGTHS), "figure5-training": (1, SEGMENT_LENGTHS)}
+NUMBERS |= {"figure6": (36, SEGMENT_LENGTHS), "figure7": (3, (80,)), "figure8": (4, (10,))}
+"""Pairs of task and memory, and segment lengths."""
 ATARI = pytest.param(
     "figure7",
     marks=pytest.mark.skipif(
@@ -53,13 +58,15 @@ def test_every_figure_is_a_grid_of_runs_of_its_own_that_can_be_made(figure: str,
     assert list(by(found, "seed")) == [(seed,) for seed in range(seeds)]
     assert [cell.seed for cell in found] == sorted(cell.seed for cell in found)
     for cell in found:
-        assert cell.name.replace("-", "").replace("_", "").isalnum()
+        assert cell.name.replace("-", "").replace("_", "").replace("=", "").isalnum()
         assert from_json(to_json(cell.config)) == cell.config
         assert (cell.config.seed, cell.config.network.memory, cell.config.run_dir) == (cell.seed, cell.memory, None)
     shapes = [[(c.task, c.memory, c.batching) for c in group] for group in by(found, "seed").values()]
     assert all(shape == shapes[0] for shape in shapes)
     if scale != "smoke":
-        assert len(found) == seeds * len(FIGURES[figure].pairs) * (1 + len(FIGURES[figure].lengths))
+        number, lengths = NUMBERS[figure]
+        assert len(found) == seeds * number * (1 + len(lengths))
+        assert {cell.config.replay.segment_length for cell in found if cell.batching != "TBB"} == set(lengths)
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -141,6 +148,7 @@ def test_figure_7_is_three_games_with_segments_of_80(figure: str):
             cut |= {"memory_sizes"}
         assert changed(published, found[0].config) == {"env"} | cut
         assert changed(published, found[1].config) == {"env", "batching"} | cut
+        assert published.replay.segment_length == 80
 
 
 @pytest.mark.parametrize(
@@ -189,11 +197,31 @@ def test_what_is_asked_for_is_run_instead_of_the_figures_own():
 
 
 def test_tasks_alone_get_every_memory_of_the_figure_and_memories_alone_every_task():
-    four = {memory for _, memory in FIGURES["figure4"].pairs}
+    own = pairs(cells(Choice("figure4")))
+    four = {memory for _, memory in own}
     assert set(pairs(cells(Choice("figure4", tasks=("AutoencodeEasy",))))) == {("AutoencodeEasy", m) for m in four}
-    tasks = {task.label for task, _ in FIGURES["figure4"].pairs}
+    tasks = {task for task, _ in own}
     assert set(pairs(cells(Choice("figure4", memories=("gru",))))) == {(task, "gru") for task in tasks}
     assert {c.batching for c in cells(Choice("figure4", segment_lengths=()))} == {"TBB"}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_file_of_a_figure_is_a_grid_like_the_users_own(name: str):
+    if name == "figure7" and importlib.util.find_spec("ale_py") is None:
+        pytest.skip("needs the extra atari")
+    for scale in (None, "smoke", "paper"):
+        own = grid_cells(read_grid(FILES[name], scale))
+        found = cells(Choice(name, scale or "laptop"))
+        names = "seed", "task", "memory"
+        assert [[getattr(c, n) for n in names] for c in own] == [[getattr(c, n) for n in names] for c in found]
+        for mine, theirs in zip(own, found, strict=True):
+            assert changed(mine.config, theirs.config) <= {"segment_length"}
+
+
+def test_popgyms_file_has_every_task_once():
+    grid = figure_grid("popgym")
+    envs = grid.zip[0]["env"]
+    assert sorted(envs) == sorted(f"device:{family}{level}" for family in FAMILIES for level in LEVELS)
 
 
 @pytest.mark.parametrize("name", ["RepeatPreviousEasy", "popgym-RepeatPreviousEasy-v0", "repeatpreviouseasy"])
@@ -203,9 +231,15 @@ def test_a_task_is_the_environment_that_is_named_however_it_is_spelt(name: str):
 
 
 def test_the_variant_of_figure_3_goes_by_its_own_name():
-    for choice in (Choice("figure3", seeds=1), Choice("figure4", tasks=("RepeatPreviousEasy-k10",), seeds=1)):
+    for choice in (
+        Choice("figure3", seeds=1),
+        Choice("figure4", tasks=("RepeatPreviousEasy-k10-num_decks2",), seeds=1),
+    ):
         for cell in cells(choice):
-            assert (cell.task, cell.config.env.options) == ("RepeatPreviousEasy-k10", {"k": 10, "num_decks": 2})
+            assert (cell.task, cell.config.env.options) == (
+                "RepeatPreviousEasy-k10-num_decks2",
+                {"k": 10, "num_decks": 2},
+            )
 
 
 def test_an_ablation_adds_every_batching_again_with_exactly_one_setting_changed():
@@ -278,7 +312,7 @@ def test_popgyms_tasks_are_run_on_device_without_replay(scale: Scale):
         assert len(tasks) == 48 and {"RepeatFirstEasy", "VelocityOnlyCartpoleHard", "MineSweeperMedium"} <= tasks
     assert all(cell.config.budget.steps == 777 for cell in cells(Choice("popgym", scale, steps=777)))
     (own,) = cells(Choice("popgym", scale, tasks=("AutoencodeHard",), seeds=1))
-    assert own.memory == MEMORY["Autoencode"] != "lru"
+    assert own.memory == ("gated_delta_net" if scale != "smoke" else "lru")
     assert [cell.memory for cell in cells(Choice("popgym", scale, tasks=("ObservedAutoencodeHard",), seeds=1))] == [
         "lru"
     ]
