@@ -4,6 +4,7 @@ Grids on a real SLURM and a real Ray are in tests/clusters.
 """
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from memoroids.experiments import executors
+from memoroids.experiments import executors, runner
 from memoroids.experiments.cell_launch import launch
 from memoroids.experiments.executors import KILLED, Local, Slurm, _RayTask, _SlurmJob, make_executor
 
@@ -153,6 +154,23 @@ def test_a_job_of_slurm_ends_when_it_has_left_the_queue_for_good(tmp_path: Path,
     assert [queue.poll(job) for _ in range(5)] == [None] * 5 and not found.cancelled
     assert [queue.poll(job, ask=False) for _ in range(9)] == [None] * 9 and queue.asked == 5
     assert queue.poll(job) == KILLED and found.cancelled, "what is taken for lost must not go on"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_amid_a_submission_leaves_no_job(number: signal.Signals, tmp_path: Path):
+    found, slurm, seen = Job(tmp_path), object.__new__(Slurm), []
+
+    def submit(task: Any) -> Job:
+        os.kill(os.getpid(), number)
+        time.sleep(0.05)
+        seen.append("answered")  # as sbatch does all the same
+        return found
+
+    slurm._executor = types.SimpleNamespace(submit=submit)
+    slurm._queue = set()
+    with pytest.raises(KeyboardInterrupt), runner.terminating(lambda: []):
+        slurm.start([tmp_path], 0, tmp_path)
+    assert seen == ["answered"] and found.cancelled
 
 
 def test_a_queue_that_does_not_answer_loses_no_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

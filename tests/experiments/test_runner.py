@@ -16,6 +16,7 @@ import pytest
 
 from memoroids import __version__
 from memoroids.experiments import cell_process, results, runner, tables
+from memoroids.experiments.cell_process import CellProcess
 from memoroids.experiments.executors import Local, Refused
 from memoroids.experiments.figure_grids import Choice, cells
 from memoroids.experiments.grid import Cell
@@ -187,6 +188,36 @@ def test_a_cell_that_fails_alone_too_is_marked_and_the_others_of_its_process_are
     grid.run(jobs=1, together=3)
     raised = "exit status 1: ZeroDivisionError: divided by nothing"
     assert grid.ends() == ["done", "done", raised, "killed by signal 9", "done", "done"]
+
+
+class Stubborn:
+    """A process whose user presses Ctrl-C again while it is ended."""
+
+    killed = waited = False
+
+    def poll(self) -> int | None:
+        return None
+
+    def kill(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+        self.killed = True
+
+    def wait(self) -> None:
+        self.waited = True
+
+
+def test_a_second_ctrl_c_keeps_no_process_alive():
+    cells, processes = (), [Stubborn(), Stubborn()]
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with (
+        pytest.raises(KeyboardInterrupt),
+        runner.terminating(lambda: [CellProcess(cells, each, 0, 1, 0.0) for each in processes]),
+    ):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+    assert all(each.killed and each.waited for each in processes)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
 @pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM"])

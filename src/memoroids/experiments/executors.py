@@ -139,13 +139,29 @@ class Slurm:
         task = ClusterJob(
             [str(each.absolute()) for each in directories], str(cache.absolute()), cell_launch.CELL_PROGRAM
         )
+        job = self._submitted(task)
+        self._queue.add(job.job_id)
+        return _SlurmJob(self, job, directories[0] / cell_launch.LOG)
+
+    def _submitted(self, task: ClusterJob) -> Any:
+        """Submits a job. Ctrl-C amid it waits for SLURM's answer, so that no job is left of which nobody knows."""
+        pressed: list[int] = []
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = [signal.signal(number, lambda number, frame: pressed.append(number)) for number in numbers]
         try:
             job = self._executor.submit(task)
         except Exception as error:  # submitit has errors of its own, and passes on those of sbatch
+            if pressed:
+                raise KeyboardInterrupt from error
             words = " ".join(str(error).split())
             raise Refused(f"SLURM refuses a job: {words} (--resources has options of sbatch)") from error
-        self._queue.add(job.job_id)
-        return _SlurmJob(self, job, directories[0] / cell_launch.LOG)
+        finally:
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)
+        if pressed:
+            job.cancel(check=False)
+            raise KeyboardInterrupt
+        return job
 
     def queued(self, job: str) -> tuple[bool, int]:
         """Whether a job waits or runs, and the number of the answer that says so.

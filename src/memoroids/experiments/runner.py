@@ -240,7 +240,10 @@ def _lock(root: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def terminating(running: Callable[[], Sequence[CellProcess]]) -> Iterator[None]:
-    """Ends the processes that are running when the caller ends, for whatever reason; treats SIGTERM like Ctrl-C."""
+    """Ends the processes that are running when the caller ends, for whatever reason; treats SIGTERM like Ctrl-C.
+
+    Neither can keep it from ending all of them; what it waits for afterwards can be interrupted.
+    """
 
     def interrupt(number: Any, frame: Any) -> None:
         raise KeyboardInterrupt
@@ -249,8 +252,13 @@ def terminating(running: Callable[[], Sequence[CellProcess]]) -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
-        for process in running():
-            process.handle.kill()
+        ctrl_c = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        try:
+            for process in running():
+                process.handle.kill()
+        finally:
+            signal.signal(signal.SIGINT, ctrl_c)
+            signal.signal(signal.SIGTERM, before)
         for process in running():
             process.handle.wait()
