@@ -23,11 +23,10 @@ from memoroids.agents.agent_registry import REGISTRY
 from memoroids.benchmarks import padded_returns as returns
 from memoroids.cli.main import main as memoroids
 from memoroids.experiments import runner
-from memoroids.replay import PriorityConfig
 from memoroids.runs.device_loop import DeviceRun
 from memoroids.runs.host_loop import HostRun
 from memoroids.runs.metrics import FIELDS
-from memoroids.runs.settings import TrainConfig, options
+from memoroids.runs.settings import PREFIXED, TrainConfig, options
 from memoroids.runs.settings_file import to_json
 
 # The smallest run, for errors that are detected only when a run is built.
@@ -80,9 +79,10 @@ def _options() -> Iterator[tuple[str, str, Any]]:
     default = TrainConfig()
     for option, (group, field) in options().items():
         cls = TrainConfig if group is None else type(getattr(default, group))
-        yield "--" + option.replace("_", "-"), option, typing.get_type_hints(cls)[field]
+        name = field if group in PREFIXED else option
+        yield "--" + option.replace("_", "-"), name, typing.get_type_hints(cls)[field]
     agents = {"" if name == "dqn" else f"{name}.": kind.settings for name, kind in REGISTRY.items()}
-    for prefix, cls in (agents | {"priority.": PriorityConfig}).items():
+    for prefix, cls in agents.items():
         hints = typing.get_type_hints(cls)
         for inner in dataclasses.fields(cls):
             yield "--" + prefix + re.sub("_(?!$)", "-", inner.name), inner.name, hints[inner.name]

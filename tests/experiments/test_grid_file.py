@@ -185,6 +185,21 @@ def test_what_is_wrong_with_a_file_is_said_in_one_line(name: str, tmp_path: Path
     assert "\n" not in str(error.value)
 
 
+def test_settings_of_priorities_have_their_name_and_a_dot(tmp_path: Path):
+    head = "seeds = 1\n[settings]\nenv = 'device:RepeatFirstEasy'\nprioritised = true\npriority.floor = 0.01\n"
+    found = grid_cells(read(tmp_path, head + "[axes]\npriority.mix = [0.5, 0.9]"))
+    priority = [cell.config.priority for cell in found]
+    assert [(each.mix, each.floor, each.exponent) for each in priority] == [(0.5, 0.01, 0.6), (0.9, 0.01, 0.6)]
+    assert [cell.batching for cell in found] == ["priority.mix=0.5", "priority.mix=0.9"]
+    for wrong, says in (
+        ("priority.mixed = [1.0]", "unknown setting 'priority.mixed'; did you mean priority.mix?"),
+        ("priority.mix = ['all']", "priority.mix must be float, got 'all'"),
+        ("priority = [1]", "unknown setting 'priority'|priority must be"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            grid_cells(read(tmp_path, head + "[axes]\n" + wrong))
+
+
 SCALES = """
 seeds = 2
 [settings]

@@ -17,6 +17,7 @@ SETTINGS: dict[str, Any] = {
     "step_periods": [4, 104],
     "memory_sizes": {"max_decay": 0.5},
     "cut_batch": True,
+    "priority.mix": 0.9,
 }
 
 

@@ -1,7 +1,7 @@
 """Files of the user's own in TOML, with known keys of known kinds."""
 
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,20 +17,39 @@ _KINDS: dict[type, str] = {
 }
 
 
-def read_toml(path: Path, kinds: dict[str, type], make: Callable[[dict[str, Any]], ReadT]) -> ReadT:
+def read_toml(
+    path: Path, kinds: dict[str, type], make: Callable[[dict[str, Any]], ReadT], *, dotted: Collection[str] = ()
+) -> ReadT:
     """What `make` makes of a file whose keys are among `kinds`, each with a value of its kind: key → type.
 
-    A list is one of tables. Raises `ValueError`, naming the file, if it cannot be read, is not valid TOML, has another
-    key or another kind of value, or if `make` raises one.
+    A list is one of tables. `dotted`: names of tables inside these whose keys are read with the name before them, as
+    `priority.mix` is written.
+
+    Raises `ValueError`, naming the file, if it cannot be read, is not valid TOML, has another key or another kind of
+    value, or if `make` raises one.
     """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = _with_dots(tomllib.loads(path.read_text(encoding="utf-8")), dotted)
         check_kinds(values, kinds)
         return make(values)
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:  # tomllib's errors are among them
         raise ValueError(f"{path}: {error}") from error
+
+
+def _with_dots(value: Any, dotted: Collection[str]) -> Any:
+    """A table or a list of tables where `{"a": {"b": 1}}` has become `{"a.b": 1}` for each name `a` in `dotted`."""
+    if isinstance(value, list):
+        return [_with_dots(each, dotted) for each in value]
+    if not isinstance(value, dict):
+        return value
+    found = {}
+    for name, each in value.items():
+        inner = _with_dots(each, dotted)
+        split = name in dotted and isinstance(inner, dict)
+        found |= {f"{name}.{key}": leaf for key, leaf in inner.items()} if split else {name: inner}
+    return found
 
 
 def check_kinds(values: dict[str, Any], kinds: dict[str, type]) -> None:

@@ -13,7 +13,7 @@ from memoroids.envs import task_of
 from memoroids.experiments.file_settings import Settings, check_places, config_of
 from memoroids.experiments.grid import Cell, batching_label
 from memoroids.runs.presets import PRESETS
-from memoroids.runs.settings import TrainConfig
+from memoroids.runs.settings import PREFIXED, TrainConfig
 from memoroids.runs.settings_file import to_json
 
 NAME = "grid"
@@ -51,7 +51,8 @@ def read_grid(path: Path, scale: str | None = None) -> GridFile:
 
     Raises `ValueError`, naming the file, for one that is not valid TOML or not a grid, and if it has no such scale.
     """
-    return read_toml(path, _KEYS | {"scale": dict}, lambda values: _at_scale({"title": path.stem} | values, scale))
+    kinds = _KEYS | {"scale": dict}
+    return read_toml(path, kinds, lambda values: _at_scale({"title": path.stem} | values, scale), dotted=PREFIXED)
 
 
 _KEYS = {"title": str, "about": str, "preset": str, "seeds": int, "first_seed": int, "settings": dict}

@@ -9,7 +9,7 @@ from memoroids._util.messages import suggest
 from memoroids._util.toml_tables import read_toml
 from memoroids.experiments.file_settings import Settings, check_places, config_of
 from memoroids.runs.presets import PRESETS
-from memoroids.runs.settings import TrainConfig
+from memoroids.runs.settings import PREFIXED, TrainConfig
 
 _RANGE = {"low", "high", "log", "step"}
 
@@ -62,7 +62,7 @@ def read_tune(path: Path) -> TuneFile:
 
     Settings are tried at the ends of their ranges, and at each value of a list, before any trial begins.
     """
-    return read_toml(path, _KEYS, lambda values: _checked({"title": path.stem} | values))
+    return read_toml(path, _KEYS, lambda values: _checked({"title": path.stem} | values), dotted=PREFIXED)
 
 
 _KEYS = {"title": str, "preset": str, "trials": int, "seeds": int, "first_seed": int, "report_seeds": int}

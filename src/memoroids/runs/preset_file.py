@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from memoroids._util.files import atomic_write_text
 from memoroids._util.toml_tables import read_toml, to_toml
+from memoroids.runs.settings import PREFIXED
 
 SUFFIX = ".toml"
 WHAT = ("env", "memory", "algorithm")
@@ -43,7 +44,7 @@ def read_preset(path: Path) -> PresetFile:
             raise ValueError(f"{wrong[0]} must be text, got {settings[wrong[0]]!r}")
         return PresetFile(base, settings)
 
-    return read_toml(path, {"preset": str, "settings": dict}, make)
+    return read_toml(path, {"preset": str, "settings": dict}, make, dotted=PREFIXED)
 
 
 def write_preset(path: Path, found: PresetFile, comments: Iterable[str]) -> None:

@@ -30,8 +30,8 @@ from memoroids.runs.setting_groups import (
 
 RENAMED = {"env": {"id": "env", "options": "env_options"}}
 """Group → field → name of its option, for options that are not named like the field."""
-NOT_FLAT = ("agent", "priority")
-"""Groups outside `options()`: the agent's fields depend on the algorithm, those of priority keep their prefix."""
+PREFIXED = ("priority",)
+"""Groups whose options begin with the group's name and a dot."""
 
 
 @dataclass(frozen=True)
@@ -277,9 +277,10 @@ def options() -> dict[str, tuple[str | None, str]]:
     for name, default in _defaults().items():
         if not dataclasses.is_dataclass(default):
             found[name] = None, name
-        elif name not in NOT_FLAT:
+        elif name != "agent":  # whose fields depend on the algorithm
+            prefix = f"{name}." if name in PREFIXED else ""
             for inner in dataclasses.fields(default):
-                found[RENAMED.get(name, {}).get(inner.name, inner.name)] = name, inner.name
+                found[prefix + RENAMED.get(name, {}).get(inner.name, inner.name)] = name, inner.name
     return found
 
 
@@ -290,7 +291,7 @@ def flat(values: dict[str, Any]) -> dict[str, Any]:
         if name not in _groups() or not isinstance(value, dict):
             found[name] = value
             continue
-        prefix = "priority." if name == "priority" else ""
+        prefix = f"{name}." if name in PREFIXED else ""
         names = RENAMED.get(name or "", {})
         found |= {f"{prefix}{names.get(inner, inner)}": each for inner, each in value.items()}
     return found
