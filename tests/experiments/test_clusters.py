@@ -14,10 +14,11 @@ from typing import Any
 import fake_cell
 import pytest
 
-from memoroids.experiments import cell_launch, cell_process, results, runner, tables
+from memoroids.experiments import cell_launch, cell_process, results, runner, tables, tune
 from memoroids.experiments.executors import Executor, Local, make_executor
 from memoroids.experiments.figure_grids import Choice, cells
 from memoroids.experiments.runner import GridProgress
+from memoroids.experiments.tune_file import TuneFile
 
 pytestmark = [
     pytest.mark.cluster,
@@ -128,3 +129,21 @@ def test_a_node_that_dies_and_a_killed_process_cost_no_result_and_no_cell_ends_t
     assert grid.ends() == sorted(cell.name for cell in grid.cells)
     assert len(grid.starts()) == len(grid.cells) + 2
     assert all(cell_process.status(grid.root, cell) for cell in grid.cells)
+
+
+@pytest.mark.parametrize("name", CLUSTERS)
+def test_a_search_runs_its_trials_there(name: str, tmp_path: Path, faked: None):
+    settings = {"env": "RepeatFirstEasy", "memory": "gru", "train_episodes": 40}
+    search: dict[str, Any] = {"learning_rate": [1e-3, 1e-2], "width": [8, 16]}
+    told = TuneFile("a search", trials=4, seeds=2, prune=False, settings=settings, search=search)
+    root = tmp_path / "search"
+    executor = make_executor(name, 2, root, RESOURCES[name])
+    tune.prepare(root, told)
+    study = tune.search(root, told, executor, watch=lambda moment: None)
+    assert [row["state"] for row in study.rows()] == ["complete"] * 4
+    starts = [json.loads(line)["name"] for line in (tmp_path / "starts").read_text().splitlines()]
+    assert sorted(starts) == [f"trial{trial:04d}-seed{seed}" for trial in range(4) for seed in (100, 101)]
+    best = study.best()
+    assert best is not None
+    page = tune.compare(root, told, best[2], executor, command="memoroids tune")
+    assert page.exists() and all(len(values) == 3 for values in tune.finals(root).values())

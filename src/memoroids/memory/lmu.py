@@ -7,7 +7,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.linalg import expm
 
 from memoroids.memory.memoroid import State, check_sizes
 from memoroids.memory.sequential import SequentialMemory
@@ -26,6 +25,8 @@ def delay(order: int, theta: float) -> tuple[np.ndarray, np.ndarray]:
     joint[:order, :order] = (2 * i[:, None] + 1) * signs / theta
     joint[:order, order] = (2 * i + 1) * (-1.0) ** i / theta
     # The exponential of [[A, B], [0, 0]] is [[Ā, B̄], [0, 1]], whether or not A is invertible.
+    from scipy.linalg import expm  # slow to import
+
     held = expm(joint)
     return held[:order, :order], held[:order, order]
 

@@ -25,7 +25,6 @@ from memoroids.runs.build_replay import device_rings
 from memoroids.runs.setting_groups import NetworkSettings
 from memoroids.runs.settings import TrainConfig
 from memoroids.runs.settings_file import with_typed_agent
-from memoroids.testing import LawError, check_memory
 
 
 class HostParts(NamedTuple):
@@ -170,6 +169,8 @@ def check_own_memory(config: TrainConfig, parts: HostParts | DeviceParts) -> Non
     """Raises `ValueError`, naming the law, if a memory of the user's own breaks one at its initial parameters."""
     if not config.network.check_memory or ":" not in config.network.memory:
         return
+    from memoroids.testing import LawError, check_memory  # slow to import, and for memories of the user's own only
+
     try:
         check_memory(parts.network.memory, length=8, gradient_steps=0)
     except Exception as error:  # a user's memory may raise anything
