@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import jax
 import pytest
 
 from memoroids._util.compile_cache import SWITCH, keep_compiled_programs
@@ -38,14 +40,17 @@ def test_a_later_process_finds_what_an_earlier_one_compiled(tmp_path):
     assert again == where and hits > 0 and said == ""
 
 
-def test_a_program_that_was_cut_short_is_compiled_again(tmp_path):
+@pytest.mark.parametrize("read", [False, True])
+@pytest.mark.parametrize("length", [0, 20])
+def test_a_program_that_was_cut_short_is_compiled_again(tmp_path, length: int, read: bool):
     where, *_ = compiled(tmp_path)
     folder = tmp_path / os.path.relpath(where, tmp_path)
     programs = sorted(folder.glob("*-cache"))
     assert programs
     for program in programs:  # as a process leaves it that is killed while it writes
-        program.write_bytes(program.read_bytes()[:20])
-        program.with_name(program.name.removesuffix("-cache") + "-atime").unlink()
+        program.write_bytes(program.read_bytes()[:length])
+        if not read:  # by another process, which notes the time
+            program.with_name(program.name.removesuffix("-cache") + "-atime").unlink()
     _, hits, said = compiled(tmp_path)
     assert hits == 0 and said == ""
     assert compiled(tmp_path)[1] > 0
@@ -62,6 +67,26 @@ def test_a_directory_that_cannot_be_written_is_no_failure(tmp_path):
     (tmp_path / "memoroids").write_text("a file")
     where, hits, said = compiled(tmp_path)
     assert (where, hits, said) == ("None", 0, "")
+
+
+def test_a_user_without_a_home_has_no_cache(monkeypatch: pytest.MonkeyPatch):
+    def nowhere() -> None:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv(SWITCH, "1")
+    monkeypatch.setattr(Path, "home", nowhere)
+    before = jax.config.values["jax_compilation_cache_dir"]
+    jax.config.update("jax_compilation_cache_dir", None)
+    try:
+        assert keep_compiled_programs() is None
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+
+
+def test_nobody_else_can_write_to_it(tmp_path):
+    where, *_ = compiled(tmp_path)
+    assert os.stat(where).st_mode & 0o077 == 0
 
 
 def test_the_switch_leaves_this_process_alone(monkeypatch: pytest.MonkeyPatch):

@@ -32,16 +32,16 @@ def test_a_change_is_judged_by_the_limit_where_there_is_one(tmp_path):
     )
     text = compare(old, new)
     assert text.splitlines()[0].startswith("measured with cores 2 -> 16")
-    assert lines(text, "lru") == "lru 4.00 -> 8.00 ms of its limit 2.00 -> 2.00"  # a slower machine is no change
-    assert lines(text, "s5") == "s5 4.00 -> 8.00 ms of its limit 2.00 -> 4.00 slower"
+    assert lines(text, "lru") == "lru 4.00 ms -> 8.00 ms 2.00 -> 2.00 × its limit"  # a slower machine is no change
+    assert lines(text, "s5") == "s5 4.00 ms -> 8.00 ms 2.00 -> 4.00 × its limit slower"
     assert f"only in {old}: 0, only in {new}: 1" in text
 
 
 def test_without_a_limit_times_are_compared(tmp_path):
-    old = written(tmp_path / "old.json", {"acting": [measured("a step", 0.003)]})
-    new = written(tmp_path / "new.json", {"acting": [measured("a step", 0.001)]})
+    old = written(tmp_path / "old.json", {"acting": [measured("a step", 4e-6)]})
+    new = written(tmp_path / "new.json", {"acting": [measured("a step", 3e-6)]})
     text = compare(old, new)
-    assert lines(text, "a step") == "a step 3.00 -> 1.00 ms of its limit - faster"
+    assert lines(text, "a step") == "a step 4.0 µs -> 3.0 µs faster"
     assert text.startswith("measured on machines of the same description")
 
 
@@ -63,4 +63,4 @@ def test_files_that_cannot_be_compared_are_refused_in_one_line(tmp_path, capsys)
             main(["bench", "--compare", str(old), str(other)])
         assert ended.value.code == 2 and said in capsys.readouterr().err
     main(["bench", "--compare", str(old), str(old)])
-    assert "1,000.00 -> 1,000.00 ms" in capsys.readouterr().out
+    assert "1,000.00 ms -> 1,000.00 ms" in capsys.readouterr().out

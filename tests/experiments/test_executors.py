@@ -4,7 +4,6 @@ Grids on a real SLURM and a real Ray are in tests/clusters.
 """
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -16,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from memoroids.experiments import executors, runner
+from memoroids.experiments import executors
 from memoroids.experiments.cell_launch import launch
 from memoroids.experiments.executors import KILLED, Local, Slurm, _RayTask, _SlurmJob, make_executor
 
@@ -156,21 +155,43 @@ def test_a_job_of_slurm_ends_when_it_has_left_the_queue_for_good(tmp_path: Path,
     assert queue.poll(job) == KILLED and found.cancelled, "what is taken for lost must not go on"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_amid_a_submission_leaves_no_job(number: signal.Signals, tmp_path: Path):
-    found, slurm, seen = Job(tmp_path), object.__new__(Slurm), []
+SUBMITTING = """
+import os, signal, subprocess, sys, time, types
+from pathlib import Path
+from memoroids.experiments import runner
+from memoroids.experiments.executors import Slurm
+place = Path({place!r})
 
-    def submit(task: Any) -> Job:
-        os.kill(os.getpid(), number)
-        time.sleep(0.05)
-        seen.append("answered")  # as sbatch does all the same
-        return found
+def sbatch(wait):
+    return subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({{wait}}); print('answered')"], stdout=-1)
 
-    slurm._executor = types.SimpleNamespace(submit=submit)
-    slurm._queue = set()
-    with pytest.raises(KeyboardInterrupt), runner.terminating(lambda: []):
-        slurm.start([tmp_path], 0, tmp_path)
-    assert seen == ["answered"] and found.cancelled
+def submit(task):
+    child = sbatch(0.5)
+    time.sleep(0.2)
+    os.killpg(0, signal.{name})  # as a terminal does, to all processes of the command
+    assert child.communicate()[0] == b"answered\\n"
+    return types.SimpleNamespace(cancel=cancel)
+
+def cancel(check):
+    child = sbatch(0.5)
+    os.killpg(0, signal.SIGINT)  # pressed again
+    (place / "cancelled").write_bytes(child.communicate()[0])
+
+slurm = object.__new__(Slurm)
+slurm._executor = types.SimpleNamespace(submit=submit)
+try:
+    with runner.terminating(lambda: []):
+        slurm.start([place], 0, place)
+except KeyboardInterrupt:
+    (place / "interrupted").touch()
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_ctrl_c_amid_a_submission_leaves_no_job(name: str, tmp_path: Path):
+    text = SUBMITTING.format(place=str(tmp_path), name=name)
+    subprocess.run([sys.executable, "-c", text], check=True, start_new_session=True)
+    assert (tmp_path / "cancelled").read_text() == "answered\n" and (tmp_path / "interrupted").exists()
 
 
 def test_a_queue_that_does_not_answer_loses_no_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -215,13 +215,28 @@ def test_the_file_of_a_figure_is_a_grid_like_the_users_own(name: str):
         names = "seed", "task", "memory"
         assert [[getattr(c, n) for n in names] for c in own] == [[getattr(c, n) for n in names] for c in found]
         for mine, theirs in zip(own, found, strict=True):
-            assert changed(mine.config, theirs.config) <= {"segment_length"}
+            assert mine.config == theirs.config
 
 
 def test_popgyms_file_has_every_task_once():
     grid = figure_grid("popgym")
     envs = grid.zip[0]["env"]
     assert sorted(envs) == sorted(f"device:{family}{level}" for family in FAMILIES for level in LEVELS)
+
+
+@pytest.mark.parametrize("figure", [ATARI])
+def test_a_memory_that_is_named_has_the_sizes_that_it_has_in_the_figure(figure: str):
+    def sizes(**asked: Any) -> dict[str, Any]:
+        found = cells(Choice(figure, seeds=1, segment_lengths=(), **asked))
+        return next(cell.config.network.memory_sizes for cell in found if cell.memory == "lru")
+
+    assert sizes() == sizes(memories=("lru",)) == sizes(tasks=("ALE/Pong-v5",), memories=("lru",))
+
+
+@pytest.mark.parametrize(("episodes", "every"), [(20, 10), (40_000, 2_000), (400, 20)])
+def test_a_budget_of_the_users_own_has_about_as_many_profiles(episodes: int, every: int):
+    found = cells(Choice("figure8", train_episodes=episodes, seeds=1))
+    assert {cell.config.evaluation.sensitivity_every for cell in found} == {every}
 
 
 @pytest.mark.parametrize("name", ["RepeatPreviousEasy", "popgym-RepeatPreviousEasy-v0", "repeatpreviouseasy"])
@@ -280,6 +295,7 @@ def test_a_memory_of_the_users_own_may_stand_in_a_grid():
         ({"segment_lengths": (0,)}, ["segment_length", "at least 1"]),
         ({"train_episodes": 0}, ["train_episodes", "at least 1"]),
         ({"seeds": 0}, ["seeds", "at least 1"]),
+        ({"tasks": ("ALE/Pong-v5",)}, ["figure4 do not fit ALE/Pong-v5", "use figure7 --tasks ALE/Pong-v5"]),
     ],
     ids=str,
 )
@@ -312,7 +328,7 @@ def test_popgyms_tasks_are_run_on_device_without_replay(scale: Scale):
         assert len(tasks) == 48 and {"RepeatFirstEasy", "VelocityOnlyCartpoleHard", "MineSweeperMedium"} <= tasks
     assert all(cell.config.budget.steps == 777 for cell in cells(Choice("popgym", scale, steps=777)))
     (own,) = cells(Choice("popgym", scale, tasks=("AutoencodeHard",), seeds=1))
-    assert own.memory == ("gated_delta_net" if scale != "smoke" else "lru")
+    assert own.memory == "gated_delta_net"
     assert [cell.memory for cell in cells(Choice("popgym", scale, tasks=("ObservedAutoencodeHard",), seeds=1))] == [
         "lru"
     ]

@@ -172,6 +172,7 @@ WRONG: dict[str, tuple[str, str]] = {
     "an empty zip": ("[[zip]]", "zip table 1 is empty"),
     "an empty exclude": (f"{AXIS}[[exclude]]", "exclude table 1 is empty"),
     "a scale that is no table": ("[scale]\nsmoke = 3", "scale smoke: must be a table, got 3"),
+    "a scale of that name": ("[scale.priority]\nseed = 3", "scale priority: unknown key 'seed'; did you mean seeds?"),
     "an unknown key of a scale": ("[scale.smoke]\nseed = 3", "scale smoke: unknown key 'seed'; did you mean seeds?"),
     "a wrong scale": ("[settings]\nwidth = 8\n[scale.smoke.axes]\nwidth = [4]", "scale smoke: width is set by"),
 }
@@ -195,6 +196,7 @@ def test_settings_of_priorities_have_their_name_and_a_dot(tmp_path: Path):
         ("priority.mixed = [1.0]", "unknown setting 'priority.mixed'; did you mean priority.mix?"),
         ("priority.mix = ['all']", "priority.mix must be float, got 'all'"),
         ("priority = [1]", "unknown setting 'priority'|priority must be"),
+        ("'priority.mix' = [0.3]\npriority.mix = [0.7]", "priority.mix is set twice"),
     ):
         with pytest.raises(ValueError, match=says):
             grid_cells(read(tmp_path, head + "[axes]\n" + wrong))

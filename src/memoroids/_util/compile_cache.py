@@ -4,16 +4,16 @@ import hashlib
 import os
 import platform
 import sys
-from contextlib import suppress
+import zlib
 from pathlib import Path
 
 import jax
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from memoroids._version import __version__
 
 SWITCH = "MEMOROIDS_COMPILE_CACHE"
-MOST_BYTES = 2**30
+MOST_BYTES = 2**28
 
 
 def keep_compiled_programs() -> Path | None:
@@ -28,27 +28,42 @@ def keep_compiled_programs() -> Path | None:
     """
     if os.environ.get(SWITCH) == "0" or getattr(jax.config, "jax_compilation_cache_dir", None):
         return None
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    directory = Path(home) / "memoroids" / f"{__version__}-{_processor()}"
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        directory = Path(home) / "memoroids" / f"{__version__}-{_processor()}"
+        # Whoever can write there can make this process run anything.
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         _drop_unfinished(directory)
-    except (OSError, Timeout):
+    except (OSError, RuntimeError):  # a directory that cannot be written, a user without a home
         return None
     jax.config.update("jax_compilation_cache_dir", str(directory))
     jax.config.update("jax_compilation_cache_max_size", MOST_BYTES)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    # JAX looks at every program whenever it adds one, so there should not be too many.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     return directory
 
 
 def _drop_unfinished(directory: Path) -> None:
     """Deletes programs that a process was writing when it was killed, which JAX would fail to read for ever after."""
+    checked = directory / ".checked"
     with FileLock(directory / ".lockfile", timeout=10):  # the lock that JAX takes to read and to write
+        since = checked.stat().st_mtime if checked.exists() else 0.0
         for program in directory.glob("*-cache"):
-            # JAX writes the time of the last use after the program itself.
-            if not program.with_name(program.name.removesuffix("-cache") + "-atime").exists():
-                with suppress(FileNotFoundError):
-                    program.unlink()
+            if program.stat().st_mtime >= since and not _whole(program.read_bytes()):
+                program.unlink()
+        checked.touch()
+
+
+def _whole(program: bytes) -> bool:
+    """Whether a compressed program has an end, as far as can be told: True for other compressions than zlib's."""
+    if program[:1] not in (b"", b"x"):  # the first byte of zlib's
+        return True
+    decompressed = zlib.decompressobj()
+    try:
+        decompressed.decompress(program)
+    except zlib.error:
+        return False
+    return decompressed.eof
 
 
 def _processor() -> str:

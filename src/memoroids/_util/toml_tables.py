@@ -17,19 +17,14 @@ _KINDS: dict[type, str] = {
 }
 
 
-def read_toml(
-    path: Path, kinds: dict[str, type], make: Callable[[dict[str, Any]], ReadT], *, dotted: Collection[str] = ()
-) -> ReadT:
+def read_toml(path: Path, kinds: dict[str, type], make: Callable[[dict[str, Any]], ReadT]) -> ReadT:
     """What `make` makes of a file whose keys are among `kinds`, each with a value of its kind: key → type.
 
-    A list is one of tables. `dotted`: names of tables inside these whose keys are read with the name before them, as
-    `priority.mix` is written.
-
-    Raises `ValueError`, naming the file, if it cannot be read, is not valid TOML, has another key or another kind of
-    value, or if `make` raises one.
+    A list is one of tables. Raises `ValueError`, naming the file, if it cannot be read, is not valid TOML, has another
+    key or another kind of value, or if `make` raises one.
     """
     try:
-        values = _with_dots(tomllib.loads(path.read_text(encoding="utf-8")), dotted)
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
         check_kinds(values, kinds)
         return make(values)
     except OSError as error:
@@ -38,17 +33,19 @@ def read_toml(
         raise ValueError(f"{path}: {error}") from error
 
 
-def _with_dots(value: Any, dotted: Collection[str]) -> Any:
-    """A table or a list of tables where `{"a": {"b": 1}}` has become `{"a.b": 1}` for each name `a` in `dotted`."""
-    if isinstance(value, list):
-        return [_with_dots(each, dotted) for each in value]
-    if not isinstance(value, dict):
-        return value
-    found = {}
-    for name, each in value.items():
-        inner = _with_dots(each, dotted)
-        split = name in dotted and isinstance(inner, dict)
-        found |= {f"{name}.{key}": leaf for key, leaf in inner.items()} if split else {name: inner}
+def with_dots(table: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """A table where `{"a": {"b": 1}}`, which is how TOML reads `a.b = 1`, is `{"a.b": 1}` for each `a` in `names`.
+
+    Raises `ValueError` for a key that it then has twice.
+    """
+    found: dict[str, Any] = {}
+    for name, value in table.items():
+        split = name in names and isinstance(value, dict)
+        inside = {f"{name}.{inner}": leaf for inner, leaf in value.items()} if split else {name: value}
+        for key, each in inside.items():
+            if key in found:
+                raise ValueError(f"{key} is set twice")
+            found[key] = each
     return found
 
 

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from memoroids.benchmarks.measurement import time_text
+
 NOTABLE = 1.15
 """Factor from which on a change is named: ratios of one machine vary by about as much between runs."""
 
@@ -11,19 +13,19 @@ NOTABLE = 1.15
 class Change(NamedTuple):
     """One measurement of two files.
 
-    `seconds`, `limits`: the older and the newer value; the second is the time as a multiple of the measurement's first
-    limit, None where it has none.
+    `seconds`, `multiples`: the older and the newer value; the second is the time as a multiple of the measurement's
+    first limit, None where it has none.
     """
 
     question: str
     what: str
     seconds: tuple[float, float]
-    limits: tuple[float, float] | None
+    multiples: tuple[float, float] | None
 
     @property
     def times(self) -> float:
         """How many times as long it takes as before: against the limit if it has one, which other machines share."""
-        old, new = self.limits or self.seconds
+        old, new = self.multiples or self.seconds
         return new / old
 
 
@@ -59,7 +61,7 @@ def compare(old: Path, new: Path) -> str:
     """
     before, after = read(old), read(new)
     changes = [
-        Change(question, what, (rows[what]["seconds"], row["seconds"]), _limits(rows[what], row))
+        Change(question, what, (rows[what]["seconds"], row["seconds"]), _multiples(rows[what], row))
         for question, found in after["rows"].items()
         for rows in (before["rows"].get(question, {}),)
         for what, row in found.items()
@@ -77,7 +79,7 @@ def compare(old: Path, new: Path) -> str:
     return "\n".join(lines)
 
 
-def _limits(old: dict[str, Any], new: dict[str, Any]) -> tuple[float, float] | None:
+def _multiples(old: dict[str, Any], new: dict[str, Any]) -> tuple[float, float] | None:
     common = next((name for name in new["limits"] if name in old["limits"]), None)
     if common is None:
         return None
@@ -92,7 +94,7 @@ def _machines(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def _line(change: Change) -> str:
-    seconds = " -> ".join(f"{1e3 * each:,.2f}" for each in change.seconds)
-    limits = " -> ".join(f"{each:,.2f}" for each in change.limits) if change.limits else "-"
+    seconds = " -> ".join(map(time_text, change.seconds))
+    multiples = " -> ".join(f"{each:,.2f}" for each in change.multiples) + " × its limit" if change.multiples else ""
     word = "slower" if change.times > NOTABLE else "faster" if change.times < 1 / NOTABLE else ""
-    return f"{change.what:76} {seconds:>22} ms   of its limit {limits:>16}   {word}".rstrip()
+    return f"{change.what:76} {seconds:>26}   {multiples:28} {word}".rstrip()

@@ -28,12 +28,12 @@ class Measurement:
 
     def lines(self) -> str:
         """As text, with a line for each reference (its ratio to ours) and for each limit (the ratio of ours to it)."""
-        out = [f"{self.what:64}{_time(self.seconds):>12}{self._rest('ours')}"]
+        out = [f"{self.what:64}{time_text(self.seconds):>12}{self._rest('ours')}"]
         for name, seconds in self.references.items():
-            out.append(f"    {name:60}{_time(seconds):>12}  {seconds / self.seconds:8.2f} × ours{self._rest(name)}")
+            out.append(f"    {name:60}{time_text(seconds):>12}  {seconds / self.seconds:8.2f} × ours{self._rest(name)}")
         for name, seconds in self.limits.items():
             out.append(
-                f"    limit: {name:53}{_time(seconds):>12}  ours {self.seconds / seconds:8.2f} ×{self._rest(name)}"
+                f"    limit: {name:53}{time_text(seconds):>12}  ours {self.seconds / seconds:8.2f} ×{self._rest(name)}"
             )
         return "\n".join(out)
 
@@ -49,7 +49,8 @@ class Measurement:
         return dataclasses.asdict(self)
 
 
-def _time(seconds: float) -> str:
+def time_text(seconds: float) -> str:
+    """Seconds in milliseconds or microseconds, with their unit."""
     return f"{1e3 * seconds:,.2f} ms" if seconds >= 1e-3 else f"{1e6 * seconds:,.1f} µs"
 
 

@@ -11,6 +11,8 @@ import tyro
 
 from memoroids.cli.parse import parse
 
+REPEATS = 20
+
 
 @dataclass(frozen=True)
 class BenchOptions:
@@ -42,7 +44,7 @@ class BenchOptions:
     products; device: an episode with its update; returns: memoroids against padding and loops; batching: where the time
     of a training episode goes; environments: device tasks against POPGym's Python; export: a step of
     exported agents (extra onnx)."""
-    repeats: int = 20
+    repeats: int = REPEATS
     """Timed repetitions; the median is printed."""
     output: Path | None = None
     """Directory to write the measurements to, as a table and a figure (returns only)."""
@@ -56,7 +58,7 @@ class BenchOptions:
             raise ValueError(f"repeats must be at least 1, got {self.repeats}")
         if self.output is not None and self.what != "returns":
             raise ValueError(f"output is for returns only, got it for {self.what}")
-        if self.compare is not None and (self.json or self.what != "limits"):
+        if self.compare is not None and (self.json or self.what != "limits" or self.repeats != REPEATS):
             raise ValueError("compare measures nothing: it goes with no other option")
 
 

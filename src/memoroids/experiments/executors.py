@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -96,6 +96,31 @@ class _SlurmJob:
         """Returns at once: what SLURM has been told to cancel will end."""
 
 
+_ENDING = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def _recorded() -> Iterator[list[int]]:
+    """Keeps Ctrl-C and SIGTERM from ending what this process does; yields the list of those that came."""
+    came: list[int] = []
+    handlers = [signal.signal(number, lambda number, frame: came.append(number)) for number in _ENDING]
+    try:
+        yield came
+    finally:
+        for number, handler in zip(_ENDING, handlers, strict=True):
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _spared() -> Iterator[None]:
+    """Keeps Ctrl-C and SIGTERM from the processes that are started inside, which a terminal signals as well."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # which they inherit
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
 def _failed(log: Path, error: Exception) -> int:
     """Writes why a job failed to the log of its cell, where the reason of a failure is looked up."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(error)]
@@ -145,22 +170,19 @@ class Slurm:
 
     def _submitted(self, task: ClusterJob) -> Any:
         """Submits a job. Ctrl-C amid it waits for SLURM's answer, so that no job is left of which nobody knows."""
-        pressed: list[int] = []
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        before = [signal.signal(number, lambda number, frame: pressed.append(number)) for number in numbers]
-        try:
-            job = self._executor.submit(task)
-        except Exception as error:  # submitit has errors of its own, and passes on those of sbatch
+        with _recorded() as pressed:
+            try:
+                with _spared():
+                    job = self._executor.submit(task)
+            except Exception as error:  # submitit has errors of its own, and passes on those of sbatch
+                if pressed:
+                    raise KeyboardInterrupt from error
+                words = " ".join(str(error).split())
+                raise Refused(f"SLURM refuses a job: {words} (--resources has options of sbatch)") from error
             if pressed:
-                raise KeyboardInterrupt from error
-            words = " ".join(str(error).split())
-            raise Refused(f"SLURM refuses a job: {words} (--resources has options of sbatch)") from error
-        finally:
-            for number, handler in zip(numbers, before, strict=True):
-                signal.signal(number, handler)
-        if pressed:
-            job.cancel(check=False)
-            raise KeyboardInterrupt
+                with _spared():
+                    job.cancel(check=False)
+                raise KeyboardInterrupt
         return job
 
     def queued(self, job: str) -> tuple[bool, int]:

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from memoroids.agents.agent_registry import resolve_agent
-from memoroids.envs import DEVICE_PREFIX, resolve, short_name
-from memoroids.experiments.file_settings import Settings
+from memoroids.envs import DEVICE_PREFIX, is_atari, resolve, short_name
+from memoroids.experiments.file_settings import Settings, config_of
 from memoroids.experiments.grid import Cell, batching_label
 from memoroids.experiments.grid_file import GridFile, axes_of, grid_cells, read_grid, task_label
 from memoroids.replay.segment_buffer import SegmentState
+from memoroids.runs.setting_groups import ReplaySettings
 from memoroids.runs.settings import TrainConfig
 
 FILES = {path.stem: path for path in sorted((Path(__file__).parent / "grids").glob("*.toml"))}
@@ -20,6 +21,10 @@ PUBLISHED = frozenset(name for name in FILES if name.startswith("figure"))
 """The figures of Morad et al. 2024; the others are ours."""
 OWN_MEMORY = "popgym"
 """The grid in which each task has a memory of its own, unless memories are named; an LRU where the file names none."""
+ATARI = "figure7"
+"""The figure whose settings are those of Atari; those of the others are not."""
+PROFILES = 20
+"""Sensitivity profiles of a run whose budget the user chose."""
 
 Scale = Literal["smoke", "laptop", "paper"]
 Change = Literal["next-state", "loss"]
@@ -80,6 +85,10 @@ def chosen(grid: GridFile, choice: Choice) -> GridFile:
     for name in ("steps", "random_episodes", "train_episodes"):
         if (value := getattr(choice, name)) is not None:
             settings[name] = value
+    if "sensitivity_every" in settings and (choice.train_episodes or choice.tasks):
+        first = config_of(grid.preset, settings | _pairs(what, choice)[0], grid.first_seed)
+        every, episodes = first.evaluation.eval_every or 1, first.budget.train_episodes or 0
+        settings["sensitivity_every"] = max(1, episodes // PROFILES // every) * every
     zips = [_pairs(what, choice), _batchings(batching, choice)]
     if choice.ablations:
         plain = {setting: getattr(TrainConfig().agent, setting) for setting, _, _ in CHANGES.values()}
@@ -117,10 +126,16 @@ def _pairs(own: list[Settings], choice: Choice) -> list[Settings]:
     if choice.tasks:
         on_device = all(task["env"].startswith(DEVICE_PREFIX) for task in tasks)
         tasks = [_task(name, on_device=on_device) for name in choice.tasks]
+        for task in tasks:
+            if is_atari(resolve(task["env"])) != (choice.figure == ATARI):
+                other = f"use {ATARI} --tasks {task['env']}" if choice.figure != ATARI else "use another figure"
+                raise ValueError(f"the settings of {choice.figure} do not fit {task['env']}: {other}")
         if choice.figure == OWN_MEMORY and not choice.memories:
-            best = {each["env"]: each["memory"] for each in own}
+            (named, *_) = _sorted(figure_grid(OWN_MEMORY))  # at a smaller scale there are fewer tasks
+            best = {each["env"]: each["memory"] for each in named}
             return [task | {"memory": best.get(task["env"], "lru")} for task in tasks]
-    return [task | {"memory": memory} for task in tasks for memory in memories]
+    sizes = {each["memory"]: {"memory_sizes": each["memory_sizes"]} for each in own if "memory_sizes" in each}
+    return [task | {"memory": memory} | sizes.get(memory, {}) for task in tasks for memory in memories]
 
 
 def _task(name: str, *, on_device: bool) -> Settings:
@@ -146,10 +161,12 @@ def _batchings(own: list[Settings], choice: Choice) -> list[Settings]:
         lengths = tuple(each["segment_length"] for each in own if each["batching"] == "segments")
     if not own and not lengths:
         return []
-    tape = {"batching": "tape", "segment_length": max(lengths, default=10), "segment_state": "zero"}
-    tape |= {"segment_count": "slots"}
-    how = {"segment_state": choice.segment_state, "segment_count": choice.segment_count}
-    return [tape, *(tape | how | {"batching": "segments", "segment_length": length} for length in lengths)]
+    asked = {"segment_state": choice.segment_state, "segment_count": choice.segment_count}
+    plain = {name: getattr(ReplaySettings(), name) for name in asked}
+    asked = {name: value for name, value in asked.items() if value != plain[name]}
+    tape = own[0] if own else {"batching": "tape", "segment_length": lengths[0]}
+    tape = tape | {name: plain[name] for name in asked}
+    return [tape, *(tape | asked | {"batching": "segments", "segment_length": length} for length in lengths)]
 
 
 def _columns(rows: Sequence[Settings]) -> dict[str, list[Any]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from memoroids._util.toml_tables import check_kinds, read_toml
+from memoroids._util.toml_tables import check_kinds, read_toml, with_dots
 from memoroids.envs import task_of
 from memoroids.experiments.file_settings import Settings, check_places, config_of
 from memoroids.experiments.grid import Cell, batching_label
@@ -51,8 +51,7 @@ def read_grid(path: Path, scale: str | None = None) -> GridFile:
 
     Raises `ValueError`, naming the file, for one that is not valid TOML or not a grid, and if it has no such scale.
     """
-    kinds = _KEYS | {"scale": dict}
-    return read_toml(path, kinds, lambda values: _at_scale({"title": path.stem} | values, scale), dotted=PREFIXED)
+    return read_toml(path, _KEYS | {"scale": dict}, lambda values: _at_scale({"title": path.stem} | values, scale))
 
 
 _KEYS = {"title": str, "about": str, "preset": str, "seeds": int, "first_seed": int, "settings": dict}
@@ -77,8 +76,13 @@ def _at_scale(values: dict[str, Any], scale: str | None) -> GridFile:
     return found[scale]
 
 
-def _checked(values: Any) -> GridFile:
-    grid = GridFile(**values)
+def _checked(values: dict[str, Any]) -> GridFile:
+    dotted: dict[str, Any] = dict(values)
+    for name in dotted.keys() & {"settings", "axes", "zip", "exclude"}:
+        table = values[name]
+        several = isinstance(table, list)
+        dotted[name] = [with_dots(each, PREFIXED) for each in table] if several else with_dots(table, PREFIXED)
+    grid = GridFile(**dotted)
     if grid.seeds < 1 or grid.first_seed < 0:
         raise ValueError(f"seeds must be at least 1 and first_seed at least 0, got {grid.seeds} and {grid.first_seed}")
     places = check_places(_tables(grid))

@@ -112,10 +112,10 @@ def run(
     """Runs all cells that have not ended, as many processes at a time as `executor` has jobs.
 
     A process runs one cell, or up to `together` that run on device and can share a program, see `program_key`. An
-    interrupted cell resumes from its newest checkpoint and gives the same result as an uninterrupted one. If a cell
-    fails, its reason is recorded and the other cells continue; `retry` runs failed cells again from the start. Cells
-    whose process failed are run again one by one. Ctrl-C ends the running cells. `watch` is called with the progress
-    after every poll.
+    interrupted cell resumes from its newest checkpoint and gives the same result as an uninterrupted one, but for
+    rounding if it shared its program with other numbers than before. If a cell fails, its reason is recorded and the
+    other cells continue; `retry` runs failed cells again from the start. Cells whose process failed are run again one
+    by one. Ctrl-C ends the running cells. `watch` is called with the progress after every poll.
 
     Raises `ValueError` if another process is running this grid.
     """

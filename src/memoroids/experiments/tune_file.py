@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from memoroids._util.messages import suggest
-from memoroids._util.toml_tables import read_toml
+from memoroids._util.toml_tables import read_toml, with_dots
 from memoroids.experiments.file_settings import Settings, check_places, config_of
 from memoroids.runs.presets import PRESETS
 from memoroids.runs.settings import PREFIXED, TrainConfig
@@ -62,7 +62,7 @@ def read_tune(path: Path) -> TuneFile:
 
     Settings are tried at the ends of their ranges, and at each value of a list, before any trial begins.
     """
-    return read_toml(path, _KEYS, lambda values: _checked({"title": path.stem} | values), dotted=PREFIXED)
+    return read_toml(path, _KEYS, lambda values: _checked({"title": path.stem} | values))
 
 
 _KEYS = {"title": str, "preset": str, "trials": int, "seeds": int, "first_seed": int, "report_seeds": int}
@@ -70,6 +70,7 @@ _KEYS |= {"first_report_seed": int, "prune": bool, "settings": dict, "search": d
 
 
 def _checked(values: Any) -> TuneFile:
+    values |= {name: with_dots(values[name], PREFIXED) for name in ("settings", "search") if name in values}
     search = {name: _searched(name, value) for name, value in values.get("search", {}).items()}
     tune = TuneFile(**values | {"search": search})
     for name in ("trials", "seeds", "report_seeds"):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from memoroids._util.files import atomic_write_text
-from memoroids._util.toml_tables import read_toml, to_toml
+from memoroids._util.toml_tables import read_toml, to_toml, with_dots
 from memoroids.runs.settings import PREFIXED
 
 SUFFIX = ".toml"
@@ -37,14 +37,14 @@ def read_preset(path: Path) -> PresetFile:
         base = values.get("preset", "tuned")
         if is_file(base):
             raise ValueError(f"preset must be one of ours, got the file {base!r}")
-        settings = values.get("settings", {})
+        settings = with_dots(values.get("settings", {}), PREFIXED)
         if refused := [name for name in ("seed", "seeds", "run_dir", "preset") if name in settings]:
             raise ValueError(f"[settings] sets {refused[0]}, which is no part of a preset")
         if wrong := [name for name in WHAT if not isinstance(settings.get(name, ""), str)]:
             raise ValueError(f"{wrong[0]} must be text, got {settings[wrong[0]]!r}")
         return PresetFile(base, settings)
 
-    return read_toml(path, {"preset": str, "settings": dict}, make, dotted=PREFIXED)
+    return read_toml(path, {"preset": str, "settings": dict}, make)
 
 
 def write_preset(path: Path, found: PresetFile, comments: Iterable[str]) -> None:

@@ -10,9 +10,9 @@ from memoroids.runs.settings_file import to_json
 
 
 def program_key(config: TrainConfig) -> str:
-    """A text that is the same for two runs if and only if they can share a program.
+    """A text that is the same for two runs on device if and only if they can share a program.
 
-    They have to run on device and may differ in their seeds and in the agent's `AgentType.numbers`, unless one of them
+    They may differ in their seeds and in the agent's `AgentType.numbers`, unless one of them
     has such a number and the other has None there. Those of an agent of the user's own may differ in their seeds.
     """
     values = json.loads(to_json(config)) | {"seed": 0}
