@@ -7,8 +7,8 @@ from memoroids.benchmarks import recurrence
 
 
 def test_recurrences_stand_beside_every_backend_and_a_copy():
-    figures = list(recurrence.figures(1, length=32))
-    assert len(figures) == 6
+    figures = list(recurrence.figures(1, length=32, batch=2))
+    assert len(figures) == 8 and "B=2, T=128" in figures[-1].what
     for figure in figures:
         others = {f"ours, backend {name}" for name in available_backends()}
         assert len(others & set(figure.references)) == len(others) - 1

@@ -32,8 +32,9 @@ def linear_recurrence(
     bool: where True, the state that enters step t, in the direction of the recurrence, is replaced by 0; `initial`, of
     shape x.shape[1:]: the state before the first step (default 0); `reverse`: run from the end,
     h_t = decay_t h_{t+1} + x_t; `backend`: "native" (C++, one pass over memory, CPU only), "sequential" (`lax.scan`),
-    "blocked" (√T blocks in parallel), "associative" (`lax.associative_scan`) or "pallas" (a GPU kernel). The default
-    is "native" on a single CPU device if it was compiled, else "sequential" on CPUs and "associative" elsewhere.
+    "blocked" (√T blocks in parallel), "associative" (`lax.associative_scan`), "pallas" or "mosaic" (GPU kernels). The
+    default is "native" on a single CPU device if it was compiled, else "sequential" on CPUs and "associative"
+    elsewhere.
 
     **Returns:** h (T, …), in the promoted dtype of `decay` and `x`, where bfloat16 and float16 count as float32.
 

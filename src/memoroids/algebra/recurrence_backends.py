@@ -1,6 +1,7 @@
 """The backends of the linear recurrence: which exist, which are available here, and how to run one of them."""
 
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import jax
@@ -13,7 +14,11 @@ from memoroids.algebra.resettable import Resettable
 from memoroids.algebra.scan import default_backend as default_scan_backend
 from memoroids.algebra.scan import in_blocks, out_of_blocks, scan
 
-BACKENDS = ("native", "sequential", "blocked", "associative", "pallas")
+BACKENDS = ("native", "sequential", "blocked", "associative", "pallas", "mosaic")
+
+
+HOPPER = 9.0
+"""The compute capability from which on Mosaic lowers Pallas kernels."""
 
 
 def unavailable_reason(backend: str) -> str | None:
@@ -21,8 +26,10 @@ def unavailable_reason(backend: str) -> str | None:
     platform = jax.default_backend()
     if backend == "native":
         return f"it needs a CPU, but JAX runs on {platform}" if platform != "cpu" else native.missing()
-    if backend == "pallas" and platform != "gpu":
+    if backend in ("pallas", "mosaic") and platform != "gpu":
         return f"it needs a GPU, but JAX runs on {platform}"
+    if backend == "mosaic" and float(getattr(jax.devices()[0], "compute_capability", 0)) < HOPPER:
+        return f"it needs a GPU of compute capability {HOPPER} or above"
     return None
 
 
@@ -59,15 +66,14 @@ def run_forward(
     """h (T, …), in the dtype of `initial`, computed by `backend` from arguments already checked and converted."""
     if backend == "sequential":
         return _sequential(reverse, decay, x, reset, initial)
-    if backend in ("native", "pallas"):
+    if backend in ("native", "pallas", "mosaic"):
         rows, flat_initial = _flat(x, x.ndim), initial.reshape(-1)
         flat_decay = _flat(decay, x.ndim)
         if backend == "native":
             h = native.forward(flat_decay, rows, _flags(reset, x), flat_initial, reverse=reverse)
-        else:
-            from memoroids.algebra.kernels import pallas_recurrence  # Pallas is slow to import, and only a GPU needs it
-
-            h = pallas_recurrence.recurrence(flat_decay, rows, reset, flat_initial, reverse=reverse)
+        else:  # Pallas is slow to import, and only a GPU needs it
+            kernel = import_module(f"memoroids.algebra.kernels.{backend}_recurrence")
+            h = kernel.recurrence(flat_decay, rows, reset, flat_initial, reverse=reverse)
         return h.reshape(x.shape)
     x = x.astype(initial.dtype)
     if decay.ndim == x.ndim or backend == "associative":

@@ -15,6 +15,8 @@ from memoroids.benchmarks.measurement import Measurement, copy_calls, measure
 from memoroids.benchmarks.timing import compile_calls
 
 LENGTH, CHANNELS = 16_384, 256
+BATCH, SEQUENCE = 128, 128
+"""A batch of short sequences, the shape for which TorchRL reports the time of its recurrent cells, with 3% resets."""
 
 
 def ours(backend: str, decay: jax.Array, x: jax.Array, reset: jax.Array) -> jax.Array:
@@ -60,13 +62,21 @@ def memax_scan() -> dict[str, Callable[..., jax.Array]]:
     return {"memax": run}
 
 
-def figures(repeats: int, length: int = LENGTH) -> Iterator[Measurement]:
-    """Forward pass, and forward pass with gradient, for three dtypes, with resets and a time-invariant decay."""
-    for dtype in (jnp.float32, jnp.complex64, jnp.bfloat16):
+def figures(repeats: int, length: int = LENGTH, batch: int = BATCH) -> Iterator[Measurement]:
+    """Forward pass, and forward pass with gradient, with resets and a time-invariant decay.
+
+    One sequence in three dtypes, and a batch of sequences in float32.
+    """
+    for dtype, shape in (
+        (jnp.float32, (length,)),
+        (jnp.complex64, (length,)),
+        (jnp.bfloat16, (length,)),
+        (jnp.float32, (batch, SEQUENCE)),
+    ):
         key = jax.random.key(0)
-        x = jax.random.normal(key, (length, CHANNELS), jnp.float32 if dtype == jnp.bfloat16 else dtype).astype(dtype)
+        x = jax.random.normal(key, (*shape, CHANNELS), jnp.float32 if dtype == jnp.bfloat16 else dtype).astype(dtype)
         decay = jnp.linspace(0.9, 0.999, CHANNELS).astype(dtype)
-        reset = jax.random.bernoulli(key, 0.02, (length,))
+        reset = jax.random.bernoulli(key, 0.02 if len(shape) == 1 else 0.03, shape)
         ways: dict[str, Callable[..., jax.Array]] = {"ours": partial(ours, default_backend())}
         for backend in available_backends():
             if backend != default_backend():
@@ -75,6 +85,8 @@ def figures(repeats: int, length: int = LENGTH) -> Iterator[Measurement]:
             ways |= {"lax.associative_scan": associative, "lax.scan": plain_scan}
         if dtype == jnp.complex64:
             ways |= memax_scan()
+        if len(shape) > 1:
+            ways = {name: jax.vmap(way, (None, 0, 0)) for name, way in ways.items()}
         state = 4 if dtype == jnp.bfloat16 else x.dtype.itemsize
         numbers = x.size
 
@@ -93,5 +105,6 @@ def figures(repeats: int, length: int = LENGTH) -> Iterator[Measurement]:
         for name, function in (("forward", forward), ("forward and gradient", gradient)):
             programs = {name: partial(function, way) for name, way in ways.items()}
             calls, seconds = compile_calls(programs, decay, x, h_bar)
-            what = f"linear recurrence, {name}, {jnp.dtype(dtype).name}, T={length:,}, {CHANNELS} channels"
+            size = "".join(f"B={each:,}, " for each in shape[:-1]) + f"T={shape[-1]:,}"
+            what = f"linear recurrence, {name}, {jnp.dtype(dtype).name}, {size}, {CHANNELS} channels"
             yield measure(what, calls, repeats, limits=copy_calls(moved[name]), compile=seconds)

@@ -10,10 +10,10 @@ def layer_norm(x: jax.Array) -> jax.Array:
     """Layer normalisation of a vector (n,), without parameters, at every finite magnitude (Ba et al. 2016)."""
     limits = jnp.finfo(x.dtype)
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x)))
-    # Beyond this, squares could overflow, and ε is negligible; below it, a division by 1 keeps the bits. The reciprocal
-    # of the largest number itself would be subnormal, which counts as 0.
+    # Beyond this, squares could overflow, and ε is negligible; below it, a product with 1 keeps the bits. The
+    # reciprocal of the largest number itself would be subnormal, which counts as 0.
     large = largest > float(limits.max) ** 0.25
-    x = x / jnp.where(large, largest / 16, 1)
+    x = x * (1 / jnp.where(large, largest / 16, 1))
     centred = x - jnp.mean(x)
     epsilon = jnp.where(large, float(limits.tiny), 1e-5).astype(x.dtype)
     return centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred)) + epsilon)

@@ -9,6 +9,8 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
+from memoroids.algebra.kernels.time_blocks import in_time_blocks
+
 # A program runs one block of time for one block of channels, with one thread per channel. 16,384 steps of 256 channels
 # make 256 programs, about two for each multiprocessor of a large GPU; longer tapes and batches make more.
 TIME_BLOCK, CHANNEL_BLOCK = 128, 128
@@ -37,47 +39,39 @@ def recurrence(
     **Returns:** h (T, C), in the dtype of `initial`.
 
     If T fits one time block, x is read once and h written once: 8 bytes per number in float32. Otherwise x is read
-    twice, the first time for the final state of each block: 12 bytes. A single pass would need programs that wait for
-    each other, which Pallas does not guarantee. If a batch fills the GPU, `time_block` may be T. Complex numbers are
-    processed as two real planes.
+    twice, the first time for the final state of each block: 12 bytes. If a batch fills the GPU, `time_block` may be T.
+    Complex numbers are processed as two real planes.
     """
-    steps, parts = x.shape[0], -(-x.shape[0] // time_block)
-    block = time_block, channel_block, ahead
-    run = partial(_run, reset=reset, reverse=reverse, block=block, interpret=interpret)
-    if parts == 1:
-        return run(decay, x, initial[None], totals=False)
-    varying = decay.ndim == x.ndim
-    nothing = jnp.zeros((parts, *initial.shape), initial.dtype)
-    ends = run(decay, x, nothing, totals=True)
-    if varying:
-        # The product of the decays of a block is its final state if it starts at 1 and all inputs are 0.
-        products = run(decay, jnp.zeros_like(x), jnp.ones_like(nothing), totals=True)
-    else:
-        products = jnp.broadcast_to(lax.integer_pow(decay, time_block), nothing.shape)
-    cut = None
-    if reset is not None:
-        ordered = jnp.flip(reset) if reverse else reset
-        cut = jnp.pad(ordered, (0, parts * time_block - steps)).reshape(parts, time_block).any(axis=1)
     options: dict[str, Any] = {"interpret": interpret, "channel_block": channel_block, "ahead": ahead}
-    # One program runs through the few blocks of a short tape sooner than three more launches would.
-    outer = parts if parts <= 2 * time_block else time_block
-    after = recurrence(products, ends, cut, initial, reverse=False, time_block=outer, **options)
-    return run(decay, x, jnp.concatenate((initial[None], after[:-1])), totals=False)
+    return in_time_blocks(
+        partial(_run, reverse=reverse, **options),
+        decay,
+        x,
+        reset,
+        initial,
+        reverse=reverse,
+        time_block=time_block,
+        # One program runs through the few blocks of a short tape sooner than three more launches would.
+        outer=lambda blocks: blocks if blocks <= 2 * time_block else time_block,
+        forward=partial(recurrence, reverse=False, **options),
+    )
 
 
 def _run(
     decay: jax.Array,
     x: jax.Array,
     start: jax.Array,
-    *,
     reset: jax.Array | None,
+    *,
     reverse: bool,
     totals: bool,
-    block: tuple[int, int, int],
+    time_block: int,
+    channel_block: int,
+    ahead: int,
     interpret: bool,
 ) -> jax.Array:
-    """Runs each time block from its row of `start` (parts, C): all states (T, C), or with `totals` the last of each."""
-    (steps, channels), dtype = x.shape, start.dtype
+    """Every time block from its row of `start` (parts, C): all states (T, C), or with `totals` the last of each."""
+    (steps, channels), dtype, block = x.shape, start.dtype, (time_block, channel_block, ahead)
     split = _planes if jnp.issubdtype(dtype, jnp.complexfloating) else lambda array: [array]
     arrays = [split(array) for array in (decay, x, start)]
     flags = [] if reset is None else [reset.astype(jnp.int32)]
