@@ -25,6 +25,7 @@ FUNCTIONS = {
     "finite": (lambda x: (jnp.isfinite(x / (x - x[0, 0])), jnp.isfinite(x).all(0), (x > 2).any()), X),
     "reductions": (lambda x: (x.sum(0), x.max(1), x.min(), x.prod(1), jnp.argmax(x, 1), jnp.cumsum(x, 1)), X),
     "shapes": (lambda x: (x.T.reshape(2, 6), x[::-1, 1:4:2], jnp.pad(x, ((1, 0), (0, 2))), jnp.split(x, 2, 1)), X),
+    "unstacking": (lambda x: (sum(2 * row for row in x), jnp.stack(jnp.unstack(x * (1 + 1j), axis=1)).imag), X),
     "stacking": (lambda x: (jnp.concatenate((x, 2 * x)), jnp.broadcast_to(x[:, None], (3, 2, 4)), x[None]), X),
     "complex": (
         lambda z: (z * z + 1j, (2 - z) * jnp.conj(z), z.real * z.imag, jnp.stack((z, -z)), z @ W.astype(Z.dtype)),

@@ -48,6 +48,18 @@ def _stack(graph: Graph, given: list[Any], out: list[Any], params: dict[str, Any
     return graph.node("Concat", rows, out[0].shape, out[0].dtype, axis=axis)
 
 
+@counterpart("unstack")
+@on_both_parts
+def _unstack(graph: Graph, given: list[Any], out: list[Any], params: dict[str, Any]) -> Any:
+    axis, shape = params["axis"], list(given[0].shape)
+    single = (*shape[:axis], 1, *shape[axis + 1 :])
+    axes, dtype = integers([axis]), given[0].dtype
+    rows = [[given[0], integers([i]), integers([i + 1]), axes] for i in range(len(out))]
+    return [
+        graph.reshape(graph.node("Slice", row, single, dtype), each.shape) for row, each in zip(rows, out, strict=True)
+    ]
+
+
 @counterpart("split")
 @on_both_parts
 def _split(graph: Graph, given: list[Any], out: list[Any], params: dict[str, Any]) -> Any:
