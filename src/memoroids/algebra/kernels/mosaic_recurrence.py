@@ -152,7 +152,10 @@ def _kernel(*refs: Any, planes: int, varying: bool, resets: bool, reverse: bool,
         a = [ref[row, :].astype(dtype) for ref in decay] if varying else constant
         moved = _product(a, h)
         # Selected after the product, so that not even a NaN in the decay of a reset step reaches h.
-        kept = moved if reset is None else [jnp.where(reset[row] != 0, jnp.zeros_like(m), m) for m in moved]
+        kept = moved
+        if reset is not None:
+            cut = jnp.broadcast_to(reset[row], (lanes,)) != 0  # Mosaic selects between vectors by a vector only
+            kept = [jnp.where(cut, jnp.zeros_like(m), m) for m in moved]
         h = tuple(m + ref[row, :].astype(dtype) for m, ref in zip(kept, x, strict=True))
         if not totals:
             for ref, value in zip(written, h, strict=True):
