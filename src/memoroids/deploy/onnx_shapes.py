@@ -1,5 +1,6 @@
 """The counterparts in ONNX of JAX's operations that move numbers and do not change them."""
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -51,24 +52,21 @@ def _stack(graph: Graph, given: list[Any], out: list[Any], params: dict[str, Any
 @counterpart("unstack")
 @on_both_parts
 def _unstack(graph: Graph, given: list[Any], out: list[Any], params: dict[str, Any]) -> Any:
-    axis, shape = params["axis"], list(given[0].shape)
-    single = (*shape[:axis], 1, *shape[axis + 1 :])
-    axes, dtype = integers([axis]), given[0].dtype
-    rows = [[given[0], integers([i]), integers([i + 1]), axes] for i in range(len(out))]
-    return [
-        graph.reshape(graph.node("Slice", row, single, dtype), each.shape) for row, each in zip(rows, out, strict=True)
-    ]
+    rows = [_part(graph, given[0], params["axis"], i, i + 1) for i in range(len(out))]
+    return [graph.reshape(row, each.shape) for row, each in zip(rows, out, strict=True)]
 
 
 @counterpart("split")
 @on_both_parts
 def _split(graph: Graph, given: list[Any], out: list[Any], params: dict[str, Any]) -> Any:
-    ends = np.cumsum([0, *params["sizes"]])
-    axes = integers([params["axis"]])
-    return [
-        graph.node("Slice", [given[0], integers([a]), integers([b]), axes], each.shape, each.dtype)
-        for a, b, each in zip(ends[:-1], ends[1:], out, strict=True)
-    ]
+    ends = np.cumsum([0, *params["sizes"]]).tolist()
+    return [_part(graph, given[0], params["axis"], a, b) for a, b in pairwise(ends)]
+
+
+def _part(graph: Graph, value: Any, axis: int, begin: int, end: int) -> Any:
+    """The entries from `begin` up to `end` along an axis."""
+    shape = (*value.shape[:axis], end - begin, *value.shape[axis + 1 :])
+    return graph.node("Slice", [value, integers([begin]), integers([end]), integers([axis])], shape, value.dtype)
 
 
 @counterpart("slice")

@@ -1,6 +1,7 @@
 """The grids of `memoroids reproduce`: files in `grids/`, and a user's choice of other tasks, memories or settings."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,9 +55,16 @@ class Choice:
     train_episodes: int | None = None
 
 
+@functools.cache
 def figure_grid(name: str, scale: Scale = "laptop") -> GridFile:
     """The grid of a figure at a scale; that of a laptop is what its file says outside the scales."""
     return read_grid(FILES[name], None if scale == "laptop" else scale)
+
+
+def figure3_task() -> str:
+    """The name of Figure 3's task, which has options of its own."""
+    settings = figure_grid("figure3").settings
+    return task_label(settings["env"], settings["env_options"])
 
 
 def cells(choice: Choice) -> list[Cell]:
@@ -80,7 +88,10 @@ def chosen(grid: GridFile, choice: Choice) -> GridFile:
     if grid.seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {grid.seeds}")
     settings = {name: value for name, value in grid.settings.items() if name not in _WHAT}
-    if choice.steps is not None and resolve_agent(settings.get("algorithm", "dqn")).traits.learns_from_replay:
+    if (
+        choice.steps is not None
+        and resolve_agent(settings.get("algorithm", TrainConfig.algorithm)).traits.learns_from_replay
+    ):
         raise ValueError(f"{choice.figure} counts episodes: use train_episodes instead of steps")
     for name in ("steps", "random_episodes", "train_episodes"):
         if (value := getattr(choice, name)) is not None:
@@ -140,9 +151,8 @@ def _pairs(own: list[Settings], choice: Choice) -> list[Settings]:
 
 def _task(name: str, *, on_device: bool) -> Settings:
     """The settings of a task by the name that the user gives it: that of Figure 3, or an environment's."""
-    special = figure_grid("figure3").settings
-    if name == task_label(special["env"], special["env_options"]):
-        return {each: special[each] for each in ("env", "env_options")}
+    if name == figure3_task():
+        return {each: figure_grid("figure3").settings[each] for each in ("env", "env_options")}
     id_ = resolve(DEVICE_PREFIX + name if on_device and not name.startswith(DEVICE_PREFIX) else name)
     return {"env": id_ if id_.startswith(DEVICE_PREFIX) else short_name(id_)}
 

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from memoroids.envs import DEVICE_PREFIX
-from memoroids.experiments.figure_grids import FILES, PUBLISHED, figure_grid
+from memoroids.experiments.figure_grids import FILES, PUBLISHED, figure3_task, figure_grid
 from memoroids.experiments.grid_file import NAME as GRID
-from memoroids.experiments.grid_file import task_label
 from memoroids.experiments.popgym import SOURCES
 from memoroids.experiments.report_html import document, escape, interval, number, picture, table
 from memoroids.experiments.results import Results
@@ -209,8 +208,7 @@ def _claims(rows: dict[str, list[Row]]) -> list[str]:
 
 
 def _paper_says_90(row: Row, name: str) -> bool:
-    task = task_label(*(figure_grid("figure3").settings[each] for each in ("env", "env_options")))
-    return row["memory"] == "ffm" and name == "beyond L=10" and row["task"] == task
+    return row["memory"] == "ffm" and name == "beyond L=10" and row["task"] == figure3_task()
 
 
 def _overall(rows: Sequence[Row]) -> list[Row]:

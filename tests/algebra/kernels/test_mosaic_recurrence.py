@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import export
-from test_pallas_recurrence import case, each_decay, each_direction, loop
+from test_pallas_recurrence import assert_as_a_loop, case, each_decay, each_direction, each_shape
 
 from memoroids.algebra import recurrence_backends
 from memoroids.algebra.kernels import mosaic_recurrence
@@ -27,20 +27,13 @@ def interpreted(decay, x, reset, initial, *, reverse, **blocks):
 
 @each_direction
 @each_decay
-@pytest.mark.parametrize(
-    ("dtype", "length", "width"),
-    [("float32", 37, 11), ("float32", 10, 8), ("float32", 3, 1), ("complex64", 23, 3), ("bfloat16", 23, 3)],
-)
+@each_shape
 @pytest.mark.one_in(3)
 def test_states_are_those_of_a_loop(rng, reverse, varying, dtype, length, width):
     decay, x, initial = case(rng, length, width, dtype, varying)
     place = np.arange(length)
     for reset in (None, place == 10, place == 26, rng.random(length) < 0.2, place >= 0):
-        flags = None if reset is None else jnp.asarray(reset)
-        h = interpreted(decay, x, flags, initial, reverse=reverse, **BLOCKS)
-        assert h.dtype == initial.dtype
-        expected = loop(decay, np.asarray(x.astype(initial.dtype)), reset, initial, reverse)
-        np.testing.assert_allclose(h, expected, rtol=1e-5, atol=2e-5, err_msg=str(reset))
+        assert_as_a_loop(functools.partial(interpreted, **BLOCKS), decay, x, reset, initial, reverse)
 
 
 @each_direction

@@ -12,6 +12,10 @@ from memoroids.algebra.kernels.pallas_recurrence import recurrence
 
 BLOCKS = {"time_block": 10, "channel_block": 8, "ahead": 4}
 each_direction = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+each_shape = pytest.mark.parametrize(
+    ("dtype", "length", "width"),
+    [("float32", 37, 11), ("float32", 10, 8), ("float32", 3, 1), ("complex64", 23, 3), ("bfloat16", 23, 3)],
+)
 each_decay = pytest.mark.parametrize("varying", [False, True], ids=["invariant", "varying"])
 
 
@@ -32,6 +36,14 @@ def loop(decay, x, reset, initial, reverse):
     return out
 
 
+def assert_as_a_loop(run, decay, x, reset, initial, reverse):
+    """The states of a kernel are those of the loop, in the dtype of the initial one."""
+    h = run(decay, x, None if reset is None else jnp.asarray(reset), initial, reverse=reverse)
+    assert h.dtype == initial.dtype
+    expected = loop(decay, np.asarray(x.astype(initial.dtype)), reset, initial, reverse)
+    np.testing.assert_allclose(h, expected, rtol=1e-5, atol=2e-5, err_msg=str(reset))
+
+
 def case(rng, length, width, dtype, varying):
     def normal(*shape):
         value = rng.standard_normal(shape) + (1j * rng.standard_normal(shape) if dtype == "complex64" else 0)
@@ -45,10 +57,7 @@ def case(rng, length, width, dtype, varying):
 
 @each_direction
 @each_decay
-@pytest.mark.parametrize(
-    ("dtype", "length", "width"),
-    [("float32", 37, 11), ("float32", 10, 8), ("float32", 3, 1), ("complex64", 23, 3), ("bfloat16", 23, 3)],
-)
+@each_shape
 @pytest.mark.one_in(3)
 def test_states_are_those_of_a_loop(rng, reverse, varying, dtype, length, width):
     decay, x, initial = case(rng, length, width, dtype, varying)
@@ -56,11 +65,7 @@ def test_states_are_those_of_a_loop(rng, reverse, varying, dtype, length, width)
     # At and next to the boundaries of time blocks of ten, counted from either end; at random; at every step.
     resets = (None, place == 10, place == 9, place == 26, place == 27, rng.random(length) < 0.2, place >= 0)
     for reset in resets:
-        flags = None if reset is None else jnp.asarray(reset)
-        h = interpreted(decay, x, flags, initial, reverse=reverse, **BLOCKS)
-        assert h.dtype == initial.dtype
-        expected = loop(decay, np.asarray(x.astype(initial.dtype)), reset, initial, reverse)
-        np.testing.assert_allclose(h, expected, rtol=1e-5, atol=2e-5, err_msg=str(reset))
+        assert_as_a_loop(functools.partial(interpreted, **BLOCKS), decay, x, reset, initial, reverse)
 
 
 @each_direction

@@ -10,6 +10,7 @@ from jax.custom_batching import custom_vmap
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu
 
+from memoroids.algebra.kernels.planes import joined, planes_of, product
 from memoroids.algebra.kernels.time_blocks import in_time_blocks
 
 LANES = 128
@@ -87,8 +88,8 @@ def _run(
     flags = [] if reset is None else [jnp.pad(reset.astype(jnp.int32), rows)]
 
     plane = jnp.finfo(dtype).dtype
-    split = _planes if jnp.issubdtype(dtype, jnp.complexfloating) else lambda array: [array]
-    arrays, planes = [split(array) for array in (decay, x, start)], len(split(start))
+    arrays = planes_of(dtype, decay, x, start)
+    planes = len(arrays[0])
     wide, single = (time_block, lanes), (lanes,)
     shared = [
         mosaic_gpu.SMEM(shape, of[0].dtype)
@@ -119,15 +120,11 @@ def _run(
         out = call(*[a.reshape(-1, *a.shape[2:]) for a in whole])
         return tuple(h.reshape(size, -1, *h.shape[1:]) for h in out), (True,) * planes
 
-    out = [h[0] for h in call(*[each[None] for array in arrays for each in array], *[each[None] for each in flags])]
-    h = out[0] if planes == 1 else lax.complex(*out)
+    inputs = [each for array in arrays for each in array] + flags
+    h = joined([out[0] for out in call(*[each[None] for each in inputs])])
     if totals:
         return h[:, :channels]
     return h[rows[0] : rows[0] + steps, :channels]
-
-
-def _planes(array: jax.Array) -> list[jax.Array]:
-    return [jnp.real(array), jnp.imag(array)]
 
 
 def _kernel(*refs: Any, planes: int, varying: bool, resets: bool, reverse: bool, totals: bool) -> None:
@@ -150,7 +147,7 @@ def _kernel(*refs: Any, planes: int, varying: bool, resets: bool, reverse: bool,
     def step(i: jax.Array, h: Any) -> Any:
         row = steps - 1 - i if reverse else i
         a = [ref[row, :].astype(dtype) for ref in decay] if varying else constant
-        moved = _product(a, h)
+        moved = product(a, h)
         # Selected after the product, so that not even a NaN in the decay of a reset step reaches h.
         kept = moved
         if reset is not None:
@@ -170,9 +167,3 @@ def _kernel(*refs: Any, planes: int, varying: bool, resets: bool, reverse: bool,
     for ref, out in zip(written, outputs, strict=True):
         mosaic_gpu.copy_smem_to_gmem(ref, out.at[(one, part, columns) if totals else (one, rows, columns)])
     mosaic_gpu.wait_smem_to_gmem(0)
-
-
-def _product(a: Any, h: Any) -> list[jax.Array]:
-    if len(a) == 1:
-        return [a[0] * h[0]]
-    return [a[0] * h[0] - a[1] * h[1], a[0] * h[1] + a[1] * h[0]]

@@ -9,6 +9,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
+from memoroids.algebra.kernels.planes import joined, planes_of, product
 from memoroids.algebra.kernels.time_blocks import in_time_blocks
 
 # A program runs one block of time for one block of channels, with one thread per channel. 16,384 steps of 256 channels
@@ -72,8 +73,7 @@ def _run(
 ) -> jax.Array:
     """Every time block from its row of `start` (parts, C): all states (T, C), or with `totals` the last of each."""
     (steps, channels), dtype, block = x.shape, start.dtype, (time_block, channel_block, ahead)
-    split = _planes if jnp.issubdtype(dtype, jnp.complexfloating) else lambda array: [array]
-    arrays = [split(array) for array in (decay, x, start)]
+    arrays = planes_of(dtype, decay, x, start)
     flags = [] if reset is None else [reset.astype(jnp.int32)]
     plane = jnp.finfo(dtype).dtype
     shape = jax.ShapeDtypeStruct(start.shape if totals else x.shape, plane)
@@ -95,11 +95,7 @@ def _run(
         interpret=interpret,
         compiler_params=None if interpret else triton.CompilerParams(num_warps=max(1, block[1] // 32)),
     )(*[plane for array in arrays for plane in array], *flags)
-    return out[0] if len(out) == 1 else lax.complex(*out)
-
-
-def _planes(array: jax.Array) -> list[jax.Array]:
-    return [jnp.real(array), jnp.imag(array)]
+    return joined(out)
 
 
 def _kernel(
@@ -137,7 +133,7 @@ def _kernel(
             cut = None if reset is None else reset[t] != 0
             loaded.append((t, ok, mask, cut, row(decay, t, mask=mask) if varying else constant, row(x, t, mask=mask)))
         for t, ok, mask, cut, a, x_t in loaded:
-            moved = _product(a, h)
+            moved = product(a, h)
             # Selected after the product, so that not even a NaN in the decay of a reset step reaches h.
             kept = moved if cut is None else [jnp.where(cut, jnp.zeros_like(m), m) for m in moved]
             new = [m + value for m, value in zip(kept, x_t, strict=True)]
@@ -151,9 +147,3 @@ def _kernel(
     if totals:
         for ref, value in zip(out, h, strict=True):
             triton.store(ref.at[part, channel], value, mask=inside)
-
-
-def _product(a: Any, h: Any) -> list[jax.Array]:
-    if len(a) == 1:
-        return [a[0] * h[0]]
-    return [a[0] * h[0] - a[1] * h[1], a[0] * h[1] + a[1] * h[0]]
