@@ -13,8 +13,9 @@ from ragged import ACTIONS, QUICKLY, WIDTH, life, ragged, settings
 from kinds_of_memory import SMALL
 from memoroids.agents.agent_registry import REGISTRY
 from memoroids.agents.base import Plan
-from memoroids.agents.normaliser import FARTHEST, Normaliser
-from memoroids.envs.observations import Observations, Ranges
+from memoroids.agents.networks import QNetwork
+from memoroids.agents.normaliser import FARTHEST, Normaliser, one_hot_symbols
+from memoroids.envs.observations import Mixed, Observations, Ranges, Symbols
 from memoroids.memory import REGISTRY as MEMORIES
 from memoroids.replay import Sample
 from memoroids.tape import empty
@@ -139,3 +140,44 @@ def test_a_network_without_ranges_reads_observations_as_they_are():
     assert network.normaliser is None
     params = eqx.filter(network, eqx.is_inexact_array)
     assert params.normaliser is None
+
+
+SYMBOLS, GRID = (Symbols(1, 4, 3), Symbols(5, 7, 16)), (Symbols(0, 2, 3),)
+
+
+def test_symbols_are_read_one_hot_in_their_places():
+    row = np.asarray([0.5, 0, 2, 4, -1.5, 15, 17], np.float32)
+    expected = np.concatenate(([0.5], np.eye(3)[[0, 2, 1]].ravel(), [-1.5], np.eye(16)[[15, 1]].ravel()))
+    np.testing.assert_array_equal(one_hot_symbols(jnp.asarray(row), SYMBOLS), expected)
+    as_given = Normaliser.of(Ranges.known(len(expected)), SYMBOLS)
+    np.testing.assert_array_equal(as_given(jnp.asarray(row)), expected)
+    assert as_given.after(tape_of(np.tile(row, (11, 1)))) is as_given
+
+
+def test_the_derivative_of_a_symbol_is_half_the_difference_of_its_neighbours():
+    weight = np.random.default_rng(0).normal(size=5).astype(np.float32)
+    for number, (below, above) in {1: (0, 2), 3: (2, 4), 0: (None, 1), 4: (3, None)}.items():
+        found = jax.grad(lambda x: one_hot_symbols(x, (Symbols(0, 1, 5),)) @ weight)(jnp.asarray([number], jnp.float32))
+        ends = [0 if at is None else weight[at] for at in (below, above)]
+        np.testing.assert_allclose(found, [(ends[1] - ends[0]) / 2], rtol=1e-6)
+
+
+def test_symbols_are_normalised_by_how_often_each_of_them_is_seen():
+    grid = np.random.default_rng(0).choice(3, p=[0.8, 0.15, 0.05], size=(11, 2)).astype(np.float32)
+    grid[:, 1] = 2  # always the same
+    found = Normaliser.of(Observations("env", gym.spaces.Box(0, 2, (2, 1), np.uint8)).ranges(0, False, 0), GRID)
+    for _ in range(2):
+        found = found.after(tape_of(grid))
+    hot = np.eye(3)[grid[:, 0].astype(int)]
+    deviation = np.where(hot.std(0) > 0, hot.std(0), 1)
+    expected = np.concatenate(((hot - hot.mean(0)) / deviation, np.zeros((11, 3))), axis=1)
+    np.testing.assert_allclose(jax.vmap(found)(jnp.asarray(grid)), np.clip(expected, -10, 10), atol=1e-4)
+
+
+@pytest.mark.parametrize("ranges", [None, Ranges.known(6)], ids=["as given", "known ranges"])
+def test_a_network_reads_symbols_one_hot_with_and_without_ranges(ranges):
+    network = QNetwork(Mixed((), 2, GRID), ACTIONS, MEMORIES["gru"], key=jax.random.key(0), width=WIDTH, ranges=ranges)
+    row, begin = jnp.asarray([1, 2], jnp.float32), jnp.asarray(True)
+    np.testing.assert_array_equal(network.at_unit_scale(row), [0, 1, 0, 0, 0, 1])
+    assert network.encoder.vector.linear.weight.shape[1] == 6 + 1
+    assert jax.tree.leaves(network.step(row, begin, network.initial_state())[0])[0].shape == (ACTIONS,)

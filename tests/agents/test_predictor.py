@@ -9,7 +9,7 @@ import pytest
 
 from memoroids.agents.predictor import Predictor
 from memoroids.cli.main import main
-from memoroids.envs.observations import Mixed
+from memoroids.envs.observations import Mixed, Symbols
 from memoroids.envs.spaces import Continuous, Factored
 
 
@@ -27,6 +27,11 @@ def test_it_is_linear_in_the_features_and_the_action(actions, action, encoded):
     weight, bias = np.asarray(predictor.linear.weight), np.asarray(predictor.linear.bias)
     expected = weight @ np.concatenate((np.arange(4), encoded)) + bias
     np.testing.assert_allclose(predictor(features, action), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_symbols_are_predicted_one_hot():
+    predictor = Predictor(4, 2, Mixed((), 3, (Symbols(0, 2, 3),)), key=jax.random.key(0))
+    assert predictor(jnp.ones(4), jnp.asarray(1)).shape == (2 * 3 + 1,)
 
 
 @pytest.mark.parametrize("shape", [(40, 40, 3), Mixed(((40, 40, 3),), 2)])

@@ -119,6 +119,7 @@ def test_a_package_that_an_id_needs_is_named(name: str, installed: bool, says: s
     for id_ in popgym_ids():
         if "Labyrinth" in id_:
             monkeypatch.delitem(gym.registry, id_)
+    monkeypatch.delitem(gym.registry, name, raising=False)
     monkeypatch.setattr(importlib.util, "find_spec", lambda package: object() if installed else None)
     with pytest.raises(ValueError, match=says) as error:
         resolve_id(name)

@@ -134,7 +134,7 @@ def test_a_baseline_that_cannot_be_read_is_none(tmp_path: Path):
 def test_many_elements_are_taken_together():
     rng = np.random.default_rng(0)
     x = rng.normal(3, 2, (50, LISTED + 1))
-    seen = Seen.of(Observed(x.mean(0), x.std(0), x.min(0), x.max(0), np.ones(LISTED + 1, bool)), 0, 0)
+    seen = Seen.of(Observed(x.mean(0), x.std(0), x.min(0), x.max(0), np.ones(LISTED + 1, bool)), 0, 0, [])
     assert seen.elements == seen.changing == seen.moving == LISTED + 1
     np.testing.assert_allclose([seen.mean[0], seen.deviation[0]], [x.mean(), x.std()], rtol=1e-9)
     assert (seen.low, seen.high) == ([x.min()], [x.max()])

@@ -1,4 +1,4 @@
-"""Encoders: from one observation and its begin flag to features, for vectors, images, and rows of both."""
+"""Encoders: from one observation and its begin flag to features, for vectors, images, and rows of several parts."""
 
 import math
 
@@ -10,7 +10,7 @@ from memoroids.envs.observations import Mixed
 from memoroids.memory.layers import Block
 
 ObservationShape = int | tuple[int, ...] | Mixed
-"""The shape of one observation: n or (n,) of a vector, (H, W, C) of an image, or a row of both."""
+"""The shape of one observation: n or (n,) of a vector, (H, W, C) of an image, or a row of several parts."""
 
 
 class ConvEncoder(eqx.Module):
@@ -56,23 +56,25 @@ class ConvEncoder(eqx.Module):
 class MixedEncoder(eqx.Module):
     """An encoder for each image and for the vector of a row, joined by a block: (n,) and the begin flag → (width,).
 
-    Each encoder is `width` wide and reads the begin flag. Raises `ValueError` if an image is too small.
+    Each encoder is `width` wide and reads the begin flag. Without images there is nothing to join. Symbols are one-hot
+    already (`memoroids.agents.normaliser`). Raises `ValueError` if an image is too small.
     """
 
     images: tuple[ConvEncoder, ...]
     vector: Block | None
-    join: Block
+    join: Block | None
     layout: Mixed = eqx.field(static=True)
 
     def __init__(self, layout: Mixed, width: int, *, key: jax.Array):
         join_key, vector_key, *keys = jax.random.split(key, len(layout.images) + 2)
         self.layout = layout
         self.images = tuple(ConvEncoder(shape, width, key=k) for shape, k in zip(layout.images, keys, strict=True))
-        self.vector = Block(layout.vector + 1, width, key=vector_key) if layout.vector else None
-        self.join = Block(width * (len(self.images) + (self.vector is not None)), width, key=join_key)
+        self.vector = Block(layout.inputs + 1, width, key=vector_key) if layout.vector else None
+        several = width * (len(self.images) + (self.vector is not None))
+        self.join = Block(several, width, key=join_key) if self.images else None
 
     def __call__(self, row: jax.Array, begin: jax.Array) -> jax.Array:
-        """A row (n,) as `Mixed` describes it and its begin flag, a bool scalar → features (width,)."""
+        """A row as `Mixed` describes it, symbols one-hot, and its begin flag, a bool scalar → features (width,)."""
         features, start = [], 0
         for shape, encoder in zip(self.layout.images, self.images, strict=True):
             stop = start + math.prod(shape)
@@ -80,7 +82,7 @@ class MixedEncoder(eqx.Module):
             start = stop
         if self.vector is not None:
             features.append(self.vector(jnp.append(row[start:], begin.astype(row.dtype))))
-        return self.join(jnp.concatenate(features))
+        return features[0] if self.join is None else self.join(jnp.concatenate(features))
 
 
 def encoder_of(shape: ObservationShape, width: int, *, key: jax.Array) -> Block | ConvEncoder | MixedEncoder:

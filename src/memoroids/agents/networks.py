@@ -12,7 +12,7 @@ from memoroids.agents.distributions import Categorical, FactoredCategorical, Gau
 from memoroids.agents.encoders import ConvEncoder, MixedEncoder, ObservationShape, encoder_of
 from memoroids.agents.normaliser import Normaliser
 from memoroids.agents.predictor import Predictor
-from memoroids.envs.observations import Ranges
+from memoroids.envs.observations import Mixed, Ranges
 from memoroids.envs.spaces import Actions, Continuous, Factored
 from memoroids.memory import Factory
 from memoroids.memory.chunks import check_chunk, in_chunks
@@ -132,9 +132,9 @@ class Recurrent(eqx.Module):
     """An encoder, a memory, two blocks and a head, each `width` wide (Morad et al. 2024, Appendix H).
 
     The encoder is a block for vectors, `observation_shape` (n,) or n, a `ConvEncoder` for images (H, W, C), and a
-    `MixedEncoder` for rows of both, `memoroids.envs.observations.Mixed`. Its input is the partial transition (o, b):
-    the begin flag is appended to the observation as a feature, so that even a memory whose f reads only o can tell the
-    first step from the others.
+    `MixedEncoder` for rows of several parts, `memoroids.envs.observations.Mixed`. Its input is the partial transition
+    (o, b): the begin flag is appended to the observation as a feature, so that even a memory whose f reads only o can
+    tell the first step from the others.
 
         out, state = network(observation, begin)                    # (T, *observation_shape), (T,) → head's, (T, …)
         out_t, state = network.step(observation_t, begin_t, state)  # acting, O(1) in time
@@ -142,7 +142,7 @@ class Recurrent(eqx.Module):
     `memory`: a factory from `memoroids.memory.REGISTRY` or your own, called with `width` as input and output size and
     with `sizes` as keyword arguments. A tape longer than `chunk` slots (None: 16,384) is processed chunk by chunk, with
     the same result; see `memoroids.in_chunks`. `ranges`: what is known of the scale of observations, which a
-    `Normaliser` then brings to unit scale; None: they are read as they are.
+    `Normaliser` then brings to unit scale; None: they are read as they are, symbols one-hot.
 
     Raises `TypeError` if the factory does not return a `Memory`, `ValueError` for other observation shapes or a chunk
     below 1, and whatever the factory raises.
@@ -169,7 +169,11 @@ class Recurrent(eqx.Module):
     ):
         check_chunk(chunk)
         self.chunk = chunk
-        self.normaliser = ranges and Normaliser.of(ranges)
+        if isinstance(observation_shape, Mixed) and observation_shape.symbols:
+            ranges = ranges or Ranges.known(observation_shape.pixels + observation_shape.inputs)
+            self.normaliser = Normaliser.of(ranges, observation_shape.symbols)
+        else:
+            self.normaliser = ranges and Normaliser.of(ranges)
         encoder_key, memory_key, first_key, second_key, head_key = jax.random.split(key, 5)
         self.encoder = encoder_of(observation_shape, width, key=encoder_key)
         self.memory = memory(width, width, key=memory_key, **(sizes or {}))
@@ -184,9 +188,12 @@ class Recurrent(eqx.Module):
         """The memory state before the first step of an episode."""
         return self.memory.initial_state()
 
+    def at_unit_scale(self, observation: jax.Array) -> jax.Array:
+        """An observation (m,) as the encoder reads it, symbols one-hot and all at unit scale, (n,)."""
+        return observation if self.normaliser is None else self.normaliser(observation)
+
     def _encode(self, observation: jax.Array, begin: jax.Array) -> jax.Array:
-        if self.normaliser is not None:
-            observation = self.normaliser(observation)
+        observation = self.at_unit_scale(observation)
         if isinstance(self.encoder, Block):
             return self.encoder(jnp.append(observation, begin.astype(observation.dtype)))
         return self.encoder(observation, begin)

@@ -147,9 +147,7 @@ def judged(network: ActorCritic, rollout: Rollout) -> tuple[tuple[Any, jax.Array
     if network.predictor is None:
         return rollout.run(network)[0], 0.0
     out, features = rollout.run(network.with_features())[0]
-    seen = rollout.tape.observation
-    if network.normaliser is not None:
-        seen = jax.vmap(jax.vmap(network.normaliser))(seen)
+    seen = jax.vmap(jax.vmap(network.at_unit_scale))(rollout.tape.observation)
     wanted = jax.vmap(Tape.next_slot)(rollout.tape, jax.lax.stop_gradient(seen))
     predicted = jax.vmap(jax.vmap(network.predictor))(features, rollout.tape.action)
     return out, jnp.mean(jnp.square(predicted - wanted), axis=-1).ravel()

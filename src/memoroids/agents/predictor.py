@@ -5,13 +5,14 @@ import jax
 import jax.numpy as jnp
 
 from memoroids.agents.encoders import ObservationShape
+from memoroids.envs.observations import Mixed
 from memoroids.envs.spaces import Actions, Continuous, Factored
 
 
 class Predictor(eqx.Module):
     """The next observation from the features and the action taken: (width,) and an action → (n,), a linear map.
 
-    Raises `ValueError` if observations hold images.
+    Symbols of an observation are predicted one-hot. Raises `ValueError` if observations hold images.
     """
 
     linear: eqx.nn.Linear
@@ -21,6 +22,8 @@ class Predictor(eqx.Module):
         match observation_shape:
             case int(size) | (size,):
                 pass
+            case Mixed(images=()):
+                size = observation_shape.inputs
             case _:
                 raise ValueError("only observations without images can be predicted: set prediction_weight to 0")
         self.sizes = None

@@ -1,4 +1,4 @@
-"""Which parts of an observation are images, which are numbers, and which are left out: the rule, in one place."""
+"""Which parts of an observation are images, symbols or numbers, and which are left out: the rule, in one place."""
 
 import math
 from collections.abc import Iterator
@@ -12,11 +12,17 @@ from gymnasium.spaces.utils import flatdim
 
 from memoroids.envs.spaces import is_text, limits_of, one_line_space
 
-Treatment = Literal["auto", "image", "vector"]
+Treatment = Literal["auto", "image", "symbols", "vector"]
 """How uint8 Boxes are treated; see `Observations`."""
 
 LEAST_SIDE = 36
 """The smallest height and width of an image: what the convolutions of the encoder need."""
+
+LARGEST_GRID = 15
+"""The largest side of a grid whose bounds do not say that it holds symbols; larger ones may be small pictures."""
+
+MOST_SYMBOLS = 16
+"""The largest number of symbols that are told apart in one place of a grid."""
 
 NARROW = 10.0
 """The largest half-width of bounds that say what scale observations have; wider ones are often only a type's range."""
@@ -24,21 +30,44 @@ NARROW = 10.0
 ImageShape = tuple[int, int, int]
 
 
+class Symbols(NamedTuple):
+    """The numbers from `start` to before `stop` of a row stand for one of `kinds` symbols each, modulo `kinds`."""
+
+    start: int
+    stop: int
+    kinds: int
+
+
 @dataclass(frozen=True)
 class Mixed:
-    """The shape of rows that hold images and a vector: the pixels of each image (H, W, C), then `vector` numbers."""
+    """The shape of rows that are more than one image or one vector of numbers.
+
+    They hold the pixels of each image (H, W, C), then `vector` numbers, of which some stand for symbols: `symbols`, in
+    ascending order, which networks read one-hot.
+    """
 
     images: tuple[ImageShape, ...]
     vector: int
+    symbols: tuple[Symbols, ...] = ()
+
+    @property
+    def pixels(self) -> int:
+        """How many numbers of a row are those of images."""
+        return sum(map(math.prod, self.images))
 
     @property
     def size(self) -> int:
         """The length of a row."""
-        return sum(map(math.prod, self.images)) + self.vector
+        return self.pixels + self.vector
+
+    @property
+    def inputs(self) -> int:
+        """The length of the vector as networks read it, with its symbols one-hot."""
+        return self.vector + sum((stop - start) * (kinds - 1) for start, stop, kinds in self.symbols)
 
 
 class Ranges(NamedTuple):
-    """What is known of the scale of each element of an observation, (n,) NumPy arrays.
+    """What is known of the scale of each element of an observation, (n,) NumPy arrays, symbols one-hot.
 
     `centre`, `half` float32: the middle and half-width of its bounds, 0 and 1 where it is left as it is or its bounds
     say nothing. `running` bool: whether its scale is only known from what is seen.
@@ -55,12 +84,16 @@ class Ranges(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A part of an observation: the keys that lead to it, its space, and (H, W, C) if it is an image."""
+    """A part of an observation: the keys that lead to it, its space, and (H, W, C) if it is an image.
+
+    `symbols`: how many symbols each of its numbers stands for, 0 if they are numbers.
+    """
 
     path: tuple[str | int, ...]
     space: gym.Space
     image: ImageShape | None = None
     channels_first: bool = False
+    symbols: int = 0
 
     def of(self, observation: Any) -> Any:
         """The value of this part in an observation."""
@@ -76,11 +109,14 @@ class Observations:
     """What agents see of an observation space.
 
     A uint8 Box is an image if its bounds are 0 and 255 and it has two axes, (H, W), or three, (H, W, C) or (C, H, W),
-    whose height and width are at least 36. Other Boxes, such as the 7 x 7 x 3 symbols of MiniGrid, are numbers as they
-    stand: a Box does not say how many symbols there are. Discrete and MultiDiscrete parts are one-hot, MultiBinary ones
-    numbers. Parts of a Dict or Tuple, however nested, are treated one by one; texts are left out.
+    whose height and width are at least 36. Other uint8 Boxes of two or three axes are grids of symbols if their upper
+    bound is from 2 to 15, or if no axis is longer than 15, such as the 7 x 7 x 3 symbols of MiniGrid: their bounds, 0
+    and 255, do not say how many symbols there are, so 16 are told apart. Other Boxes are numbers as they stand.
+    Discrete and MultiDiscrete parts are one-hot, MultiBinary ones numbers. Parts of a Dict or Tuple, however nested,
+    are treated one by one; texts are left out.
 
-    `treatment`: "image" takes every uint8 Box of two or three axes for an image, "vector" none.
+    `treatment`: "image" takes every uint8 Box of two or three axes for an image, "symbols" for a grid of symbols,
+    "vector" for numbers.
 
     Raises `ValueError`, which names the environment and the part, for a space without a fixed size, and if nothing is
     left or "image" finds no image.
@@ -95,6 +131,12 @@ class Observations:
         """The parts that are flattened, in the order of the space."""
         self.notices = [f"{name}: {part} is text, which the agent does not see" for part in texts]
         """What the user should know, a line each."""
+        self.notices += [
+            f"{name}: the numbers of {part} are read as symbols, one of {part.symbols} each (--observation vector: as "
+            "quantities)"
+            for part in self.vectors
+            if part.symbols
+        ]
         self._vector = sum(flatdim(part.space) for part in self.vectors)
         if not self.images and not self._vector:
             raise ValueError(f"{name}: observations of {one_line_space(space)} hold nothing that an agent can see")
@@ -102,6 +144,11 @@ class Observations:
             raise ValueError(
                 f"{name}: observations of {one_line_space(space)} hold no image, which is a uint8 Box with two or "
                 "three axes: use --observation auto"
+            )
+        if treatment == "symbols" and not any(part.symbols for part in self.vectors):
+            raise ValueError(
+                f"{name}: observations of {one_line_space(space)} hold no grid of symbols, which is a uint8 Box with "
+                "two or three axes and an upper bound of at least 2: use --observation auto"
             )
 
     @property
@@ -112,13 +159,15 @@ class Observations:
     def ranges(self, action: int, reward: bool, periods: int) -> Ranges | None:
         """The ranges of an observation that is no image, with what is joined to it; None if it is one.
 
+        Symbols count one-hot, and their scale, as how often each of them is seen, is only known from what is seen.
+
         `action`: the length of the encoded previous action. `reward`: whether the previous reward is joined, whose
         scale is not known. `periods`: the number of step periods.
         """
         if self.image:
             return None
         parts = [Ranges.known(math.prod(part.image or ())) for part in self.images]
-        parts += [_ranges(part.space) for part in self.vectors]
+        parts += [_ranges(part) for part in self.vectors]
         parts.append(Ranges.known(action))
         if reward:
             parts.append(Ranges.known(1)._replace(running=np.ones(1, bool)))
@@ -137,10 +186,15 @@ class Observations:
     def layout(self, joined: int) -> tuple[int, ...] | Mixed:
         """What networks need to know of observations with `joined` numbers after them: (n,), (H, W, C) or `Mixed`."""
         shapes = tuple(part.image for part in self.images if part.image)
-        vector = self._vector + joined
+        vector, symbols, start = self._vector + joined, [], sum(map(math.prod, shapes))
+        for part in self.vectors:
+            stop = start + flatdim(part.space)
+            if part.symbols:
+                symbols.append(Symbols(start, stop, part.symbols))
+            start = stop
         if len(shapes) == 1 and not vector:
             return shapes[0]
-        return Mixed(shapes, vector) if shapes else (vector,)
+        return Mixed(shapes, vector, tuple(symbols)) if shapes or symbols else (vector,)
 
 
 def _parts(name: str, space: gym.Space, path: tuple[str | int, ...], treatment: Treatment) -> Iterator[Part]:
@@ -151,7 +205,10 @@ def _parts(name: str, space: gym.Space, path: tuple[str | int, ...], treatment: 
         return
     part = Part(path, space)
     if isinstance(space, spaces.Box):
-        part = part._replace(image=None) if treatment == "vector" else _as_image(part, forced=treatment == "image")
+        if treatment in ("auto", "image"):
+            part = _as_image(part, forced=treatment == "image")
+        if treatment in ("auto", "symbols") and not part.image:
+            part = part._replace(symbols=_symbols(space, forced=treatment == "symbols"))
     elif not isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary) and not is_text(space):
         raise ValueError(
             f"{name}: {part} is a {type(space).__name__} space, which has no fixed size: wrap the environment so that "
@@ -160,9 +217,11 @@ def _parts(name: str, space: gym.Space, path: tuple[str | int, ...], treatment: 
     yield part
 
 
-def _ranges(space: gym.Space) -> Ranges:
+def _ranges(part: Part) -> Ranges:
     """The ranges of a flattened part: those of discrete ones, which are one-hot or 0 and 1, are left as they are."""
-    known = Ranges.known(flatdim(space))
+    space, known = part.space, Ranges.known(flatdim(part.space) * max(part.symbols, 1))
+    if part.symbols:
+        return known._replace(running=np.ones_like(known.running))
     if not isinstance(space, spaces.Box):
         return known
     low, high = (np.asarray(bound, np.float64).ravel() for bound in (space.low, space.high))
@@ -184,11 +243,23 @@ def _limits(space: gym.Space) -> tuple[np.ndarray, np.ndarray]:
     return np.zeros(size) + np.ravel(low), np.zeros(size) + np.ravel(high)
 
 
+def _is_grid(space: spaces.Box) -> bool:
+    return space.dtype == np.uint8 and len(space.shape) in (2, 3)
+
+
+def _symbols(space: spaces.Box, *, forced: bool) -> int:
+    """How many symbols each number of a Box that is no image stands for by the rule of `Observations`, 0 for none."""
+    count = int(np.max(space.high)) + 1 if _is_grid(space) else 0
+    if count <= 2 or not (forced or count <= MOST_SYMBOLS or max(space.shape) <= LARGEST_GRID):
+        return 0
+    return min(count, MOST_SYMBOLS)
+
+
 def _as_image(part: Part, *, forced: bool) -> Part:
     """The part as an image, if the rule of `Observations` says that it is one; unchanged otherwise."""
     space = part.space
     assert isinstance(space, spaces.Box)
-    if space.dtype != np.uint8 or len(space.shape) not in (2, 3):
+    if not _is_grid(space):
         return part
     first, second, third = (*space.shape, 1)[:3]
     if min(first, second) < LEAST_SIDE and len(space.shape) == 3 and min(second, third) >= LEAST_SIDE:

@@ -4,7 +4,7 @@ import contextlib
 import json
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +36,8 @@ class Seen:
     `elements`: how many numbers an observation has, of which the first `pixels` are those of images. `changing`,
     `moving`: how many of them were not always the same, and how many changed within an episode. `mean`, `deviation`,
     `low` and `high`: of each element; of more than `LISTED` elements, of all together, one number each. `outside`: how
-    many elements were beyond the bounds of their space by more than half the distance of these.
+    many elements were beyond the bounds of their space by more than half the distance of these. `symbols`: the first
+    element of each grid of symbols, and the one after its last.
     """
 
     elements: int
@@ -48,16 +49,27 @@ class Seen:
     low: list[float]
     high: list[float]
     outside: int = 0
+    symbols: list[list[int]] = field(default_factory=list)
+
+    @property
+    def quantities(self) -> list[int]:
+        """Those of the statistics that are of numbers alone, neither of pixels nor of symbols."""
+        if len(self.mean) < self.elements:
+            return [] if self.pixels or self.symbols else [0]
+        places = range(self.pixels, self.elements)
+        return [at for at in places if not any(start <= at < stop for start, stop in self.symbols)]
 
     @classmethod
-    def of(cls, observed: Observed, pixels: int, outside: int) -> "Seen":
+    def of(cls, observed: Observed, pixels: int, outside: int, symbols: list[list[int]]) -> "Seen":
         """The statistics of these observations."""
         mean, deviation, low, high, moved = observed
         counts = len(mean), pixels, int(np.sum(low < high)), int(np.sum(moved))
         if len(mean) > LISTED:
             spread = math.sqrt(float(np.mean(np.square(deviation)) + np.var(mean)))
-            return cls(*counts, [float(mean.mean())], [spread], [float(low.min())], [float(high.max())], outside)
-        return cls(*counts, mean.tolist(), deviation.tolist(), low.tolist(), high.tolist(), outside)
+            return cls(
+                *counts, [float(mean.mean())], [spread], [float(low.min())], [float(high.max())], outside, symbols
+            )
+        return cls(*counts, mean.tolist(), deviation.tolist(), low.tolist(), high.tolist(), outside, symbols)
 
 
 @dataclass(frozen=True)
@@ -126,9 +138,10 @@ def _seeds(config: TrainConfig) -> tuple[Callable[[int], int], int]:
 def _baseline(played: RandomPlay, env: HostEnv | DeviceView, seconds: float | None) -> Baseline:
     """`env`: the one that was played, or one like it."""
     own = max(len(played.observed.mean) - env.joined, 0)
-    pixels = own if len(env.observation_shape) == 3 else 0
+    pixels, symbols = own if len(env.observation_shape) == 3 else 0, []
     if isinstance(env.layout, Mixed):
-        pixels = sum(map(math.prod, env.layout.images))
+        pixels = env.layout.pixels
+        symbols = [[start, stop] for start, stop, _ in env.layout.symbols]
     observed = Observed(*(column[:own] for column in played.observed))
     low, high = env.limits
     beyond = (high - low) / 2
@@ -144,7 +157,7 @@ def _baseline(played: RandomPlay, env: HostEnv | DeviceView, seconds: float | No
         rewards=list(played.rewards) if played.steps else None,
         most_entropy=most,
         action_size=size,
-        seen=Seen.of(observed, pixels, outside),
+        seen=Seen.of(observed, pixels, outside, symbols),
     )
 
 

@@ -57,22 +57,20 @@ def observations_constant(config: TrainConfig, base: Baseline | None, rows: Rows
 
 
 def observations_scale(config: TrainConfig, base: Baseline | None, rows: Rows) -> Finding | None:
-    """Elements far from unit scale; pixels are scaled by the network itself."""
+    """Elements far from unit scale; pixels and symbols are brought there by the network itself."""
     del rows
     if base is None or not base.seen.elements or not base.seen.changing:
         return None
     seen, normalised = base.seen, config.network.normalise
     together = len(seen.mean) < seen.elements
-    start = seen.pixels
-    if start >= seen.elements or (together and start):
+    sizes = {at: math.hypot(seen.mean[at], seen.deviation[at]) for at in seen.quantities}
+    if not sizes:
         return None
-    sizes = [math.hypot(mean, deviation) for mean, deviation in zip(seen.mean, seen.deviation, strict=True)][start:]
-    largest = max(range(len(sizes)), key=sizes.__getitem__)
+    at = max(sizes, key=sizes.__getitem__)
     limit = VERY_FAR if normalised else FAR
-    far = sum(size > limit for size in sizes)
-    if far == 0 and (normalised or sizes[largest] >= FAINT):
+    far = sum(size > limit for size in sizes.values())
+    if far == 0 and (normalised or sizes[at] >= FAINT):
         return None
-    at = largest + start
     which = "observations" if together else f"element {at} (from 0) of {seen.elements:,} of the observation"
     figures = {"mean": seen.mean[at], "deviation": seen.deviation[at], "low": seen.low[at], "high": seen.high[at]}
     also = f" ({far - 1:,} more are too large)" if far > 1 else " (all others are smaller still)" if not far else ""

@@ -17,6 +17,7 @@ from gymnasium.utils.env_checker import check_env
 from memoroids.envs import HostEnv, reward_threshold
 from memoroids.envs.host import development
 from memoroids.envs.host.development import LAKE, frozen_lake, tmaze
+from memoroids.envs.observations import Mixed
 
 MADE = [name for name in development.FACTORIES if name != "lunar_lander" or importlib.util.find_spec("Box2D")]
 LONGEST = {"cartpole": 500, "pendulum": 200, "lunar_lander": 1_000, "tmaze": 33, "frozen_lake": 14}
@@ -150,11 +151,13 @@ def test_the_module_needs_neither_the_package_nor_jax():
 @pytest.mark.parametrize(
     ("name", "longest"), [("minigrid:MiniGrid-MemoryS7-v0", 245), ("minigrid:MiniGrid-RedBlueDoors-6x6-v0", 720)]
 )
-def test_minigrids_are_seen_as_numbers_without_their_texts(name: str, longest: int):
+def test_minigrids_are_seen_as_symbols_without_their_texts(name: str, longest: int):
     pytest.importorskip("minigrid")
     env = HostEnv(name)
-    assert env.layout == (7 * 7 * 3 + 4,) and env.max_length == longest
-    assert env.notices == [f"{name}: observation['mission'] is text, which the agent does not see"]
+    assert isinstance(env.layout, Mixed) and env.layout.size == 7 * 7 * 3 + 4 and env.max_length == longest
+    assert [stop - start for start, stop, _ in env.layout.symbols] == [7 * 7 * 3]
+    assert len(env.notices) == 2
+    assert env.notices[0] == f"{name}: observation['mission'] is text, which the agent does not see"
     seen, whole = env.reset(0), env.env.unwrapped.gen_obs()
     assert sorted(seen[-4:]) == [0, 0, 0, 1] or sorted(seen[:4]) == [0, 0, 0, 1]
     assert sorted(seen) == sorted([*whole["image"].ravel(), 0, 0, 0, 1])

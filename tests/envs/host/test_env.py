@@ -13,7 +13,7 @@ from gymnasium import spaces
 from gymnasium.spaces.utils import flatten
 
 from memoroids.envs import EnvironmentFault, HostEnv, popgym_ids, resolve_id
-from memoroids.envs.observations import Mixed
+from memoroids.envs.observations import Mixed, Symbols
 from memoroids.envs.spaces import Continuous, Factored
 
 POPGYM = [name for name in popgym_ids() if "Pendulum" not in name]
@@ -256,8 +256,10 @@ def test_parts_of_an_observation_are_seen_side_by_side(register: Callable[..., s
     value = {"a": 1, "b": {"picture": picture, "said": "go"}, "c": (small, np.asarray([0.5], np.float32))}
     name = register(lambda: Scripted(space, observe=lambda t: value))
     env = HostEnv(name, previous_action=True, step_periods=(4.0,))
-    assert env.layout == Mixed(((36, 40, 2),), 3 + 4 + 1 + 2 + 2) and env.observation_dtype == np.float32
-    assert env.notices == [f"{name}: observation['b']['said'] is text, which the agent does not see"]
+    grid = Symbols(2880 + 3, 2880 + 3 + 4, 16)
+    assert env.layout == Mixed(((36, 40, 2),), 3 + 4 + 1 + 2 + 2, (grid,)) and env.observation_dtype == np.float32
+    assert env.notices[0] == f"{name}: observation['b']['said'] is text, which the agent does not see"
+    assert "observation['c'][0] are read as symbols" in env.notices[1] and len(env.notices) == 2
     env.reset(0)
     row = env.step(1)[0]
     assert row.shape == env.observation_shape == (env.layout.size,) and row.dtype == np.float32
