@@ -313,8 +313,8 @@ def test_every_memory_is_compared_at_one_size_with_ppos_defaults():
     assert sorted(pairs(found)) == sorted((task, memory) for task in tasks for memory in REGISTRY)
     plain = TrainConfig.of(preset="default", algorithm="ppo")
     for cell in found:
-        assert cell.config.network.parameters == 100_000
-        assert changed(plain, cell.config) <= {"env", "memory", "seed", "parameters"}
+        assert cell.config.network.parameters == 100_000 and cell.config.env.previous_action is False
+        assert changed(plain, cell.config) <= {"env", "memory", "seed", "parameters", "previous_action"}
     assert all(cell.config.network.parameters is None for cell in cells(Choice("memories", "smoke")))
 
 

@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from memoroids.agents.sizing import count_parameters
-from memoroids.runs.build import as_built, build
+from memoroids.runs.build import DeviceParts, as_built, build
 from memoroids.runs.run_directory import load_config, seed_dir
 from memoroids.runs.settings import TrainConfig
 from memoroids.runs.train import train
@@ -28,6 +28,27 @@ def test_the_settings_of_a_run_say_the_width_and_sizes_that_were_chosen(env: str
     again = build(said)
     again.close()
     assert shapes(again) == shapes(parts)
+
+
+@pytest.mark.parametrize(
+    ("env", "algorithm", "joined"),
+    [
+        ("device:RepeatFirstEasy", "ppo", True),
+        ("device:RepeatFirstEasy", "pqn", False),
+        ("device:RepeatFirstEasy", "dqn", False),
+        ("device:MineSweeperEasy", "pqn", True),
+        ("device:PositionOnlyPendulumEasy", "ppo", False),
+        ("RepeatFirstEasy", "ppo", True),
+        ("RepeatFirstEasy", "dqn", False),
+    ],
+)
+def test_ppo_is_told_discrete_actions_and_others_what_the_environment_asks_for(env: str, algorithm: str, joined: bool):
+    values: dict[str, Any] = {"algorithm": algorithm, "width": 8, "num_envs": 8, "random_episodes": 0}
+    for said, expected in ((None, joined), (True, True), (False, False)):
+        parts = build(TrainConfig.of(env=env, previous_action=said, **values))
+        seen = parts.view if isinstance(parts, DeviceParts) else parts.envs.example
+        assert seen.previous_action is expected
+        parts.close()
 
 
 def test_a_run_of_several_seeds_writes_what_was_chosen_for_all_of_them(tmp_path: Path):

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from memoroids.envs.device.tasks import DEVICE, make_device
 from memoroids.memory import REGISTRY
-from memoroids.runs.preset_values import PUBLISHED_SIZES, SEARCHED
+from memoroids.runs.preset_values import ASKING, PUBLISHED_SIZES, SEARCHED
 from memoroids.runs.presets import PRESETS, TASKS, preset
 from memoroids.runs.settings import TrainConfig, options
 from memoroids.runs.settings_file import from_json, to_json
@@ -132,6 +133,17 @@ def test_other_environments_get_what_the_nine_share_and_are_asked_for_the_previo
     assert preset("tuned", "CartPole-v1", "lru") == preset("default", "RepeatFirstEasy", "lru") == {}
 
 
+@pytest.mark.parametrize("algorithm", ["ppo", "pqn", "dqn"])
+def test_tuned_says_whether_actions_are_joined_as_they_were_in_the_search(algorithm: str):
+    for task in DEVICE:
+        asks = make_device(task).requires_previous_action
+        assert task.startswith(ASKING) == asks
+        for memory in REGISTRY:
+            values = preset("tuned", task, memory, algorithm)
+            assert not values or values["previous_action"] or not asks
+            assert not values or "previous_action" in values
+
+
 @pytest.mark.parametrize("name", ["paper", "atari"])
 @pytest.mark.parametrize("algorithm", ["ppo", "pqn"])
 def test_agents_without_published_settings_are_refused_these(name: str, algorithm: str):
@@ -155,7 +167,8 @@ def test_an_unknown_environment_has_no_preset(name: str):
 
 
 def test_what_was_searched_for_changes_the_defaults_and_nothing_else():
-    for (task, memory), found in SEARCHED["ppo"].items():
+    for (task, memory), searched in SEARCHED["ppo"].items():
+        found = {"previous_action": task.startswith(ASKING)} | searched
         assert preset("tuned", f"device:{task}", memory or "gru", "ppo") == found, (task, memory)
         on_host = {option: value for option, value in found.items() if option != "rollout"}
         assert preset("tuned", f"popgym-{task}-v0", memory or "gru", "ppo") == on_host

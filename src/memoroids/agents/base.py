@@ -27,6 +27,9 @@ class Traits:
     factored_actions: bool = False
     """Whether it supports actions of many parts, `memoroids.envs.spaces.Factored`; action values are then
     `memoroids.agents.branches.Branches`."""
+    told_actions: bool = False
+    """Whether it learns more when told its previous action, and so is, unless a run says otherwise, where actions are
+    discrete."""
 
     @property
     def stochastic(self) -> bool:

@@ -251,6 +251,7 @@ PPO = AgentType(
         action_values=False,
         exploration="policy",
         factored_actions=True,
+        told_actions=True,
     ),
     check=check_minibatches,
     network_options=lambda settings: {"predicts": settings.prediction_weight > 0},

@@ -1,14 +1,17 @@
 """What agents see of an environment's spaces, for host and device environments alike."""
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.spaces.utils import flatdim
 
 from memoroids.envs.observations import Mixed, Observations, Part, Treatment
-from memoroids.envs.spaces import Actions, action_width, actions_of
+from memoroids.envs.spaces import Actions, Continuous, action_width, actions_of
+
+Joined = bool | Literal["discrete"] | None
+"""Whether previous actions are joined to observations; see `Interface`."""
 
 
 class Interface:
@@ -22,10 +25,11 @@ class Interface:
     A MultiDiscrete or MultiBinary action is one index into the product of its parts, or the option of each if there are
     many (`memoroids.envs.spaces.actions_of`); a Box action is clipped to the Box.
 
-    With `previous_action` the last action is appended, each of its parts one-hot, all zeros at a begin; None leaves it
-    to `wants_previous_action`, except for images. With `previous_reward` the last reward is appended, 0 at a begin.
-    With `step_periods` the sine and cosine of 2π step / period are appended for each period, so that a memory without a
-    notion of order can tell when something happened. Nothing can be appended to images.
+    With `previous_action` the last action is appended, each of its parts one-hot, all zeros at a begin. None leaves it
+    to `wants_previous_action`, and "discrete" appends discrete actions too, neither to images. With `previous_reward`
+    the last reward is appended, 0 at a begin. With `step_periods` the sine and cosine of 2π step / period are appended
+    for each period, so that a memory without a notion of order can tell when something happened. Nothing can be
+    appended to images.
 
     Raises `ValueError` for a space that is not supported, or if something is to be appended to an image.
     """
@@ -36,7 +40,7 @@ class Interface:
         observation_space: gym.Space,
         action_space: gym.Space,
         *,
-        previous_action: bool | None = False,
+        previous_action: Joined = False,
         wants_previous_action: bool = False,
         previous_reward: bool = False,
         step_periods: tuple[float, ...] = (),
@@ -50,12 +54,13 @@ class Interface:
         self.notices: list[str] = self._observations.notices
         """What the user should know about the environment, a line each."""
         image = self._image = self._observations.image
+        if previous_action is None or previous_action == "discrete":
+            wanted = wants_previous_action or (previous_action and not isinstance(self.actions, Continuous))
+            previous_action = bool(wanted and not image)
         if image and (previous_action or previous_reward or step_periods):
             raise ValueError(
                 f"{id_}: observations are images {image.image}: cannot append a previous action, reward or step periods"
             )
-        if previous_action is None:
-            previous_action = wants_previous_action and not image
         self.previous_action, self.previous_reward = previous_action, previous_reward
         self.seen: dict[str, Any] = {
             "previous_action": previous_action,

@@ -199,7 +199,10 @@ def _keys(config: TrainConfig) -> tuple[jax.Array, jax.Array, jax.Array]:
 def _seen(config: TrainConfig) -> dict[str, Any]:
     """The settings of how observations are seen, as keyword arguments of `HostEnv` and `DeviceView`."""
     names = ("previous_action", "previous_reward", "step_periods", "observation")
-    return {name: getattr(config.env, name) for name in names}
+    seen = {name: getattr(config.env, name) for name in names}
+    if seen["previous_action"] is None and config.agent_type().traits.told_actions:
+        seen["previous_action"] = "discrete"
+    return seen
 
 
 def host_slots(config: TrainConfig) -> int:

@@ -131,6 +131,9 @@ ATARI: dict[str, Any] = REPLAY_ALL | {
 }
 ATARI_SIZES: dict[str, dict[str, Any]] = {"lru": {"state_size": 512}}
 
+ASKING = ("MultiarmedBandit", "MineSweeper", "Battleship", "Concentration", "LabyrinthEscape", "LabyrinthExplore")
+"""The families of POPGym's tasks whose environments ask for the previous action."""
+
 # Agents without replay: a small network, many environments, rollouts of whole episodes if all have the same length, and
 # a learning rate that decays to 0 so that the greedy policy settles.
 POLICY_ALL: dict[str, Any] = AS_GIVEN | {

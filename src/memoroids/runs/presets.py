@@ -66,6 +66,8 @@ def preset(name: str, env: str, memory: str, algorithm: str = "dqn") -> dict[str
         found = searched if id_.startswith(DEVICE_PREFIX) else _without_rollout(searched)
     elif name == "tuned" and not from_replay and task in values.POLICY:
         found = _without_replay(algorithm, task, memory, id_.startswith(DEVICE_PREFIX))
+    if name == "tuned" and found:  # settings were searched with what the environments ask for
+        found = {"previous_action": task.startswith(values.ASKING)} | found
     known = set(options())
     if algorithm in REGISTRY:  # what the settings of a user's agent are best at, its own defaults say
         known |= kind.setting_names

@@ -46,7 +46,8 @@ class EnvSettings:
     max_episode_steps: int | None = None
     """Steps after which an episode is truncated; None: the environment's own limit (host)."""
     previous_action: bool | None = None
-    """Join the previous action, one-hot, to the observation; None: if the environment asks for it."""
+    """Join the previous action, one-hot, to the observation; None: if the environment asks for it, and with ppo if
+    actions are discrete, but not to images."""
     previous_reward: bool = False
     """Join the previous reward to the observation."""
     step_periods: tuple[float, ...] = ()

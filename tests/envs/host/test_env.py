@@ -319,6 +319,24 @@ def test_an_image_handed_out_is_not_changed_by_later_steps(register: Callable[..
     np.testing.assert_array_equal(first, np.zeros((36, 40, 1)))
 
 
+@pytest.mark.parametrize(
+    ("seen", "actions", "joined"),
+    [
+        (UNIT, spaces.Discrete(2), True),
+        (UNIT, spaces.MultiDiscrete([2, 3]), True),
+        (UNIT, spaces.Box(-1, 1, (2,), np.float32), False),
+        (IMAGE, spaces.Discrete(2), False),
+    ],
+)
+def test_discrete_actions_can_be_joined_whatever_the_environment_wants(
+    seen: spaces.Space, actions: spaces.Space, joined: bool, register: Callable[..., str]
+):
+    name = register(lambda: Scripted(seen, actions))
+    env = HostEnv(name, previous_action="discrete")
+    assert env.previous_action is joined and HostEnv(name).previous_action is False
+    assert HostEnv(name, **env.seen).layout == env.layout
+
+
 @pytest.mark.parametrize("joined", ["previous_action", "previous_reward"])
 def test_nothing_is_joined_to_an_image(joined: str, register: Callable[..., str]):
     class Asking(Scripted):

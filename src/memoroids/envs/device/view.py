@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from memoroids.envs.device.environment import DeviceEnv, EnvState, Step
-from memoroids.envs.interface import Interface
+from memoroids.envs.interface import Interface, Joined
 from memoroids.envs.observations import Part
 from memoroids.envs.spaces import Continuous, action_parts, action_width, options_of
 
@@ -86,7 +86,7 @@ class DeviceView(TracedInterface):
     an image.
     """
 
-    def __init__(self, name: str, env: DeviceEnv, *, previous_action: bool | None = None, **seen: Any):
+    def __init__(self, name: str, env: DeviceEnv, *, previous_action: Joined = None, **seen: Any):
         super().__init__(
             name,
             env.observation_space,

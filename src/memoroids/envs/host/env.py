@@ -12,6 +12,7 @@ from gymnasium.wrappers import AtariPreprocessing, TimeLimit
 from memoroids._util.messages import one_line
 from memoroids.envs.faults import EnvironmentFault
 from memoroids.envs.host.translation import Translator
+from memoroids.envs.interface import Joined
 from memoroids.envs.names import is_atari, own_factory, resolve_id
 from memoroids.envs.observations import Treatment
 from memoroids.envs.spaces import space_of
@@ -85,7 +86,7 @@ class HostEnv(Translator):
         *,
         options: dict[str, Any] | None = None,
         max_episode_steps: int | None = None,
-        previous_action: bool | None = None,
+        previous_action: Joined = None,
         previous_reward: bool = False,
         step_periods: tuple[float, ...] = (),
         observation: Treatment = "auto",
