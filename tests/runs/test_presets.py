@@ -8,7 +8,7 @@ import pytest
 
 from memoroids.envs.device.tasks import DEVICE, make_device
 from memoroids.memory import REGISTRY
-from memoroids.runs.preset_values import ASKING, PUBLISHED_SIZES, SEARCHED
+from memoroids.runs.preset_values import ASKING, PUBLISHED_SIZES, SEARCHED, SEARCHED_ALL
 from memoroids.runs.presets import PRESETS, TASKS, preset
 from memoroids.runs.settings import TrainConfig, options
 from memoroids.runs.settings_file import from_json, to_json
@@ -168,7 +168,7 @@ def test_an_unknown_environment_has_no_preset(name: str):
 
 def test_what_was_searched_for_changes_the_defaults_and_nothing_else():
     for (task, memory), searched in SEARCHED["ppo"].items():
-        found = {"previous_action": task.startswith(ASKING)} | searched
+        found = {"previous_action": task.startswith(ASKING)} | SEARCHED_ALL | searched
         assert preset("tuned", f"device:{task}", memory or "gru", "ppo") == found, (task, memory)
         on_host = {option: value for option, value in found.items() if option != "rollout"}
         assert preset("tuned", f"popgym-{task}-v0", memory or "gru", "ppo") == on_host

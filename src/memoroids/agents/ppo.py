@@ -57,7 +57,7 @@ class PPOConfig:
     """Learn rewards in units of a typical return, so that settings fit whatever unit the environment's rewards have."""
     normalise_advantages: bool = True
     """Normalise the advantages of each minibatch to mean 0 and standard deviation 1."""
-    advantage_window: int = 20_000
+    advantage_window: int = 500_000
     """Transitions over which the deviation of advantages is averaged: a minibatch with a smaller one, as where rewards
     are rare and there was none, is divided by the average, so that its noise is not enlarged. 0: no average."""
 

@@ -307,5 +307,7 @@ SEARCHED_PPO: dict[tuple[str, str], dict[str, Any]] = {
     ("AutoencodeHard", "gated_delta_net"): SEARCHED_POSITIONS | {"steps": 1_000_000},
 }
 """By task and memory, "" for those that no other entry names."""
+SEARCHED_ALL: dict[str, Any] = {"advantage_window": 20_000}
+"""What all of these were searched with."""
 SEARCHED: dict[str, dict[tuple[str, str], dict[str, Any]]] = {"ppo": SEARCHED_PPO}
 """By agent."""

@@ -87,8 +87,9 @@ def _sizes(memory: str, changes: dict[str, Any] | None = None) -> dict[str, Any]
 
 def _searched(algorithm: str, task: str, memory: str) -> dict[str, Any] | None:
     """What differs from the defaults; None where nothing was searched for."""
-    found = values.SEARCHED.get(algorithm, {})
-    return found.get((task, memory), found.get((task, "")))
+    tasks = values.SEARCHED.get(algorithm, {})
+    found = tasks.get((task, memory), tasks.get((task, "")))
+    return found and values.SEARCHED_ALL | found
 
 
 def _without_rollout(found: dict[str, Any]) -> dict[str, Any]:
