@@ -24,6 +24,9 @@ LARGEST_GRID = 15
 MOST_SYMBOLS = 16
 """The largest number of symbols that are told apart in one place of a grid."""
 
+MOST_INPUTS = 16_384
+"""The largest number of inputs that a grid is given one-hot without being asked for."""
+
 NARROW = 10.0
 """The largest half-width of bounds that say what scale observations have; wider ones are often only a type's range."""
 
@@ -111,9 +114,9 @@ class Observations:
     A uint8 Box is an image if its bounds are 0 and 255 and it has two axes, (H, W), or three, (H, W, C) or (C, H, W),
     whose height and width are at least 36. Other uint8 Boxes of two or three axes are grids of symbols if their upper
     bound is from 2 to 15, or if no axis is longer than 15, such as the 7 x 7 x 3 symbols of MiniGrid: their bounds, 0
-    and 255, do not say how many symbols there are, so 16 are told apart. Other Boxes are numbers as they stand.
-    Discrete and MultiDiscrete parts are one-hot, MultiBinary ones numbers. Parts of a Dict or Tuple, however nested,
-    are treated one by one; texts are left out.
+    and 255, do not say how many symbols there are, so 16 are told apart. Grids of more than 16,384 inputs one-hot, and
+    other Boxes, are numbers as they stand. Discrete and MultiDiscrete parts are one-hot, MultiBinary ones numbers.
+    Parts of a Dict or Tuple, however nested, are treated one by one; texts are left out.
 
     `treatment`: "image" takes every uint8 Box of two or three axes for an image, "symbols" for a grid of symbols,
     "vector" for numbers.
@@ -249,10 +252,11 @@ def _is_grid(space: spaces.Box) -> bool:
 
 def _symbols(space: spaces.Box, *, forced: bool) -> int:
     """How many symbols each number of a Box that is no image stands for by the rule of `Observations`, 0 for none."""
-    count = int(np.max(space.high)) + 1 if _is_grid(space) else 0
-    if count <= 2 or not (forced or count <= MOST_SYMBOLS or max(space.shape) <= LARGEST_GRID):
-        return 0
-    return min(count, MOST_SYMBOLS)
+    most = int(np.max(space.high)) + 1 if _is_grid(space) else 0
+    kinds = min(most, MOST_SYMBOLS)
+    says_so = most <= MOST_SYMBOLS or max(space.shape) <= LARGEST_GRID
+    small = kinds * flatdim(space) <= MOST_INPUTS
+    return kinds if kinds > 2 and (forced or (says_so and small)) else 0
 
 
 def _as_image(part: Part, *, forced: bool) -> Part:
