@@ -33,7 +33,8 @@ RULE: list[tuple[spaces.Space, Treatment, tuple[int, ...] | Mixed]] = [
     (pixels(32, 32, high=15), "auto", grid(1024, 16)),
     (pixels(32, 33, high=15), "auto", (1056,)),
     (pixels(40, 40, high=16), "auto", (1600,)),
-    (pixels(5, 5, high=99), "auto", grid(25, 16)),
+    (pixels(5, 5, high=99), "auto", (25,)),
+    (pixels(5, 5, high=99), "symbols", grid(25, 100)),
     (pixels(5, 5, high=1), "auto", (25,)),
     (spaces.Box(0, 9, (5, 5), np.int64), "auto", (25,)),
     (pixels(40, 40, 3), "symbols", grid(4800, 16)),
@@ -99,10 +100,10 @@ def test_symbols_keep_their_places_behind_images_and_are_left_as_they_are():
     assert ranges is not None and not ranges.running[:before].any()
     assert list(ranges.running[before:]) == [False] * 2 + [True] * 6 * 16 + [False] * 2 + [True] * 4 * 4 + [False]
     assert list(ranges.half[before:]) == [1] * (2 + 6 * 16) + [2, 2] + [1] * (4 * 4 + 1)
-    advice = "each (--observation vector: as quantities)"
+    advice = "(--observation vector: as quantities)"
     assert found.notices == [
-        f"env: the numbers of observation['c'] are read as symbols, one of 16 {advice}",
-        f"env: the numbers of observation['e'] are read as symbols, one of 4 {advice}",
+        f"env: the numbers of observation['c'] are read as symbols, modulo 16 {advice}",
+        f"env: the numbers of observation['e'] are read as symbols, modulo 4 {advice}",
     ]
 
 

@@ -314,6 +314,7 @@ def test_every_memory_is_compared_at_one_size_with_ppos_defaults():
     plain = TrainConfig.of(preset="default", algorithm="ppo")
     for cell in found:
         assert cell.config.network.parameters == 100_000 and cell.config.env.previous_action is False
+        assert vars(cell.config.agent)["advantage_window"] == 20_000
         pinned = {"previous_action", "advantage_window"}
         assert changed(plain, cell.config) <= {"env", "memory", "seed", "parameters"} | pinned
     assert all(cell.config.network.parameters is None for cell in cells(Choice("memories", "smoke")))

@@ -140,11 +140,13 @@ def test_an_observation_that_moves_only_between_episodes_is_found_but_not_where_
     ]
 
 
-def test_scale_names_the_element_and_leaves_pixels_out():
+def test_scale_names_the_element_and_leaves_pixels_and_symbols_out():
     (finding,) = examine(Record(config(normalise=False), [], seen(mean=[0.1, 1e6])))
     assert finding.line.startswith("element 1 (from 0) of 2") and finding.figures["mean"] == 1e6
     assert names(config(normalise=False), [], seen(mean=[1e6, 0.1], pixels=1)) == []
     assert names(config(normalise=False), [], seen(mean=[1e6, 0.1], pixels=2)) == []
+    assert names(config(normalise=False), [], seen(mean=[1e6, 0.1], symbols=[[0, 1]])) == []
+    assert names(config(normalise=False), [], seen(mean=[0.1, 1e6], symbols=[[0, 1]])) != []
     assert names(config(normalise=False), [], seen(mean=[0.0, 0.0], deviation=[1e-4, 1e-4])) == [
         "observations far from unit scale"
     ]

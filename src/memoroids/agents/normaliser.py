@@ -27,7 +27,8 @@ def one_hot_symbols(row: jax.Array, symbols: tuple[Symbols, ...]) -> jax.Array:
     """A row whose symbols are one-hot in their places: (m,) → (m + Σ (stop - start)(kinds - 1),).
 
     The derivative with respect to a symbol's number is half the difference of its neighbours, so that what an output
-    owes to the observation can be measured (`memoroids.sensitivity`).
+    owes to the observation can be measured (`memoroids.sensitivity`). Where these are normalised, so is the derivative:
+    a rare neighbour weighs more.
     """
     parts, end = [], 0
     for start, stop, kinds in symbols:

@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium.spaces.utils import flatdim
 
 from memoroids.envs.observations import Mixed, Observations, Part, Treatment
-from memoroids.envs.spaces import Actions, Continuous, action_width, actions_of
+from memoroids.envs.spaces import MOST_JOINT, Actions, Continuous, action_width, actions_of
 
 Joined = bool | Literal["discrete"] | None
 """Whether previous actions are joined to observations; see `Interface`."""
@@ -26,10 +26,10 @@ class Interface:
     many (`memoroids.envs.spaces.actions_of`); a Box action is clipped to the Box.
 
     With `previous_action` the last action is appended, each of its parts one-hot, all zeros at a begin. None leaves it
-    to `wants_previous_action`, and "discrete" appends discrete actions too, neither to images. With `previous_reward`
-    the last reward is appended, 0 at a begin. With `step_periods` the sine and cosine of 2π step / period are appended
-    for each period, so that a memory without a notion of order can tell when something happened. Nothing can be
-    appended to images.
+    to `wants_previous_action`, and "discrete" appends discrete actions too, up to 1,024 options, neither to images.
+    With `previous_reward` the last reward is appended, 0 at a begin. With `step_periods` the sine and cosine of 2π step
+    / period are appended for each period, so that a memory without a notion of order can tell when something happened.
+    Nothing can be appended to images.
 
     Raises `ValueError` for a space that is not supported, or if something is to be appended to an image.
     """
@@ -55,7 +55,8 @@ class Interface:
         """What the user should know about the environment, a line each."""
         image = self._image = self._observations.image
         if previous_action is None or previous_action == "discrete":
-            wanted = wants_previous_action or (previous_action and not isinstance(self.actions, Continuous))
+            few = not isinstance(self.actions, Continuous) and action_width(action_space) <= MOST_JOINT
+            wanted = wants_previous_action or (previous_action and few)
             previous_action = bool(wanted and not image)
         if image and (previous_action or previous_reward or step_periods):
             raise ValueError(

@@ -22,7 +22,7 @@ LARGEST_GRID = 15
 """The largest side of a grid whose bounds do not say that it holds symbols; larger ones may be small pictures."""
 
 MOST_SYMBOLS = 16
-"""The largest number of symbols that are told apart in one place of a grid."""
+"""How many symbols are told apart in one place of a grid whose bounds, 0 and 255, do not say how many there are."""
 
 MOST_INPUTS = 16_384
 """The largest number of inputs that a grid is given one-hot without being asked for."""
@@ -113,13 +113,13 @@ class Observations:
 
     A uint8 Box is an image if its bounds are 0 and 255 and it has two axes, (H, W), or three, (H, W, C) or (C, H, W),
     whose height and width are at least 36. Other uint8 Boxes of two or three axes are grids of symbols if their upper
-    bound is from 2 to 15, or if no axis is longer than 15, such as the 7 x 7 x 3 symbols of MiniGrid: their bounds, 0
-    and 255, do not say how many symbols there are, so 16 are told apart. Grids of more than 16,384 inputs one-hot, and
-    other Boxes, are numbers as they stand. Discrete and MultiDiscrete parts are one-hot, MultiBinary ones numbers.
-    Parts of a Dict or Tuple, however nested, are treated one by one; texts are left out.
+    bound is from 2 to 15, or if it is 255 and no axis is longer than 15, such as the 7 x 7 x 3 symbols of MiniGrid:
+    such bounds do not say how many symbols there are, so 16 are told apart. Grids of 0 and 1, those of more than 16,384
+    inputs one-hot, and other Boxes are numbers as they stand. Discrete and MultiDiscrete parts are one-hot, MultiBinary
+    ones numbers. Parts of a Dict or Tuple, however nested, are treated one by one; texts are left out.
 
-    `treatment`: "image" takes every uint8 Box of two or three axes for an image, "symbols" for a grid of symbols,
-    "vector" for numbers.
+    `treatment`: "image" takes every uint8 Box of two or three axes for an image, "symbols" for a grid of as many
+    symbols as its bounds allow (16 for 255), "vector" for numbers.
 
     Raises `ValueError`, which names the environment and the part, for a space without a fixed size, and if nothing is
     left or "image" finds no image.
@@ -135,7 +135,7 @@ class Observations:
         self.notices = [f"{name}: {part} is text, which the agent does not see" for part in texts]
         """What the user should know, a line each."""
         self.notices += [
-            f"{name}: the numbers of {part} are read as symbols, one of {part.symbols} each (--observation vector: as "
+            f"{name}: the numbers of {part} are read as symbols, modulo {part.symbols} (--observation vector: as "
             "quantities)"
             for part in self.vectors
             if part.symbols
@@ -221,9 +221,9 @@ def _parts(name: str, space: gym.Space, path: tuple[str | int, ...], treatment: 
 
 
 def _ranges(part: Part) -> Ranges:
-    """The ranges of a flattened part: those of discrete ones, which are one-hot or 0 and 1, are left as they are."""
+    """The ranges of a flattened part: discrete ones, one-hot or 0 and 1, are left as they are unless they are grids."""
     space, known = part.space, Ranges.known(flatdim(part.space) * max(part.symbols, 1))
-    if part.symbols:
+    if part.symbols or (isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim > 1):
         return known._replace(running=np.ones_like(known.running))
     if not isinstance(space, spaces.Box):
         return known
@@ -253,10 +253,11 @@ def _is_grid(space: spaces.Box) -> bool:
 def _symbols(space: spaces.Box, *, forced: bool) -> int:
     """How many symbols each number of a Box that is no image stands for by the rule of `Observations`, 0 for none."""
     most = int(np.max(space.high)) + 1 if _is_grid(space) else 0
-    kinds = min(most, MOST_SYMBOLS)
-    says_so = most <= MOST_SYMBOLS or max(space.shape) <= LARGEST_GRID
+    unknown = most == 256
+    kinds = MOST_SYMBOLS if unknown else most
+    looks_so = max(space.shape, default=0) <= LARGEST_GRID if unknown else most <= MOST_SYMBOLS
     small = kinds * flatdim(space) <= MOST_INPUTS
-    return kinds if kinds > 2 and (forced or (says_so and small)) else 0
+    return kinds if kinds > 2 and (forced or (looks_so and small)) else 0
 
 
 def _as_image(part: Part, *, forced: bool) -> Part:

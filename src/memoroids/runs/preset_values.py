@@ -298,6 +298,12 @@ SEARCHED_PPO: dict[tuple[str, str], dict[str, Any]] = {
         "memory_sizes": {"state_size": 64},
     },
     ("RepeatPreviousEasy", "lru"): SEARCHED_ANSWERS | {"steps": 800_000},
+    # As long as those were that nothing was published for; nothing else was searched for.
+    **{
+        (f"{task}{level}", ""): {"steps": 600_000}
+        for task in ("NoisyPositionOnlyPendulum", "LabyrinthEscape", "LabyrinthExplore")
+        for level in ("Easy", "Medium", "Hard")
+    },
     # A gate that opens at the first card and closes for good: nothing has to be learned of how fast to forget.
     ("RepeatFirstEasy", "min_lstm"): SEARCHED_ANSWERS | {"num_envs": 16, "steps": 300_000},
     ("RepeatFirstMedium", "min_lstm"): SEARCHED_ANSWERS | {"num_envs": 16, "rollout": 104, "steps": 800_000},

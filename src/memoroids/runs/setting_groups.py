@@ -55,7 +55,7 @@ class EnvSettings:
     104."""
     observation: Treatment = "auto"
     """How uint8 arrays of two or three axes are treated: auto, as images if they range from 0 to 255 and have at least
-    36 x 36 pixels, as grids of symbols, one-hot, if they have at most 16 values or no side above 15, otherwise as
+    36 x 36 pixels, as grids of symbols, one-hot, if they have 3 to 16 values, or 256 and no side above 15, otherwise as
     numbers; image, symbols, vector: all as images, symbols or numbers."""
     time_limit: float = 60.0
     """Seconds that a reset or a step may take before the episode is dropped (host)."""

@@ -324,6 +324,8 @@ def test_an_image_handed_out_is_not_changed_by_later_steps(register: Callable[..
     [
         (UNIT, spaces.Discrete(2), True),
         (UNIT, spaces.MultiDiscrete([2, 3]), True),
+        (UNIT, spaces.Discrete(1_024), True),
+        (UNIT, spaces.Discrete(1_025), False),
         (UNIT, spaces.Box(-1, 1, (2,), np.float32), False),
         (IMAGE, spaces.Discrete(2), False),
     ],
