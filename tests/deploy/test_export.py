@@ -29,6 +29,10 @@ SPACES: dict[str, tuple[gym.Space, gym.Space]] = {
     "dict": (gym.spaces.Dict({"camera": CAMERA, "deeper": gym.spaces.Tuple((gym.spaces.Discrete(3), BOX))}), BOX),
     "image": (gym.spaces.Box(0, 255, (3, 36, 36), np.uint8), gym.spaces.Discrete(4)),
     "symbols": (gym.spaces.MultiDiscrete([3, 2]), gym.spaces.MultiDiscrete([2, 3])),
+    "grid": (
+        gym.spaces.Dict({"camera": CAMERA, "map": gym.spaces.Box(0, 255, (3, 4), np.uint8)}),
+        gym.spaces.Discrete(3),
+    ),
     "bits": (gym.spaces.MultiBinary(4), gym.spaces.MultiBinary(2)),
     "many parts": (BOX, gym.spaces.MultiDiscrete([20, 20, 20])),
 }
@@ -37,6 +41,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "dict": ("dict", {"algorithm": "ppo"} | JOINED),
     "image": ("image", {}),
     "symbols": ("symbols", {"algorithm": "ppo"} | JOINED),
+    "grid": ("grid", {"algorithm": "ppo"}),
     "bits": ("bits", {"algorithm": "pqn", "normalise": False}),
     "many parts": ("many parts", {"previous_action": True}),
 }

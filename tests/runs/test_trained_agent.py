@@ -25,6 +25,10 @@ SPACES: dict[str, tuple[gym.Space, gym.Space]] = {
         gym.spaces.Dict({"pixels": gym.spaces.Box(0, 255, (36, 40), np.uint8), "speed": BOX}),
         gym.spaces.MultiBinary(2),
     ),
+    "grid": (
+        gym.spaces.Dict({"facing": gym.spaces.Discrete(4), "seen": gym.spaces.Box(0, 255, (3, 3, 2), np.uint8)}),
+        gym.spaces.Discrete(3),
+    ),
     "many parts": (BOX, gym.spaces.MultiDiscrete([20, 20, 20])),
     "continuous": (BOX, gym.spaces.Box(-2, 3, (2,), np.float32)),
 }
@@ -33,6 +37,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "ppo": ("symbols", {"algorithm": "ppo", "memory": "lru", "previous_action": True}),
     "image": ("image", {"memory": "mlp"}),
     "dict": ("dict", {"algorithm": "ppo", "previous_reward": True}),
+    "grid": ("grid", {"algorithm": "ppo"}),
     "factored": ("many parts", {"algorithm": "ppo", "previous_action": True}),
     "continuous": ("continuous", {"algorithm": "ppo", "previous_action": True, "previous_reward": True}),
 }
