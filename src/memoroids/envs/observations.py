@@ -140,6 +140,7 @@ class Observations:
             for part in self.vectors
             if part.symbols
         ]
+        self._pixels = sum(math.prod(part.image or ()) for part in self.images)
         self._vector = sum(flatdim(part.space) for part in self.vectors)
         if not self.images and not self._vector:
             raise ValueError(f"{name}: observations of {one_line_space(space)} hold nothing that an agent can see")
@@ -169,8 +170,7 @@ class Observations:
         """
         if self.image:
             return None
-        parts = [Ranges.known(math.prod(part.image or ())) for part in self.images]
-        parts += [_ranges(part) for part in self.vectors]
+        parts = [Ranges.known(self._pixels), *map(_ranges, self.vectors)]
         parts.append(Ranges.known(action))
         if reward:
             parts.append(Ranges.known(1)._replace(running=np.ones(1, bool)))
@@ -182,14 +182,14 @@ class Observations:
 
         Only Boxes of numbers have finite ones: images and discrete parts are checked whenever they are seen.
         """
-        pixels = np.full(sum(math.prod(part.image or ()) for part in self.images), np.inf)
+        pixels = np.full(self._pixels, np.inf)
         low, high = zip((-pixels, pixels), *(_limits(part.space) for part in self.vectors), strict=True)
         return np.concatenate(low), np.concatenate(high)
 
     def layout(self, joined: int) -> tuple[int, ...] | Mixed:
         """What networks need to know of observations with `joined` numbers after them: (n,), (H, W, C) or `Mixed`."""
         shapes = tuple(part.image for part in self.images if part.image)
-        vector, symbols, start = self._vector + joined, [], sum(map(math.prod, shapes))
+        vector, symbols, start = self._vector + joined, [], self._pixels
         for part in self.vectors:
             stop = start + flatdim(part.space)
             if part.symbols:

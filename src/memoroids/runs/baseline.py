@@ -52,12 +52,13 @@ class Seen:
     symbols: list[list[int]] = field(default_factory=list)
 
     @property
-    def quantities(self) -> list[int]:
-        """Those of the statistics that are of numbers alone, neither of pixels nor of symbols."""
-        if len(self.mean) < self.elements:
-            return [] if self.pixels or self.symbols else [0]
+    def sizes(self) -> dict[int, float]:
+        """The root mean squares of those statistics that are of numbers alone, neither of pixels nor of symbols."""
         places = range(self.pixels, self.elements)
-        return [at for at in places if not any(start <= at < stop for start, stop in self.symbols)]
+        if len(self.mean) < self.elements:
+            places = [] if self.pixels or self.symbols else [0]
+        numbers = [at for at in places if not any(start <= at < stop for start, stop in self.symbols)]
+        return {at: math.hypot(self.mean[at], self.deviation[at]) for at in numbers}
 
     @classmethod
     def of(cls, observed: Observed, pixels: int, outside: int, symbols: list[list[int]]) -> "Seen":
@@ -66,10 +67,10 @@ class Seen:
         counts = len(mean), pixels, int(np.sum(low < high)), int(np.sum(moved))
         if len(mean) > LISTED:
             spread = math.sqrt(float(np.mean(np.square(deviation)) + np.var(mean)))
-            return cls(
-                *counts, [float(mean.mean())], [spread], [float(low.min())], [float(high.max())], outside, symbols
-            )
-        return cls(*counts, mean.tolist(), deviation.tolist(), low.tolist(), high.tolist(), outside, symbols)
+            columns = [float(mean.mean())], [spread], [float(low.min())], [float(high.max())]
+        else:
+            columns = mean.tolist(), deviation.tolist(), low.tolist(), high.tolist()
+        return cls(*counts, *columns, outside, symbols)
 
 
 @dataclass(frozen=True)

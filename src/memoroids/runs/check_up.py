@@ -82,8 +82,7 @@ def _baseline(base: Baseline) -> Iterator[tuple[str, str]]:
         yield "rewards", f"{base.rewards[0]:.4g} to {base.rewards[1]:.4g}"
     seen = base.seen
     yield "observations", f"{seen.elements:,} elements, of which {seen.moving:,} changed within an episode"
-    if seen.quantities and len(seen.mean) == seen.elements:
-        sizes = [math.hypot(seen.mean[at], seen.deviation[at]) for at in seen.quantities]
+    if len(seen.mean) == seen.elements and (sizes := seen.sizes.values()):
         yield "their size", f"root mean squares from {min(sizes):.3g} to {max(sizes):.3g}"
     if base.seconds:
         yield "environment alone", f"{base.steps / base.seconds:,.0f} steps/s"

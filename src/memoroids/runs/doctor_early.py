@@ -63,8 +63,7 @@ def observations_scale(config: TrainConfig, base: Baseline | None, rows: Rows) -
         return None
     seen, normalised = base.seen, config.network.normalise
     together = len(seen.mean) < seen.elements
-    sizes = {at: math.hypot(seen.mean[at], seen.deviation[at]) for at in seen.quantities}
-    if not sizes:
+    if not (sizes := seen.sizes):
         return None
     at = max(sizes, key=sizes.__getitem__)
     limit = VERY_FAR if normalised else FAR

@@ -10,7 +10,7 @@ from jax.custom_batching import custom_vmap
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu
 
-from memoroids.algebra.kernels.planes import joined, planes_of, product
+from memoroids.algebra.kernels.planes import joined, next_state, planes_of
 from memoroids.algebra.kernels.time_blocks import in_time_blocks
 
 LANES = 128
@@ -147,13 +147,9 @@ def _kernel(*refs: Any, planes: int, varying: bool, resets: bool, reverse: bool,
     def step(i: jax.Array, h: Any) -> Any:
         row = steps - 1 - i if reverse else i
         a = [ref[row, :].astype(dtype) for ref in decay] if varying else constant
-        moved = product(a, h)
-        # Selected after the product, so that not even a NaN in the decay of a reset step reaches h.
-        kept = moved
-        if reset is not None:
-            cut = jnp.broadcast_to(reset[row], (lanes,)) != 0  # Mosaic selects between vectors by a vector only
-            kept = [jnp.where(cut, jnp.zeros_like(m), m) for m in moved]
-        h = tuple(m + ref[row, :].astype(dtype) for m, ref in zip(kept, x, strict=True))
+        # Mosaic selects between vectors by a vector only.
+        cut = None if reset is None else jnp.broadcast_to(reset[row], (lanes,)) != 0
+        h = tuple(next_state(a, h, [ref[row, :].astype(dtype) for ref in x], cut))
         if not totals:
             for ref, value in zip(written, h, strict=True):
                 ref[row, :] = value

@@ -9,7 +9,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
-from memoroids.algebra.kernels.planes import joined, planes_of, product
+from memoroids.algebra.kernels.planes import joined, next_state, planes_of
 from memoroids.algebra.kernels.time_blocks import in_time_blocks
 
 # A program runs one block of time for one block of channels, with one thread per channel. 16,384 steps of 256 channels
@@ -133,11 +133,7 @@ def _kernel(
             cut = None if reset is None else reset[t] != 0
             loaded.append((t, ok, mask, cut, row(decay, t, mask=mask) if varying else constant, row(x, t, mask=mask)))
         for t, ok, mask, cut, a, x_t in loaded:
-            moved = product(a, h)
-            # Selected after the product, so that not even a NaN in the decay of a reset step reaches h.
-            kept = moved if cut is None else [jnp.where(cut, jnp.zeros_like(m), m) for m in moved]
-            new = [m + value for m, value in zip(kept, x_t, strict=True)]
-            h = [jnp.where(ok, n, old) for n, old in zip(new, h, strict=True)]
+            h = [jnp.where(ok, n, old) for n, old in zip(next_state(a, h, x_t, cut), h, strict=True)]
             if not totals:
                 for ref, value in zip(out, h, strict=True):
                     triton.store(ref.at[t, channel], value, mask=mask)

@@ -20,6 +20,14 @@ def joined(planes: Sequence[jax.Array]) -> jax.Array:
     return planes[0] if len(planes) == 1 else lax.complex(*planes)
 
 
+def next_state(a: Any, h: Any, x: Any, cut: jax.Array | None) -> list[jax.Array]:
+    """The planes of a h + x, given those of the three; where `cut` is True the first term is 0."""
+    moved = product(a, h)
+    # Selected after the product, so that not even a NaN in the decay of a reset step reaches h.
+    kept = moved if cut is None else [jnp.where(cut, jnp.zeros_like(m), m) for m in moved]
+    return [m + value for m, value in zip(kept, x, strict=True)]
+
+
 def product(a: Any, h: Any) -> list[jax.Array]:
     """The planes of the product of two numbers, given theirs."""
     if len(a) == 1:
